@@ -1,0 +1,55 @@
+"""Train the bundled pocket LLaVA-NeXT model, or continue where a killed run stopped.
+
+    python scripts/train_pocket_llava_next.py --output runs/pocket --max-steps 5400
+    python scripts/train_pocket_llava_next.py --output runs/pocket --export lmms_tokendrop/pocket/weights/llava_next
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers.trainer_utils import get_last_checkpoint
+
+from lmms_tokendrop.pocket.llava_next import build_model
+from lmms_tokendrop.pocket.losses import PocketTrainingModel
+from lmms_tokendrop.pocket.training import export, make_trainer
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder of checkpoints and log")
+    parser.add_argument("--max-steps", type=int, default=5400)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--float32", action="store_true", help="no bfloat16 autocast")
+    parser.add_argument("--export", type=Path, help="only write the last checkpoint as a stock model into this folder")
+    options = parser.parse_args()
+
+    torch.set_num_threads(options.threads)
+    checkpoint = get_last_checkpoint(str(options.output)) if options.output.is_dir() else None
+    model = PocketTrainingModel(build_model(options.seed))
+    if options.export is not None:
+        if checkpoint is None:
+            parser.error(f"no checkpoint in {options.output}")
+        model.load_state_dict(load_file(Path(checkpoint) / "model.safetensors"))
+        export(model, options.export, options.output / "training_log.jsonl")
+        return
+    trainer = make_trainer(
+        model,
+        options.output,
+        seed=options.seed,
+        start=int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
+        max_steps=options.max_steps,
+        learning_rate=options.learning_rate,
+        bf16=not options.float32,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+
+if __name__ == "__main__":
+    main()
