@@ -1,7 +1,7 @@
 """Train the bundled pocket LLaVA-NeXT model, or continue where a killed run stopped.
 
-    python scripts/train_pocket_llava_next.py --output runs/pocket --max-steps 5400
-    python scripts/train_pocket_llava_next.py --output runs/pocket --export lmms_tokendrop/pocket/weights/llava_next
+Train with `--output runs/pocket`, then write the last checkpoint as a stock model with
+`--output runs/pocket --export lmms_tokendrop/pocket/weights/llava_next`.
 """
 
 from __future__ import annotations

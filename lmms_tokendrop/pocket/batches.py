@@ -183,7 +183,8 @@ def pack(exchanges: list[list[Exchange]], size: int, independent: bool) -> tuple
     prefix = [WORDS[BEGIN], *USER_TURN, *[WORDS[IMAGE]] * visual]
     rows, types, guide = [], [], []
     for row, asked in enumerate(exchanges):
-        ids, labels, positions, blocks = list(prefix), [IGNORED] * len(prefix), list(range(len(prefix))), [0] * len(prefix)
+        ids, labels = list(prefix), [IGNORED] * len(prefix)
+        positions, blocks = list(range(len(prefix))), [0] * len(prefix)
         for turn, exchange in enumerate(asked):
             opening = USER_TURN if turn and not independent else []
             words = [*opening, *exchange.words, *ASSISTANT_TURN]

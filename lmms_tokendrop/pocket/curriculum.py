@@ -101,7 +101,9 @@ def scene_batch(
         Type of every question.
     """
     scenes = [make_scene(rng, stage.cells, stage.objects) for _ in range(images)]
-    asked = [[encode_question(entry) for entry in ask(scene, rng, QUESTIONS_PER_IMAGE, stage.weights)] for scene in scenes]
+    asked = [
+        [encode_question(entry) for entry in ask(scene, rng, QUESTIONS_PER_IMAGE, stage.weights)] for scene in scenes
+    ]
     batch, types = pack(asked, stage.cells * CELL, independent)
     batch.update(stack_images([render_array(scene) for scene in scenes]))
     batch["patch_labels"] = torch.from_numpy(np.stack([patch_labels(scene) for scene in scenes]))

@@ -55,7 +55,12 @@ def _matching(scene: Scene, item: SceneObject, attributes: tuple[str, ...]) -> t
 
 
 def _attribute(asked: str, *given: str) -> Callable[[Scene, np.random.Generator], Question | None]:
-    words = {"color": "what color is", "shape": "what shape is", "texture": "what texture is", "digit": "what digit is on"}
+    words = {
+        "color": "what color is",
+        "shape": "what shape is",
+        "texture": "what texture is",
+        "digit": "what digit is on",
+    }
     kind = f"{asked}_by_{'_'.join(given)}"
 
     def build(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -187,9 +192,7 @@ QUESTION_WEIGHTS: dict[str, float] = {
 """Type weights of the task."""
 
 
-def ask(
-    scene: Scene, rng: np.random.Generator, number: int, weights: dict[str, float] | None = None
-) -> list[Question]:
+def ask(scene: Scene, rng: np.random.Generator, number: int, weights: dict[str, float] | None = None) -> list[Question]:
     """Ask different questions about a scene.
 
     Parameters
@@ -220,4 +223,3 @@ def ask(
         if len(found) == number:
             break
     return list(found.values())
-

@@ -123,6 +123,7 @@ class TrainingLog(TrainerCallback):
             file.write(json.dumps({**entry, "seconds": round(seconds, 1)}) + "\n")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the log line, validate, and ask for a checkpoint when it is time."""
         step = state.global_step
         if step % LOG_EVERY == 0 or step == state.max_steps:
             means = {name: round(self.sums[name] / self.counts[name], 4) for name in self.sums}
@@ -156,14 +157,19 @@ class PocketTrainer(Trainer):
         self.log_file = log
 
     def get_train_dataloader(self) -> DataLoader:
+        """Hand out the ready-made batches one by one."""
         return DataLoader(self.train_dataset, batch_size=None)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Take the sum of all losses and note its parts."""
         loss, parts = model(**inputs)
         self.log_file.add(parts)
         return (loss, parts) if return_outputs else loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Warm up, then follow a cosine."""
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.optimizer, lambda step: learning_rate_factor(step, num_training_steps)
         )

@@ -22,14 +22,17 @@ YES_NO = ["yes", "no"]
 PAD, BEGIN, END, IMAGE, UNKNOWN = "<pad>", "<s>", "</s>", "<image>", "<unk>"
 SPECIAL_TOKENS = [PAD, BEGIN, END, IMAGE, UNKNOWN]
 
-TEMPLATE_WORDS = "USER ASSISTANT : ?".split()
-QUESTION_WORDS = (
-    "what color shape digit texture is are on the of object objects with how many there a left right above below ground"
-).split()
-EASY_VQA_WORDS = (
-    "a black blue brown circle color contain does gray green image in is no not of present rectangle red shape teal the"
-    " there triangle what yellow yes"
-).split()
+TEMPLATE_WORDS = ["USER", "ASSISTANT", ":", "?"]
+# fmt: off
+QUESTION_WORDS = [
+    "what", "color", "shape", "digit", "texture", "is", "are", "on", "the", "of", "object", "objects", "with", "how",
+    "many", "there", "a", "left", "right", "above", "below", "ground",
+]
+EASY_VQA_WORDS = [
+    "a", "black", "blue", "brown", "circle", "color", "contain", "does", "gray", "green", "image", "in", "is", "no",
+    "not", "of", "present", "rectangle", "red", "shape", "teal", "the", "there", "triangle", "what", "yellow", "yes",
+]
+# fmt: on
 
 
 def vocabulary() -> dict[str, int]:

@@ -1,0 +1,42 @@
+"""The held-out scenes and questions of the pocket_scenes tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lmms_tokendrop.pocket.questions import Question, ask
+from lmms_tokendrop.pocket.scenes import Scene, make_scene
+
+TASK_SEEDS = 2
+"""First number of every task seed; training and its validation use others."""
+TASK_IMAGES = 250
+QUESTIONS_PER_IMAGE = 8
+
+
+def task_scenes(
+    images: int = TASK_IMAGES, questions: int = QUESTIONS_PER_IMAGE
+) -> Iterator[tuple[Scene, list[Question]]]:
+    """Make the scenes of the task; each depends on its number only.
+
+    Parameters
+    ----------
+    images
+        Number of scenes.
+    questions
+        Questions about each.
+
+    Yields
+    ------
+    scene : Scene
+    asked : list of Question
+        Exactly `questions` of them.
+    """
+    for number in range(images):
+        rng = np.random.default_rng([TASK_SEEDS, number])
+        asked: list[Question] = []
+        while len(asked) < questions:
+            scene = make_scene(rng)
+            asked = ask(scene, rng, questions)
+        yield scene, asked
