@@ -1,0 +1,71 @@
+"""The bundled checkpoint is complete, small, and answers."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoProcessor, LlavaNextForConditionalGeneration
+
+from lmms_tokendrop.pocket.llava_next import build_config, build_processor
+from lmms_tokendrop.pocket.registry import pocket_path
+from lmms_tokendrop.pocket.scenes import render
+from lmms_tokendrop.pocket.task_data import task_scenes
+
+FOLDER = pocket_path("llava_next", "none")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return LlavaNextForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32, output_loading_info=True)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return AutoProcessor.from_pretrained(FOLDER)
+
+
+def test_stock_class_loads_every_weight(loaded):
+    model, info = loaded
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_size():
+    assert (FOLDER / "model.safetensors").stat().st_size <= 16_000_000
+
+
+def test_saved_configuration_is_the_built_one(loaded, processor):
+    built = build_config()
+    model, _ = loaded
+    for name in ("image_grid_pinpoints", "vision_feature_layer", "image_token_index"):
+        assert getattr(model.config, name) == getattr(built, name)
+    assert model.config.text_config.num_hidden_layers == 12
+    assert processor.tokenizer.get_vocab() == build_processor().tokenizer.get_vocab()
+    assert processor.tokenizer.padding_side == "left"
+
+
+def test_answers_held_out_questions(loaded, processor):
+    model, _ = loaded
+    right, total = 0, 0
+    for scene, asked in task_scenes(images=6):
+        texts = [
+            processor.apply_chat_template(
+                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question.text}]}],
+                add_generation_prompt=True,
+            )
+            for question in asked
+        ]
+        inputs = processor(images=[render(scene)] * len(asked), text=texts, padding=True, return_tensors="pt")
+        output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        answers = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        right += sum(given == question.answer for given, question in zip(answers, asked, strict=True))
+        total += len(asked)
+    assert right / total > 0.6
+
+
+def test_training_log_is_beside_the_weights():
+    lines = [json.loads(line) for line in (FOLDER / "training_log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(steps)
+    assert any("validation" in line for line in lines)
