@@ -1,0 +1,1 @@
+"""Measurements: the quickstart's comparison table and the calibration of thresholds."""

@@ -1,0 +1,185 @@
+"""Run variants on a task through lmms-eval and set accuracy beside cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from lmms_tokendrop.evaluation.tasks_path import tasks_path
+
+
+@dataclass(frozen=True)
+class Run:
+    """A variant with the options that it is run with.
+
+    Parameters
+    ----------
+    model_id
+        Name for ``lmms-eval --model``.
+    keep_ratio
+        Share of the visual tokens that the average layer receives; None for the variant's own default.
+    """
+
+    model_id: str
+    keep_ratio: float | None = None
+
+    @property
+    def budget(self) -> str:
+        """How tables name the budget."""
+        return "all" if self.keep_ratio is None else f"{self.keep_ratio:.0%}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run gave.
+
+    Parameters
+    ----------
+    model_id, budget
+        What was run.
+    samples
+        Number of questions.
+    accuracy, accuracy_stderr
+        Share of right answers and its standard error.
+    difference, difference_stderr
+        Accuracy minus that of the first run on the same questions, and its paired standard error.
+    visual_tokens
+        Visual tokens that a decoder layer receives: mean over layers, then over questions.
+    full_visual_tokens
+        The same of the unreduced model.
+    kv_bytes
+        Bytes of a question's cache when its answer ends.
+    seconds
+        Seconds per question.
+    """
+
+    model_id: str
+    budget: str
+    samples: int
+    accuracy: float
+    accuracy_stderr: float
+    difference: float
+    difference_stderr: float
+    visual_tokens: float
+    full_visual_tokens: float
+    kv_bytes: float
+    seconds: float
+
+
+DEMO_RUNS = (
+    Run("llava_next_full"),
+    *(Run(model_id, ratio) for ratio in (0.5, 0.25, 0.11) for model_id in ("llava_next_mustdrop", "llava_next_random")),
+)
+"""The runs of ``lmms-tokendrop demo``; the first is the baseline."""
+
+
+def compare(
+    runs: Iterable[Run],
+    *,
+    task: str,
+    metric: str = "accuracy",
+    pretrained: str = "pocket",
+    limit: int | None = None,
+    batch_size: int | str = "auto",
+    device: str | None = None,
+) -> list[Measurement]:
+    """Run each variant on a bundled task.
+
+    Parameters
+    ----------
+    runs
+        What to run; differences are taken to the first.
+    task
+        Name of a task in `tasks_path`.
+    metric
+        Per-sample score that the task reports.
+    pretrained
+        Checkpoint, or ``"pocket"``.
+    limit
+        Number of questions; None for all.
+    batch_size, device
+        As for lmms-eval.
+
+    Returns
+    -------
+    list of Measurement
+        In the order of ``runs``.
+    """
+    measurements: list[Measurement] = []
+    baseline: dict[int, float] = {}
+    for run in runs:
+        results = _evaluate(run, task, pretrained, limit, batch_size, device)
+        scores = {sample["doc_id"]: float(sample[metric]) for sample in results["samples"][task]}
+        baseline = baseline or scores
+        accuracy, accuracy_stderr = mean_and_stderr(list(scores.values()))
+        difference, difference_stderr = mean_and_stderr([score - baseline[doc] for doc, score in scores.items()])
+        cost = results["throughput"]
+        measurements.append(
+            Measurement(
+                model_id=run.model_id,
+                budget=run.budget,
+                samples=len(scores),
+                accuracy=accuracy,
+                accuracy_stderr=accuracy_stderr,
+                difference=difference,
+                difference_stderr=difference_stderr,
+                visual_tokens=cost["avg_visual_tokens"],
+                full_visual_tokens=cost["avg_full_visual_tokens"],
+                kv_bytes=cost["avg_kv_bytes"],
+                seconds=cost["avg_seconds"],
+            )
+        )
+    return measurements
+
+
+def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error, which is not a number for a single value."""
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return mean, math.nan
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean, math.sqrt(variance / len(values))
+
+
+def comparison_table(measurements: Sequence[Measurement], title: str) -> Table:
+    """Lay measurements out as one table."""
+    table = Table(title=title)
+    table.add_column("variant")
+    for name in ("budget", "accuracy", "to the first", "visual tokens", "KV kB", "s / sample"):
+        table.add_column(name, justify="right")
+    for row in measurements:
+        table.add_row(
+            row.model_id,
+            row.budget,
+            f"{row.accuracy:.3f} ± {row.accuracy_stderr:.3f}",
+            f"{row.difference:+.3f} ± {row.difference_stderr:.3f}",
+            f"{row.visual_tokens:.1f}",
+            f"{row.kv_bytes / 1000:.1f}",
+            f"{row.seconds:.3f}",
+        )
+    return table
+
+
+def _evaluate(
+    run: Run, task: str, pretrained: str, limit: int | None, batch_size: int | str, device: str | None
+) -> dict[str, Any]:
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    model_args: dict[str, Any] = {"pretrained": pretrained}
+    if run.keep_ratio is not None:
+        model_args["keep_ratio"] = run.keep_ratio
+    return simple_evaluate(
+        model=run.model_id,
+        model_args=",".join(f"{name}={value}" for name, value in model_args.items()),
+        tasks=[task],
+        task_manager=TaskManager("ERROR", include_path=str(tasks_path()), include_defaults=False),
+        batch_size=batch_size,
+        device=device,
+        limit=limit,
+        bootstrap_iters=0,
+    )

@@ -1,0 +1,76 @@
+"""The command ``lmms-tokendrop``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Vision-language models that drop visual tokens, for lmms-eval.",
+)
+
+
+@app.command("list")
+def list_variants() -> None:
+    """List every variant that lmms-eval can run."""
+    from lmms_tokendrop.evaluation.manifests import VARIANTS
+
+    table = Table("model", "architecture", "method", "default checkpoint", "what it is")
+    for entry in VARIANTS:
+        table.add_row(entry.model_id, entry.architecture, entry.method, entry.pretrained, entry.description)
+    Console().print(table)
+
+
+@app.command("tasks-path")
+def print_tasks_path() -> None:
+    """Print the folder of the bundled tasks, for lmms-eval --include_path."""
+    from lmms_tokendrop.evaluation.tasks_path import tasks_path
+
+    typer.echo(tasks_path())
+
+
+@app.command()
+def demo(
+    limit: Annotated[int | None, typer.Option(help="Number of questions; all if not given.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the measurements to this JSON file.")] = None,
+    task: Annotated[str, typer.Option(help="A bundled generate_until task.")] = "pocket_scenes",
+    pretrained: Annotated[str, typer.Option(help="Checkpoint; 'pocket' is the bundled one.")] = "pocket",
+    batch_size: Annotated[str, typer.Option(help="A number or 'auto'.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda.")] = None,
+) -> None:
+    """Compare the full model, MustDrop and random dropping at several budgets."""
+    _prepare(pretrained)
+    from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, compare, comparison_table
+
+    measurements = compare(
+        DEMO_RUNS, task=task, pretrained=pretrained, limit=limit, batch_size=batch_size, device=device
+    )
+    Console().print(comparison_table(measurements, f"{task}, {measurements[0].samples} questions"))
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps([asdict(row) for row in measurements], indent=2) + "\n")
+
+
+def _prepare(pretrained: str) -> None:
+    """Show warnings only, and stay off the network if the checkpoint is here."""
+    if pretrained == "pocket" or Path(pretrained).exists():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""The lmms-eval side: registered variants and the adapter that runs them."""

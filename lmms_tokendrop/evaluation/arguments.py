@@ -1,0 +1,118 @@
+"""What ``--model_args`` may say: the reducer's options and how the model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How the adapter loads and runs its checkpoint.
+
+    Parameters
+    ----------
+    pretrained
+        Local folder, Hub id, or ``"pocket"`` for the bundled model.
+    device
+        Device of this process; None takes what accelerate chooses.
+    device_map
+        Passed to ``from_pretrained``; ``"auto"`` spreads the layers over all devices.
+    dtype
+        ``"auto"`` takes the checkpoint's on an accelerator and float32 on a CPU; or a name such as ``"bfloat16"``.
+    attn_implementation
+        ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; None lets transformers choose.
+    load_in_4bit, load_in_8bit
+        Quantise the language model with bitsandbytes.
+    trust_remote_code
+        Let the processor run code from the checkpoint.
+    revision
+        Branch, tag or commit of a Hub checkpoint.
+    batch_size
+        Requests per batch; ``"auto"`` finds the largest that fits on CUDA and takes 8 on a CPU.
+    max_batch_size
+        Where ``batch_size="auto"`` starts on CUDA.
+    """
+
+    pretrained: str
+    device: str | None = None
+    device_map: str | None = None
+    dtype: str = "auto"
+    attn_implementation: str | None = None
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+    trust_remote_code: bool = False
+    revision: str | None = None
+    batch_size: int | str = 1
+    max_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit and load_in_8bit exclude each other")
+        if self.device is not None and self.device_map is not None:
+            raise ValueError("device and device_map exclude each other")
+        for name in ("load_in_4bit", "load_in_8bit", "trust_remote_code"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
+
+
+def reducer_option_names() -> tuple[str, ...]:
+    """Return the reducer options that ``--model_args`` takes; the method belongs to the model's name."""
+    return tuple(field.name for field in fields(TokenReductionConfig) if field.name != "method")
+
+
+def parse_model_args(args: Mapping[str, Any], *, pretrained: str) -> tuple[LoadOptions, dict[str, Any]]:
+    """Split lmms-eval's model arguments into loading options and reducer options.
+
+    Parameters
+    ----------
+    args
+        Arguments as lmms-eval hands them over: numbers and booleans are parsed already.
+    pretrained
+        Checkpoint used if ``args`` names none.
+
+    Returns
+    -------
+    tuple of LoadOptions and dict
+        The dict has the reducer options that were given, lists (``2+6+10+14``) parsed.
+
+    Raises
+    ------
+    ValueError
+        If an argument is unknown; the message names those that exist.
+    """
+    load_names = [field.name for field in fields(LoadOptions)]
+    reducer_names = reducer_option_names()
+    unknown = sorted(set(args) - set(load_names) - set(reducer_names))
+    if unknown:
+        raise ValueError(
+            f"unknown model argument {', '.join(map(repr, unknown))}; "
+            f"reducer options: {', '.join(reducer_names)}; loading options: {', '.join(load_names)}"
+        )
+    loading = {name: args[name] for name in load_names if name in args}
+    loading.setdefault("pretrained", pretrained)
+    for name in ("pretrained", "revision"):
+        if loading.get(name) is not None:
+            loading[name] = str(loading[name])
+    types = {field.name: str(field.type) for field in fields(TokenReductionConfig)}
+    reduction = {name: _parse_value(name, args[name], types[name]) for name in reducer_names if name in args}
+    return LoadOptions(**loading), reduction
+
+
+def _parse_value(name: str, value: Any, annotation: str) -> Any:
+    """Turn ``2+6+10`` into a list where the option is one; ``none`` into None; numbers into text where asked."""
+    if isinstance(value, str) and value.lower() == "none" and "None" in annotation:
+        return None
+    if "list" in annotation or "tuple" in annotation:
+        if isinstance(value, (list, tuple)):
+            return list(value)
+        try:
+            return [int(part) for part in str(value).split("+")]
+        except ValueError:
+            raise ValueError(f"{name} must be integers joined by '+', such as 2+6+10+14, not {value!r}") from None
+    if "str" in annotation and isinstance(value, (int, float)) and "int" not in annotation:
+        return str(value)
+    return value

@@ -1,0 +1,159 @@
+"""What the answers cost: visual tokens, cache bytes and seconds, summed over samples and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from lmms_eval.models.model_utils.gen_metrics import log_metrics
+
+from lmms_tokendrop.modeling.staged_cache import StagedCache, TokenReport
+
+
+@dataclass(frozen=True)
+class SampleCost:
+    """The cost of one answered sample. A sum of several samples has the same fields.
+
+    Parameters
+    ----------
+    prompt_tokens
+        Tokens of the prompt before the reduction, padding excluded.
+    full_visual_tokens
+        Visual tokens of the prompt before the reduction.
+    visual_tokens
+        Mean over the decoder layers of the visual tokens that a layer receives.
+    visual_tokens_release
+        The same after each layer's drop, as the MustDrop release counts.
+    kv_bytes
+        Bytes of this sample's share of the cache when its answer ends, padding excluded.
+    output_tokens
+        Generated tokens, the end token included.
+    seconds
+        This sample's share of its batch's time, from encoding the images to the answer.
+    """
+
+    prompt_tokens: float = 0.0
+    full_visual_tokens: float = 0.0
+    visual_tokens: float = 0.0
+    visual_tokens_release: float = 0.0
+    kv_bytes: float = 0.0
+    output_tokens: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens of the prompt after the reduction: the text and the visual tokens of an average layer."""
+        return round(self.prompt_tokens - self.full_visual_tokens + self.visual_tokens)
+
+
+_FIELDS = tuple(field.name for field in fields(SampleCost))
+
+
+def sample_costs(
+    cache: StagedCache,
+    report: TokenReport,
+    prompt_tokens: Sequence[int],
+    *,
+    seconds: float,
+    output_tokens: Sequence[int] | None = None,
+    steps: int = 0,
+) -> list[SampleCost]:
+    """Split a batch's cost over its samples.
+
+    Parameters
+    ----------
+    cache, report
+        The batch's cache and its report. Several beams or sequences of a sample are added up in bytes.
+    prompt_tokens
+        Tokens of each unreduced prompt.
+    seconds
+        Time of the whole batch.
+    output_tokens
+        Generated tokens of each sample up to its end; None if nothing was generated.
+    steps
+        Generated tokens of the longest sample. What a finished sample gathered in the cache after its end, while it
+        waited for the others, isn't its cost.
+
+    Returns
+    -------
+    list of SampleCost
+        One per prompt.
+    """
+    samples = len(prompt_tokens)
+    sequences = len(report.full_visual_tokens) // samples
+    outputs = list(output_tokens) if output_tokens is not None else [0] * samples
+    costs = []
+    for number in range(samples):
+        first = number * sequences
+        kv_bytes = sum(report.kv_bytes_per_row[first : first + sequences])
+        if sequences == 1 and output_tokens is not None:
+            kv_bytes -= (steps - outputs[number]) * _bytes_per_token(cache)
+        costs.append(
+            SampleCost(
+                prompt_tokens=prompt_tokens[number],
+                full_visual_tokens=report.full_visual_tokens[first],
+                visual_tokens=report.average_visual_tokens[first],
+                visual_tokens_release=report.average_visual_tokens_release[first],
+                kv_bytes=kv_bytes,
+                output_tokens=outputs[number],
+                seconds=seconds / samples,
+            )
+        )
+    return costs
+
+
+def _bytes_per_token(cache: StagedCache) -> int:
+    """Bytes that one more token of one sequence takes in all layers."""
+    total = 0
+    for layer in cache.layers:
+        for tensor in (layer.keys, layer.values):
+            total += tensor.shape[1] * tensor.shape[3] * tensor.element_size()
+    return total
+
+
+class CostLedger:
+    """Sums the costs of the samples that count and reports their means once.
+
+    lmms-eval averages what is logged without weights and never gathers it over processes. So the sums are kept here,
+    added up over all processes, and logged by the first one only.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything that was counted."""
+        self._sums = torch.zeros(len(_FIELDS), dtype=torch.float64)
+        self._samples = 0
+
+    def add(self, cost: SampleCost) -> None:
+        """Count one sample."""
+        self._sums += torch.tensor([getattr(cost, name) for name in _FIELDS], dtype=torch.float64)
+        self._samples += 1
+
+    def gathered(self, device: torch.device) -> tuple[int, SampleCost]:
+        """Return the number of samples and their sum over all processes. Every process must call this."""
+        values = torch.cat([self._sums, torch.tensor([self._samples], dtype=torch.float64)])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            values = values.to(device)
+            torch.distributed.all_reduce(values)
+        *sums, samples = values.tolist()
+        return int(samples), SampleCost(**dict(zip(_FIELDS, sums, strict=True)))
+
+    def log(self, device: torch.device, *, first_process: bool) -> None:
+        """Hand the means over to lmms-eval (its results' ``throughput``) and start over.
+
+        The names there are ``avg_`` and a field of `SampleCost`; the seconds are summed over processes.
+        """
+        samples, total = self.gathered(device)
+        self.reset()
+        if not samples or not first_process:
+            return
+        means = {name: getattr(total, name) / samples for name in _FIELDS}
+        log_metrics(
+            total_elapsed_time=total.seconds,
+            total_gen_tokens=int(total.output_tokens),
+            avg_speed=total.output_tokens / total.seconds,
+            additional_metrics={**means, "total_requests": samples},
+        )

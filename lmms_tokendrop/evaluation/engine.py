@@ -1,0 +1,101 @@
+"""Answer a batch of prompts with a reduced model, and say what it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+
+from lmms_tokendrop.evaluation.cost import SampleCost, sample_costs
+from lmms_tokendrop.evaluation.generation import GenerationSettings, answer_length
+from lmms_tokendrop.evaluation.prompts import Prompt, collate, continuation_ids
+from lmms_tokendrop.evaluation.reduction import check_reduced
+from lmms_tokendrop.evaluation.scoring import CandidateScore, score_candidates
+from lmms_tokendrop.modeling.staged_cache import StagedCache, TokenReport
+from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+
+
+class Engine:
+    """A model with its processor.
+
+    Parameters
+    ----------
+    model
+        A reduced model in evaluation mode.
+    processor
+        Its processor, padding on the left.
+    """
+
+    def __init__(self, model: Any, processor: ProcessorMixin) -> None:
+        self.model = model
+        self.processor = processor
+        self.reduction = TokenReductionConfig.from_dict(model.config.token_reduction)
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[tuple[str, SampleCost]]:
+        """Write an answer to each prompt.
+
+        A prompt's answer is the same in every batch, unless the settings ask for sampling.
+        """
+        started = time.perf_counter()
+        inputs = self._inputs(prompts)
+        output = self.model.generate(
+            **inputs,
+            **settings.options,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+        )
+        new_ids = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        seconds = time.perf_counter() - started
+        report = self._checked_report(output.past_key_values)
+        costs = sample_costs(
+            output.past_key_values,
+            report,
+            inputs["attention_mask"].sum(-1).tolist(),
+            seconds=seconds,
+            output_tokens=[answer_length(ids, self.model.generation_config.eos_token_id) for ids in new_ids],
+            steps=len(new_ids[0]),
+        )
+        texts = self.processor.batch_decode(new_ids, skip_special_tokens=True)
+        return [(settings.cut(text), cost) for text, cost in zip(texts, costs, strict=True)]
+
+    @torch.inference_mode()
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]
+    ) -> list[tuple[list[CandidateScore], SampleCost]]:
+        """Score the candidate answers of each prompt.
+
+        The prompts are prefilled once, and each candidate is read from a copy of that cache: which visual tokens
+        stay does not depend on the candidates.
+        """
+        started = time.perf_counter()
+        inputs = self._inputs(prompts)
+        mask = inputs["attention_mask"]
+        prefilled = self.model(
+            **inputs, position_ids=(mask.cumsum(-1) - 1).clamp_min(0), use_cache=True, logits_to_keep=1
+        )
+        candidates = [
+            [continuation_ids(self.processor, prompt.text, text) for text in texts]
+            for prompt, texts in zip(prompts, continuations, strict=True)
+        ]
+        scores = score_candidates(self.model, prefilled, mask, candidates)
+        seconds = time.perf_counter() - started
+        report = self._checked_report(prefilled.past_key_values)
+        costs = sample_costs(prefilled.past_key_values, report, mask.sum(-1).tolist(), seconds=seconds)
+        return list(zip(scores, costs, strict=True))
+
+    def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+        device, dtype = self.model.device, self.model.dtype
+        inputs = collate(self.processor, prompts)
+        return {
+            name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+            for name, value in inputs.items()
+        }
+
+    def _checked_report(self, cache: StagedCache) -> TokenReport:
+        report = cache.report()
+        check_reduced(self.reduction, cache, report)
+        return report

@@ -1,0 +1,94 @@
+"""Load a reduced model and its processor as the model arguments say."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+
+from lmms_tokendrop.evaluation.arguments import LoadOptions
+from lmms_tokendrop.pocket.registry import pocket_path
+
+MODEL_CLASSES = {
+    "llava_next": (
+        "lmms_tokendrop.modeling.modeling_llava_next_tokendrop",
+        "LlavaNextTokenDropForConditionalGeneration",
+    ),
+}
+"""Module and class that load each architecture."""
+
+UNQUANTIZED_MODULES = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+
+
+def load_model(
+    architecture: str, method: str, options: LoadOptions, reduction: dict[str, Any], device: torch.device
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Load a checkpoint with a reduction method.
+
+    Parameters
+    ----------
+    architecture
+        Key of `MODEL_CLASSES`.
+    method
+        Reduction method.
+    options
+        How to load.
+    reduction
+        Options of the reducer. If empty, those saved in the checkpoint for this method hold, else the defaults.
+    device
+        Where the model goes unless ``options.device_map`` spreads it.
+
+    Returns
+    -------
+    tuple of PreTrainedModel and ProcessorMixin
+        The model in evaluation mode, and a processor that pads on the left.
+    """
+    path = str(pocket_path(architecture, method)) if options.pretrained == "pocket" else options.pretrained
+    module, name = MODEL_CLASSES[architecture]
+    model_class = getattr(import_module(module), name)
+    hub = {} if options.revision is None else {"revision": options.revision}
+    token_reduction = {"method": method, **reduction}
+    if not reduction:
+        saved = getattr(model_class.config_class.from_pretrained(path, **hub), "token_reduction", None) or {}
+        if saved.get("method") == method:
+            token_reduction = saved
+    model = model_class.from_pretrained(
+        path,
+        token_reduction=token_reduction,
+        dtype=resolve_dtype(options.dtype, device),
+        device_map=options.device_map or str(device),
+        attn_implementation=options.attn_implementation,
+        quantization_config=quantization_config(options),
+        **hub,
+    )
+    processor = AutoProcessor.from_pretrained(path, trust_remote_code=options.trust_remote_code, **hub)
+    processor.tokenizer.padding_side = "left"
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return model.eval(), processor
+
+
+def resolve_dtype(name: str, device: torch.device) -> str | torch.dtype:
+    """Return the dtype for ``from_pretrained``: half precision pays off on accelerators only."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    dtype = getattr(torch, str(name), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype must be 'auto' or a torch dtype such as 'bfloat16', not {name!r}")
+    return dtype
+
+
+def quantization_config(options: LoadOptions) -> BitsAndBytesConfig | None:
+    """Quantise the language model's layers only, or nothing."""
+    if options.load_in_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=UNQUANTIZED_MODULES)
+    if options.load_in_4bit:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=UNQUANTIZED_MODULES,
+        )
+    return None

@@ -1,0 +1,84 @@
+"""The table of variants that lmms-eval, the command line, the tests and the README share. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+LLAVA_NEXT_ADAPTER = "lmms_tokendrop.evaluation.generative"
+LLAVA_NEXT_CHECKPOINT = "llava-hf/llava-v1.6-vicuna-7b-hf"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One architecture with one reduction method, as lmms-eval knows it.
+
+    Parameters
+    ----------
+    model_id
+        Name for ``lmms-eval --model``.
+    architecture
+        Model type of the stock class.
+    method
+        Reduction method, a key of `lmms_tokendrop.modeling.token_reducer.REDUCERS`.
+    pretrained
+        Checkpoint that is loaded unless ``pretrained=`` names another one.
+    adapter
+        Dotted path of the lmms-eval model class.
+    description
+        One line for tables.
+    """
+
+    model_id: str
+    architecture: str
+    method: str
+    pretrained: str
+    adapter: str
+    description: str
+
+
+VARIANTS: tuple[Variant, ...] = (
+    Variant(
+        model_id="llava_next_full",
+        architecture="llava_next",
+        method="none",
+        pretrained=LLAVA_NEXT_CHECKPOINT,
+        adapter=f"{LLAVA_NEXT_ADAPTER}.LlavaNextFull",
+        description="LLaVA-NeXT with every visual token; the baseline",
+    ),
+    Variant(
+        model_id="llava_next_mustdrop",
+        architecture="llava_next",
+        method="mustdrop",
+        pretrained=LLAVA_NEXT_CHECKPOINT,
+        adapter=f"{LLAVA_NEXT_ADAPTER}.LlavaNextMustDrop",
+        description="LLaVA-NeXT with MustDrop: merging in CLIP, a dual-attention filter in prefill, a smaller cache",
+    ),
+    Variant(
+        model_id="llava_next_random",
+        architecture="llava_next",
+        method="random",
+        pretrained=LLAVA_NEXT_CHECKPOINT,
+        adapter=f"{LLAVA_NEXT_ADAPTER}.LlavaNextRandom",
+        description="LLaVA-NeXT with visual tokens dropped at random before the language model; the control",
+    ),
+)
+"""Every registered variant, in the order in which tables show them."""
+
+
+def variant(model_id: str) -> Variant:
+    """Return the variant named ``model_id``; a `ValueError` lists the names if there's none."""
+    for entry in VARIANTS:
+        if entry.model_id == model_id:
+            return entry
+    raise ValueError(f"unknown variant {model_id!r}; registered: {', '.join(entry.model_id for entry in VARIANTS)}")
+
+
+def manifests() -> list[ModelManifest]:
+    """Return what lmms-eval's entry point ``lmms_eval.models`` loads: one manifest per variant."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return [ModelManifest(model_id=entry.model_id, simple_class_path=entry.adapter) for entry in VARIANTS]

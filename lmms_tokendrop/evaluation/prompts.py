@@ -1,0 +1,132 @@
+"""From lmms-eval's requests to the tensors that the model takes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lmms_eval.api.instance import Instance
+from PIL import Image
+from transformers import ProcessorMixin
+
+
+@dataclass(frozen=True)
+class Question:
+    """One context about one document. Equal for all candidate answers to it.
+
+    Parameters
+    ----------
+    task, split, doc_id
+        Where the document is.
+    context
+        The text to put before the model.
+    doc_to_visual
+        Finds the document's images; None if there are none.
+    """
+
+    task: str
+    split: str
+    doc_id: int
+    context: str
+    doc_to_visual: Callable | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, request: Instance) -> Question:
+        """Read a request of any type for a simple model."""
+        context, _, *rest = request.args
+        if not rest:  # the unconditional candidates of a mutual-information metric
+            return cls(request.task_name, str(request.metadata.get("split")), int(request.doc_id), context)
+        doc_to_visual, *_, doc_id, task, split = rest
+        return cls(task, split, doc_id, context, doc_to_visual)
+
+    @property
+    def seed(self) -> int:
+        """A number that depends on the document alone: not on its batch, its process or the order of requests."""
+        return zlib.crc32(f"{self.task}/{self.split}/{self.doc_id}".encode())
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question with its images, the chat template applied.
+
+    Parameters
+    ----------
+    text
+        The whole prompt, with one image placeholder per image.
+    images
+        RGB images in the order of the placeholders.
+    seed
+        Seed of random dropping.
+    """
+
+    text: str
+    images: tuple[Image.Image, ...]
+    seed: int
+
+    @property
+    def size_key(self) -> tuple:
+        """Sort key: prompts that need the same number of tokens come together, large ones first."""
+        sizes = [image.size for image in self.images]
+        return -sum(width * height for width, height in sizes), sizes, -len(self.text)
+
+
+def is_padding(request: Instance) -> bool:
+    """Whether lmms-eval added this request only to give every process the same number."""
+    return bool(request.metadata.get("__padding_only__"))
+
+
+def load_images(visuals: Sequence[Any] | None) -> tuple[Image.Image, ...]:
+    """Return a document's visuals as RGB images; anything but images raises."""
+    for visual in visuals or ():
+        if not isinstance(visual, Image.Image):
+            raise ValueError(f"only images are supported, and the task gives a {type(visual).__name__}")
+    return tuple(visual.convert("RGB") for visual in visuals or ())
+
+
+def chat_prompt(processor: ProcessorMixin, context: str, images: Sequence[Image.Image]) -> str:
+    """Apply the chat template to one user turn.
+
+    The images come first, unless the context has a placeholder of its own for each of them.
+    """
+    written = context.count(processor.image_token)
+    if written not in (0, len(images)):
+        raise ValueError(f"the context has {written} image placeholders for {len(images)} images")
+    content = [{"type": "image"} for _ in images] if not written else []
+    messages = [{"role": "user", "content": [*content, {"type": "text", "text": context}]}]
+    return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def collate(processor: ProcessorMixin, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+    """Tokenise prompts, padded on the left, with their images and their seeds."""
+    images = [image for prompt in prompts for image in prompt.images]
+    inputs = processor(
+        text=[prompt.text for prompt in prompts],
+        images=images or None,
+        padding=True,
+        add_special_tokens=not starts_with_bos(processor, prompts[0].text),
+        return_tensors="pt",
+    )
+    return {**inputs, "sample_seeds": torch.tensor([prompt.seed for prompt in prompts])}
+
+
+def continuation_ids(processor: ProcessorMixin, prompt: str, continuation: str) -> list[int]:
+    """Tokenise a candidate answer as it would be tokenised behind the prompt.
+
+    Where the last token of the prompt would change, the candidate is tokenised alone: the prompt stays the same for
+    every candidate.
+    """
+    special = not starts_with_bos(processor, prompt)
+    before = processor.tokenizer(prompt, add_special_tokens=special)["input_ids"]
+    whole = processor.tokenizer(prompt + continuation, add_special_tokens=special)["input_ids"]
+    if whole[: len(before)] == before and len(whole) > len(before):
+        return whole[len(before) :]
+    return processor.tokenizer(continuation, add_special_tokens=False)["input_ids"]
+
+
+def starts_with_bos(processor: ProcessorMixin, text: str) -> bool:
+    """Whether the chat template wrote the first token itself, so that the tokenizer must not add another."""
+    bos = processor.tokenizer.bos_token
+    return bos is not None and text.startswith(bos)

@@ -1,0 +1,84 @@
+"""Small local tasks and a short way to run lmms-eval on them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_image
+
+TASKS = Path(__file__).parent / "tasks"
+
+DOCUMENTS = [
+    # question, sizes of the images, choices
+    ("what colour is the square ?", [(60, 40)], ["red", "green", "light blue"]),
+    ("is there a circle in the picture ?", [(30, 90)], ["yes", "no", "maybe not"]),
+    ("which letter ?", [(50, 50), (90, 30)], ["A", "B", "C"]),
+    ("answer with one word : yes or no", [], ["yes", "no", "D"]),
+    ("what colour is the circle ? answer with one word", [(84, 84)], ["yellow", "blue", "red"]),
+    ("no ?", [(40, 60)], ["yes", "no", "A B"]),
+    ("what is in the picture ?", [(60, 40)], ["circle", "square", "a curious user"]),
+]
+
+
+@pytest.fixture(scope="session")
+def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the test tasks and their data: one, two or no images per question, of several sizes."""
+    from datasets import Dataset, Features, Image, List, Value
+
+    folder = tmp_path_factory.mktemp("tasks") / "tiny"
+    shutil.copytree(TASKS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    rows = [
+        {
+            "question": question,
+            "images": [tiny_image(*size, seed=10 * number + place) for place, size in enumerate(sizes)],
+            "choices": choices,
+            "answer": number % len(choices),
+        }
+        for number, (question, sizes, choices) in enumerate(DOCUMENTS)
+    ]
+    features = Features(
+        {
+            "question": Value("string"),
+            "images": List(Image()),
+            "choices": List(Value("string")),
+            "answer": Value("int64"),
+        }
+    )
+    Dataset.from_list(rows, features=features).to_parquet(folder / "tiny.parquet")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what the datasets library caches out of the user's home."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
+
+
+@pytest.fixture
+def evaluate(task_folder: Path) -> Callable[..., dict]:
+    """Return ``run(model, tasks, batch_size=1, limit=None, **model_args) -> results`` through lmms-eval itself."""
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    def run(model: str, tasks: str | list[str], *, batch_size: int | str = 1, limit: int | None = None, **model_args):
+        return simple_evaluate(
+            model=model,
+            model_args=",".join(f"{name}={value}" for name, value in model_args.items()),
+            tasks=[tasks] if isinstance(tasks, str) else tasks,
+            task_manager=TaskManager("ERROR", include_path=str(task_folder), include_defaults=False),
+            batch_size=batch_size,
+            device="cpu",
+            limit=limit,
+            bootstrap_iters=0,
+            process_docs_parallel=1,
+        )
+
+    return run
+
+
+def answers(results: dict, task: str) -> list:
+    """Return the answers of a run in the order of the documents."""
+    return [sample["filtered_resps"] for sample in sorted(results["samples"][task], key=lambda row: row["doc_id"])]
