@@ -1,0 +1,210 @@
+"""Image features of LLaVA-NeXT with a stage inside the vision tower."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+
+from .anyres_layout import NEWLINE, AnyresLayout, anyres_layout
+from .stages import VisionContext
+from .visual_tokens import VisualTokens
+
+
+@dataclass
+class TokenDropImageOutput(BaseModelOutputWithPooling):
+    """Image features and where each row comes from.
+
+    Attributes
+    ----------
+    visual_tokens : list[VisualTokens]
+        One entry per image, a row per row of `pooler_output`.
+    """
+
+    visual_tokens: list | None = None
+
+
+class AnyresFeaturesMixin:
+    """Replaces `LlavaNextModel.get_image_features`; needs `token_reducer` and, with a vision stage, a staged tower."""
+
+    @merge_with_config_defaults
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor,
+        image_sizes: torch.LongTensor,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        images_per_request: list[int] | None = None,
+        **kwargs,
+    ) -> TokenDropImageOutput:
+        """Encode images. The number of rows is that of the placeholders; merged values stand in their slots.
+
+        Parameters
+        ----------
+        pixel_values : torch.FloatTensor
+            `[images, tiles, 3, height, width]` or `[tiles, 3, height, width]`.
+        image_sizes : torch.LongTensor
+            `[images, 2]`, height and width before preprocessing.
+        vision_feature_layer : int or list[int], optional
+            Default: the checkpoint's.
+        vision_feature_select_strategy : {"default", "full"}, optional
+            Default: the checkpoint's; "full" works without a vision stage only.
+        images_per_request : list[int], optional
+            Images of each sequence, over which `scope="request"` shares a budget; default: one each.
+
+        Returns
+        -------
+        TokenDropImageOutput
+            `pooler_output`: per image `[placeholders, text channels]`; `visual_tokens`: their provenance.
+        """
+        image_size = self.config.vision_config.image_size
+        pinpoints = self.config.image_grid_pinpoints
+        tiles_per_image = [image_size_to_num_patches(size, pinpoints, image_size) for size in image_sizes]
+        if pixel_values.dim() == 5:
+            pixel_values = torch.cat(
+                [tiles[:count] for tiles, count in zip(pixel_values, tiles_per_image, strict=True)]
+            )
+        elif pixel_values.dim() != 4:
+            raise ValueError(f"pixel_values of shape {tuple(pixel_values.shape)}, expected 4 or 5 dimensions")
+        cells = (image_size // self.config.vision_config.patch_size) ** 2
+        cells += vision_feature_select_strategy == "full"
+
+        def pack(features, newline):
+            return self._pack(features, image_sizes, vision_feature_select_strategy, newline)
+
+        layout = anyres_layout(pack, tiles_per_image, cells, newlines=not self._flat)
+        stages = [stage for stage in self.token_reducer.stages() if stage.where == "vision"]
+        layers = vision_feature_layer if isinstance(vision_feature_layer, list) else [vision_feature_layer]
+        if not stages:
+            features = self._plain_features(pixel_values, layers, vision_feature_select_strategy)
+            packed = pack(torch.split(features, tiles_per_image), self.image_newline)
+            return TokenDropImageOutput(pooler_output=packed, visual_tokens=self._provenance(layout, features.device))
+
+        context = self._vision_context(layout, tiles_per_image, cells, images_per_request, pixel_values.device)
+        decision = {}
+
+        def decide(patches: torch.Tensor):
+            context.hidden_states = patches
+            decision["keep"] = self.token_reducer.keep(stages[0], context)
+            return decision["keep"]
+
+        vision = self.vision_tower.forward_staged(pixel_values, layers, stages[0].layer, decide)
+        features = self.multi_modal_projector(vision.features[:, 1:])
+        tile, entry = (vision.cells >= 0).nonzero(as_tuple=True)
+        cell = vision.cells[tile, entry]
+        dense = features.new_zeros(len(features), cells, features.shape[-1])
+        dense[tile, cell] = features[tile, entry]
+        attention = torch.zeros(len(features), cells, device=features.device)
+        attention[tile, cell] = vision.cls_attention[tile, entry]
+        present = torch.zeros_like(context.alive)
+        present[tile, cell] = True
+        key = self.token_reducer.key_tokens(attention, present & context.alive)
+
+        keep = decision["keep"]
+        marks = {"present": present, "key": key, "cls_attention": attention}
+        tokens = self._provenance(layout, features.device, marks, keep.forced_merges)
+        if keep.order is not None:
+            dense = dense.gather(1, keep.order.unsqueeze(-1).expand_as(dense))
+            orders = torch.split(keep.order, tiles_per_image)
+            tokens = [
+                image.map(lambda values, order=order: values.view(order.shape).gather(1, order).flatten())
+                for image, order in zip(tokens, orders, strict=True)
+            ]
+        return TokenDropImageOutput(
+            pooler_output=pack(torch.split(dense, tiles_per_image), self.image_newline), visual_tokens=tokens
+        )
+
+    def images_per_request(self, placeholders: torch.Tensor, image_sizes: torch.Tensor) -> list[int] | None:
+        """Images of each sequence, told from its placeholders `[batch, length]`; None where no budget needs it."""
+        if self.token_reducer.config.scope != "request" or image_sizes is None:
+            return None
+        image_size = self.config.vision_config.image_size
+        tiles = [image_size_to_num_patches(size, self.config.image_grid_pinpoints, image_size) for size in image_sizes]
+        cells = (image_size // self.config.vision_config.patch_size) ** 2
+
+        def pack(features, newline):
+            return self._pack(features, image_sizes, "default", newline)
+
+        lengths = [len(tile) for tile in anyres_layout(pack, tiles, cells, newlines=not self._flat).tiles]
+        counts, taken = [], iter(lengths)
+        for total in placeholders.sum(-1).tolist():
+            counts.append(0)
+            while total > 0:
+                total -= next(taken)
+                counts[-1] += 1
+        return counts
+
+    @property
+    def _flat(self) -> bool:
+        return self.token_reducer.config.packing == "flat"
+
+    def _pack(self, features, image_sizes, vision_feature_select_strategy, newline) -> list[torch.Tensor]:
+        if self._flat:
+            return [image.flatten(0, 1) for image in features]
+        return self.pack_image_features(features, image_sizes, vision_feature_select_strategy, newline)[0]
+
+    def _plain_features(self, pixel_values, layers: list[int], strategy: str) -> torch.Tensor:
+        """The stock model's projected features, `[tiles, cells, channels]`."""
+        states = self.vision_tower(pixel_values, output_hidden_states=layers, return_dict=True).hidden_states
+        selected = torch.cat([states[layer] for layer in layers], dim=-1) if len(layers) > 1 else states[layers[0]]
+        return self.multi_modal_projector(selected[:, 1:] if strategy == "default" else selected)
+
+    def _vision_context(
+        self, layout: AnyresLayout, tiles_per_image, cells, images_per_request, device
+    ) -> VisionContext:
+        total = sum(tiles_per_image)
+        alive = torch.zeros(total, cells, dtype=torch.bool)
+        line = torch.full((total, cells), -1)
+        owners, first_line = [], 0
+        parts = zip(layout.tiles, layout.cells, layout.lines, layout.first_tile, strict=True)
+        for tiles, image_cells, lines, first in parts:
+            patch = image_cells != NEWLINE
+            alive[tiles[patch] + first, image_cells[patch]] = True
+            line[tiles[patch] + first, image_cells[patch]] = torch.where(lines >= 0, lines + first_line, lines)[patch]
+            owners.append((tiles + first)[~patch])
+            first_line += int((~patch).sum())
+        image = torch.repeat_interleave(torch.arange(len(tiles_per_image)), torch.tensor(tiles_per_image))
+        requests = torch.arange(len(tiles_per_image))
+        if images_per_request is not None:
+            requests = torch.repeat_interleave(torch.arange(len(images_per_request)), torch.tensor(images_per_request))
+        side = self.config.vision_config.image_size // self.config.vision_config.patch_size
+        return VisionContext(
+            hidden_states=None,
+            grid=(side, side),
+            alive=alive.to(device),
+            image=image.to(device),
+            request=requests[image].to(device),
+            line=line.to(device),
+            line_owner=torch.cat(owners).to(device),
+            num_layers=self.config.text_config.num_hidden_layers,
+        )
+
+    def _provenance(self, layout: AnyresLayout, device, marks=None, forced_merges=None) -> list[VisualTokens]:
+        """Provenance of each image's rows; `marks` are `[tiles, cells]` fields that the vision stage found."""
+        side = self.config.vision_config.image_size // self.config.vision_config.patch_size
+        images = []
+        for number, (tile, cell) in enumerate(zip(layout.tiles, layout.cells, strict=True)):
+            tile, cell, line = tile.to(device), cell.to(device), layout.lines[number].to(device)
+            newline = cell == NEWLINE
+            place = (tile + layout.first_tile[number], cell.clamp_min(0))
+            found = {name: values[place] for name, values in (marks or {}).items()}
+            forced = 0 if forced_merges is None else forced_merges[number]
+            absent = torch.zeros_like(newline)
+            row = torch.cat([cell.new_full((1,), -1), cell[:-1]]) // side
+            images.append(
+                VisualTokens(
+                    image=torch.full_like(tile, number),
+                    tile=tile,
+                    row=torch.where(newline, row, cell // side),
+                    column=torch.where(newline, side, cell % side),
+                    line=line,
+                    newline=newline,
+                    present=found.get("present", ~absent) | newline,
+                    key=found.get("key", absent) & ~newline,
+                    cls_attention=found.get("cls_attention", torch.zeros(tile.shape, device=device)) * ~newline,
+                    forced_merges=torch.full_like(tile, 0) + forced,
+                )
+            )
+        return images

@@ -1,0 +1,125 @@
+"""How many visual tokens each stage may leave, so that the average over decoder layers meets a budget."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A number of visual tokens: the average over decoder layers of what a layer receives.
+
+    Parameters
+    ----------
+    tokens : float or None
+        Tokens per group; exactly one of `tokens` and `ratio` is set.
+    ratio : float or None
+        Share of the tokens that the unreduced model processes for the group.
+    scope : {"tile", "image", "request"}
+        The group that the number is stated for. Newlines count.
+    counter : {"input", "release"}
+        "input" counts the tokens that a layer receives. "release" counts them after the drop that follows the
+        layer, as the MustDrop release does.
+    """
+
+    tokens: float | None
+    ratio: float | None
+    scope: str
+    counter: str
+
+    def target(self, full: torch.Tensor) -> torch.Tensor:
+        """Average to meet, `[groups]` float64, given the unreduced counts `[groups]`; never above them."""
+        full = full.double()
+        wanted = full * self.ratio if self.ratio is not None else torch.full_like(full, float(self.tokens))
+        return torch.minimum(wanted, full)
+
+    def early_layers(self, layers: tuple[int, ...]) -> int:
+        """Number of decoder layers that are credited with the count before the first drop."""
+        return layers[0] + 1 if self.counter == "input" else layers[0]
+
+    def weights(self, layers: tuple[int, ...], num_layers: int) -> list[int]:
+        """Number of decoder layers that are credited with the count after each drop."""
+        last = num_layers - 1 - layers[-1] if self.counter == "input" else num_layers - layers[-1]
+        return [after - before for before, after in zip(layers[:-1], layers[1:], strict=True)] + [last]
+
+    def floor(self, early_count: torch.Tensor, least: torch.Tensor, layers: tuple[int, ...], num_layers: int):
+        """Smallest reachable average, `[groups]` float64.
+
+        Parameters
+        ----------
+        early_count : torch.Tensor
+            `[groups]`, tokens before the first drop.
+        least : torch.Tensor
+            `[groups]`, tokens that must stay to the end.
+        """
+        early = self.early_layers(layers)
+        return (early * early_count.double() + (num_layers - early) * least.double()) / num_layers
+
+    def next_count(
+        self,
+        full: torch.Tensor,
+        processed: list[torch.Tensor],
+        current: torch.Tensor,
+        least: torch.Tensor,
+        layers: tuple[int, ...],
+        num_layers: int,
+    ) -> torch.LongTensor:
+        """Tokens to leave at the drop that follows decoder layer `len(processed) - 1`.
+
+        Counts fall geometrically from stage to stage; the last stage takes what remains of the budget.
+
+        Parameters
+        ----------
+        full, current, least : torch.Tensor
+            `[groups]`: unreduced tokens, tokens now, tokens that must stay.
+        processed : list[torch.Tensor]
+            Tokens that each layer so far received, `[groups]` each.
+        layers : tuple[int, ...]
+            The decoder layers after which tokens are dropped; -1 stands for "before the first layer".
+        num_layers : int
+            Number of decoder layers.
+
+        Returns
+        -------
+        torch.LongTensor
+            `[groups]`.
+
+        Raises
+        ------
+        ValueError
+            If the layers before the first drop alone leave too little for the rest.
+        """
+        stage = layers.index(len(processed) - 1)
+        weights = self.weights(layers, num_layers)[stage:]
+        credited = processed if self.counter == "input" else processed[1:]
+        spent = sum((count.double() for count in credited), torch.zeros_like(current, dtype=torch.float64))
+        total = self.target(full) * num_layers
+        left = total - spent
+        if stage == 0 and bool((left < least * sum(weights) - 1e-6).any()):
+            floor = self.floor(current, least, layers, num_layers)
+            raise unreachable(self.target(full), floor, self)
+        factor = _geometric_factor(current.double(), least.double(), left, weights)
+        count = (current * factor).round().long()
+        return torch.minimum(torch.maximum(count, least.long()), current.long())
+
+
+def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> ValueError:
+    """The error for budgets below what the layers before the first drop allow."""
+    worst = int((floor - target).argmax())
+    option = "keep_ratio" if budget.ratio is not None else "visual_tokens"
+    return ValueError(
+        f"{option}: an average of {float(target[worst]):.2f} visual tokens per {budget.scope} "
+        f"(counter={budget.counter!r}) can't be reached; the smallest reachable average is {float(floor[worst]):.2f}. "
+        f"Allow more tokens, or drop after earlier `layers`."
+    )
+
+
+def _geometric_factor(current: torch.Tensor, least: torch.Tensor, left: torch.Tensor, weights: list[int]):
+    """The factor r in [0, 1] with `sum(w_i * max(least, current * r**i) for i = 1..) == left`, by bisection."""
+    low, high = torch.zeros_like(current), torch.ones_like(current)
+    for _ in range(60):
+        middle = (low + high) / 2
+        counts = [torch.maximum(least, current * middle**power) for power in range(1, len(weights) + 1)]
+        cost = sum(weight * count for weight, count in zip(weights, counts, strict=True))
+        low, high = torch.where(cost <= left, middle, low), torch.where(cost <= left, high, middle)
+    return torch.where(current * sum(weights) <= left, torch.ones_like(low), low)

@@ -1,0 +1,84 @@
+"""What `generate` needs to know of staged caches and of the provenance of image features."""
+
+import torch
+from transformers.generation import GenerationMode
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .staged_cache import StagedCache
+
+
+class StagedGenerationMixin:
+    """Overrides of `GenerationMixin` for models whose decoder is staged."""
+
+    def _prepare_cache_for_generation(
+        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+    ) -> None:
+        if generation_config.cache_implementation not in (None, "dynamic"):
+            raise ValueError(
+                f"cache_implementation={generation_config.cache_implementation!r}: layers of a reduced model hold "
+                "different tokens, so the cache must be a StagedCache; allowed: None, 'dynamic'"
+            )
+        if generation_config.prefill_chunk_size is not None:
+            raise ValueError(
+                "prefill_chunk_size: tokens are judged by the whole prompt; chunked prefill is not supported"
+            )
+        if generation_mode == GenerationMode.ASSISTED_GENERATION:
+            raise ValueError(
+                "assistant_model, prompt_lookup_num_tokens: assisted decoding rolls the cache back past tokens that "
+                "may have left; not supported"
+            )
+        cache = model_kwargs.get("past_key_values")
+        if cache is not None:
+            if not isinstance(cache, StagedCache):
+                raise ValueError(f"past_key_values must be a StagedCache or None, got {type(cache).__name__}")
+        elif generation_config.use_cache is False:
+            model_kwargs["prompt_length"] = model_kwargs["position_ids"].shape[-1]
+        else:
+            model_kwargs["past_key_values"] = StagedCache(self.config.get_text_config(decoder=True))
+
+    def _maybe_prepare_encoder_kwargs_for_generation(
+        self, inputs_tensor, model_kwargs, model_input_name, generation_config
+    ):
+        if model_input_name == "input_ids" and model_kwargs.get("image_sizes") is not None:
+            placeholders = inputs_tensor == self.config.image_token_id
+            cache = model_kwargs.get("past_key_values")
+            if cache is not None and placeholders.shape[1] > cache.get_seq_length():
+                placeholders = placeholders[:, cache.get_seq_length() :]
+            model_kwargs["images_per_request"] = self.model.images_per_request(
+                placeholders, model_kwargs["image_sizes"]
+            )
+        return super()._maybe_prepare_encoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, model_input_name, generation_config
+        )
+
+    def _expand_multimodal_outputs(self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None):
+        images = mm_encoder_output.get("image")
+        if images is not None:
+            tokens = BaseModelOutputWithPooling(pooler_output=images.visual_tokens)
+            super()._expand_multimodal_outputs(input_ids, {"image": tokens}, expand_size, inputs_embeds)
+            images.visual_tokens = tokens.pooler_output
+        return super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)
+
+
+def check_loaded(model_class: type, info: dict) -> None:
+    """Fail unless a checkpoint filled exactly the model's parameters.
+
+    Raises
+    ------
+    ValueError
+        Naming the missing, unexpected or mismatched keys.
+    """
+    wrong = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    wrong = {name: keys for name, keys in wrong.items() if keys}
+    if wrong:
+        shown = "; ".join(f"{name}: {', '.join(keys[:5])} ({len(keys)} in all)" for name, keys in wrong.items())
+        raise ValueError(f"The checkpoint does not fit {model_class.__name__}: {shown}")
+
+
+def check_labels(labels: torch.Tensor, logits: torch.Tensor) -> None:
+    """Fail where dropped tokens leave logits that labels no longer match."""
+    if labels.shape[1] != logits.shape[1]:
+        raise ValueError(
+            f"labels: {logits.shape[1]} of {labels.shape[1]} positions are left after the reduction, so a loss over the "
+            "prompt is undefined; score an answer on the cache of its prompt instead"
+        )

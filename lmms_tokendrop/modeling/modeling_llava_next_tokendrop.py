@@ -1,0 +1,319 @@
+"""LLaVA-NeXT with fewer visual tokens."""
+
+import copy
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModel,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextModel,
+    LlavaNextPreTrainedModel,
+    LlavaNextProcessor,
+)
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.models.llava_next.modeling_llava_next import (
+    LlavaNextCausalLMOutputWithPast,
+    LlavaNextModelOutputWithPast,
+    LlavaNextMultiModalProjector,
+)
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+
+from .anyres_features import AnyresFeaturesMixin
+from .generation import StagedGenerationMixin, check_labels, check_loaded
+from .reduction_request import ReductionRequest
+from .staged_clip import StagedCLIPVisionModel
+from .staged_decoder import STAGED_DECODERS
+from .token_reduction_config import TokenReductionConfig
+from .visual_tokens import VisualTokens
+
+
+class LlavaNextTokenDropConfig(LlavaNextConfig):
+    """LLaVA-NeXT's configuration and a `token_reduction`.
+
+    Parameters
+    ----------
+    token_reduction : dict, optional
+        Options of :class:`TokenReductionConfig`; None is the unreduced model.
+    """
+
+    model_type = "llava_next_tokendrop"
+    token_reduction: dict | None = None
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.token_reduction = TokenReductionConfig.from_dict(self.token_reduction).to_dict()
+
+
+class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
+    """LLaVA-NeXT without language modelling head, with a token reducer."""
+
+    config: LlavaNextTokenDropConfig
+
+    def __init__(self, config: LlavaNextTokenDropConfig):
+        LlavaNextPreTrainedModel.__init__(self, config)
+        text_config, vision_config = config.text_config, config.vision_config
+        options = TokenReductionConfig.from_dict(config.token_reduction)
+        if text_config.model_type not in STAGED_DECODERS:
+            raise ValueError(
+                f"text_config.model_type={text_config.model_type!r} has no staged decoder; "
+                f"allowed: {', '.join(STAGED_DECODERS)}"
+            )
+        reducer = options.build(text_config.num_hidden_layers)
+        if any(stage.where == "vision" for stage in reducer.stages()):
+            _check_vision(config, options.method)
+            self.vision_tower = StagedCLIPVisionModel(vision_config)
+        else:
+            self.vision_tower = AutoModel.from_config(vision_config)
+        self.multi_modal_projector = LlavaNextMultiModalProjector(config)
+        self.image_newline = nn.Parameter(torch.randn(text_config.hidden_size) * text_config.hidden_size**-0.5)
+        self.vocab_size = text_config.vocab_size
+        self.language_model = STAGED_DECODERS[text_config.model_type](text_config)
+        self.token_reducer = reducer
+        self.post_init()
+
+    @merge_with_config_defaults
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        image_sizes: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        use_cache: bool | None = None,
+        mm_encoder_outputs: dict | None = None,
+        prompt_length: int | None = None,
+        sample_seeds: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> LlavaNextModelOutputWithPast:
+        """Run the model; the parameters are those of :class:`LlavaNextTokenDropForConditionalGeneration`."""
+        if (input_ids is None) ^ (inputs_embeds is not None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if pixel_values is not None and mm_encoder_outputs:
+            raise ValueError("You cannot specify both pixel_values and mm_encoder_outputs at the same time")
+        if self.token_reducer.config.decode_interval is not None and not use_cache:
+            raise ValueError("decode_interval: the output-aware policy shrinks a cache; it needs use_cache=True")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        images = (mm_encoder_outputs or {}).get("image")
+        if images is None and pixel_values is not None and pixel_values.size(0) > 0:
+            requests = None if input_ids is None else input_ids == self.config.image_token_id
+            images = self.get_image_features(
+                pixel_values,
+                image_sizes,
+                vision_feature_layer=vision_feature_layer,
+                vision_feature_select_strategy=vision_feature_select_strategy,
+                images_per_request=None if requests is None else self.images_per_request(requests, image_sizes),
+                return_dict=True,
+            )
+        features = tokens = None
+        if images is not None:
+            features = torch.cat(list(images.pooler_output), dim=0).to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds=inputs_embeds, image_features=features)
+            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+            tokens = VisualTokens.place(images.visual_tokens, mask[..., 0])
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            reduction=ReductionRequest(self.token_reducer, tokens, prompt_length, sample_seeds),
+            **kwargs,
+        )
+        return LlavaNextModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=features,
+        )
+
+
+class LlavaNextTokenDropForConditionalGeneration(StagedGenerationMixin, LlavaNextForConditionalGeneration):
+    """LLaVA-NeXT that drops or merges visual tokens, as `config.token_reduction` says."""
+
+    config: LlavaNextTokenDropConfig
+    config_class = LlavaNextTokenDropConfig
+
+    def __init__(self, config: LlavaNextTokenDropConfig):
+        LlavaNextPreTrainedModel.__init__(self, config)
+        self.model = LlavaNextTokenDropModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *args,
+        config=None,
+        token_reduction=None,
+        output_loading_info=False,
+        **kwargs,
+    ):
+        """Load a stock LLaVA-NeXT checkpoint, or one of this class.
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path : str or os.PathLike
+            Repository or folder.
+        config : LlavaNextTokenDropConfig, optional
+            Default: the checkpoint's.
+        token_reduction : dict, optional
+            Options of :class:`TokenReductionConfig`; default: the config's.
+        output_loading_info : bool, optional
+            Whether to return the loading report too.
+        *args, **kwargs
+            As `PreTrainedModel.from_pretrained` takes them.
+
+        Returns
+        -------
+        LlavaNextTokenDropForConditionalGeneration
+            The model, in eval mode; with `output_loading_info` a pair of it and a dict.
+
+        Raises
+        ------
+        ValueError
+            If an option is wrong, or if the checkpoint's keys are not exactly the model's.
+        """
+        if config is not None and token_reduction is not None:
+            config = copy.deepcopy(config)
+            config.token_reduction = TokenReductionConfig.from_dict(token_reduction).to_dict()
+        elif token_reduction is not None:
+            kwargs["token_reduction"] = TokenReductionConfig.from_dict(token_reduction).to_dict()
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
+        )
+        check_loaded(cls, info)
+        return (model, info) if output_loading_info else model
+
+    @merge_with_config_defaults
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor,
+        image_sizes: torch.LongTensor,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        images_per_request: list[int] | None = None,
+        **kwargs,
+    ):
+        """Encode images; see :meth:`AnyresFeaturesMixin.get_image_features`."""
+        return self.model.get_image_features(
+            pixel_values=pixel_values,
+            image_sizes=image_sizes,
+            vision_feature_layer=vision_feature_layer,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            images_per_request=images_per_request,
+            **kwargs,
+        )
+
+    @merge_with_config_defaults
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        image_sizes: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict | None = None,
+        prompt_length: int | None = None,
+        sample_seeds: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> LlavaNextCausalLMOutputWithPast:
+        """Run the model.
+
+        Parameters
+        ----------
+        prompt_length : int, optional
+            Tokens of the input that are the prompt. Later ones are an answer: they do not decide what stays, and see
+            in every layer what the cache would hold after the prompt. Default: all.
+        sample_seeds : torch.LongTensor, optional
+            `[batch]`, seeds of `method="random"`.
+        *args, **kwargs
+            As the stock class takes them. Positions, mask and cache are those of the unreduced sequence.
+
+        Returns
+        -------
+        LlavaNextCausalLMOutputWithPast
+            `logits [batch, what is left of length, vocabulary]`, aligned on the right.
+
+        Raises
+        ------
+        ValueError
+            If the budget can't be reached, the prompt ends in an image, the mask pads on the right, or `labels` are
+            given and tokens left.
+        """
+        outputs = self.model(
+            input_ids,
+            pixel_values=pixel_values,
+            image_sizes=image_sizes,
+            vision_feature_layer=vision_feature_layer,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            mm_encoder_outputs=mm_encoder_outputs,
+            prompt_length=prompt_length,
+            sample_seeds=sample_seeds,
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs[0], logits_to_keep))
+        loss = None
+        if labels is not None:
+            check_labels(labels, logits)
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return LlavaNextCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+
+class FlatLlavaNextProcessor(LlavaNextProcessor):
+    """Counts placeholders for `packing="flat"`: every tile whole, no newlines."""
+
+    def _get_unpadded_features(self, height, width, patches_height, patches_width, scale_height, scale_width):
+        return patches_height * scale_height * patches_width * scale_width, 0
+
+
+def _check_vision(config: LlavaNextTokenDropConfig, method: str) -> None:
+    if config.vision_config.model_type != "clip_vision_model":
+        raise ValueError(
+            f"method={method!r} needs a vision tower with a CLS token; allowed: 'clip_vision_model', "
+            f"got {config.vision_config.model_type!r}"
+        )
+    if config.vision_feature_select_strategy != "default":
+        raise ValueError(f"method={method!r} needs vision_feature_select_strategy='default'")
+
+
+register_checkpoint_conversion_mapping(
+    "LlavaNextTokenDropForConditionalGeneration", get_checkpoint_conversion_mapping("llava_next"), overwrite=True
+)
+register_checkpoint_conversion_mapping(
+    "LlavaNextTokenDropModel", get_checkpoint_conversion_mapping("LlavaNextModel"), overwrite=True
+)

@@ -1,0 +1,38 @@
+"""What a forward pass asks of a reducer."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from .stages import TokenReducer
+from .visual_tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class ReductionRequest:
+    """What a forward pass asks of a reducer.
+
+    Attributes
+    ----------
+    reducer : TokenReducer
+        The method.
+    tokens : VisualTokens or None
+        `[batch, length]`, provenance of the input; None where it brings no image.
+    prompt_length : int or None
+        Tokens that belong to the prompt, past ones included. Later ones are generated or candidate answers: they
+        are never scored, and see what the cache would hold. None: all are the prompt's.
+    sample_seeds : torch.LongTensor or None
+        `[batch]`, seeds of methods that draw at random; None: 0.
+    """
+
+    reducer: TokenReducer
+    tokens: VisualTokens | None = None
+    prompt_length: int | None = None
+    sample_seeds: torch.Tensor | None = None
+
+    def chunk(self, start: int, stop: int) -> "ReductionRequest":
+        """The part of the request for input tokens `start .. stop - 1`; only the first part brings images."""
+        if self.tokens is None:
+            return self
+        tokens = self.tokens.map(lambda values: values[:, start:stop]) if start == 0 else None
+        return replace(self, tokens=tokens)

@@ -1,0 +1,292 @@
+"""A key-value cache whose layers hold different tokens, and all other state of a request."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.utils import ModelOutput
+
+from .visual_tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Which tokens a cache layer, or a chunk on its way through the decoder, holds.
+
+    Attributes
+    ----------
+    index : torch.LongTensor
+        `[batch, entries]`, place of each token in its unreduced sequence; -1 for padding.
+    padded : bool
+        Whether any entry is padding.
+    """
+
+    index: torch.Tensor
+    padded: bool
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """`[batch, entries]`, True for tokens; None where nothing is padding."""
+        return self.index >= 0 if self.padded else None
+
+    def append(self, other: "Entries") -> "Entries":
+        """Entries of this, then of `other`."""
+        return Entries(torch.cat([self.index, other.index], dim=1), self.padded or other.padded)
+
+
+class StagedLayer(DynamicLayer):
+    """A cache layer that knows which tokens its entries are.
+
+    Attributes
+    ----------
+    entries : Entries or None
+        One entry per key; layers of one stage share the object. None before the first token.
+    attention : torch.Tensor or None
+        `[batch, entries]`, head-mean attention accumulated from generated tokens (output-aware policy).
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.entries: Entries | None = None
+        self.attention: torch.Tensor | None = None
+
+    def select(self, index: torch.Tensor, entries: Entries) -> None:
+        """Keep the keys and values at `index [batch, kept]`, which are then described by `entries`."""
+        places = index.unsqueeze(1).unsqueeze(-1)
+        self.keys = self.keys.gather(2, places.expand(-1, self.keys.shape[1], -1, self.keys.shape[3]))
+        self.values = self.values.gather(2, places.expand(-1, self.values.shape[1], -1, self.values.shape[3]))
+        if self.attention is not None:
+            self.attention = self.attention.gather(1, index)
+        self.entries = entries
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.entries = self.attention = None
+
+
+@dataclass
+class StageRecord:
+    """What one stage left: `index [batch, kept]` into the unreduced sequence, -1 for padding."""
+
+    name: str
+    index: torch.Tensor
+
+
+@dataclass
+class TokenReport(ModelOutput):
+    """What a request's reduction did.
+
+    Attributes
+    ----------
+    visual_tokens_per_layer : list[list[int]]
+        `[layers][batch]`, visual tokens that each decoder layer received in prefill.
+    average_visual_tokens : list[float]
+        `[batch]`, the mean of the above over layers.
+    average_visual_tokens_release : list[float]
+        `[batch]`, the same, counted after the drop that follows each layer, as the MustDrop release does.
+    full_visual_tokens : list[int]
+        `[batch]`, visual tokens (image placeholders, newlines included) that the unreduced model processes.
+    reduced : list[bool]
+        `[batch]`, whether any visual token left.
+    kv_bytes : int
+        Bytes of all keys and values in the cache, padding included.
+    kv_bytes_per_row : list[int]
+        `[batch]`, bytes of the keys and values of each sequence's own tokens.
+    kv_lengths : list[int]
+        `[layers]`, entries of each cache layer, padding included.
+    kept : dict[str, list[list[tuple[int, int, int, int]]]]
+        Per stage and sequence, (image, tile, row, column) of the visual tokens that it left.
+    forced_merges : list[int]
+        `[batch]`, windows that were merged below `merge_threshold` because the budget asked for it.
+    """
+
+    visual_tokens_per_layer: list[list[int]] | None = None
+    average_visual_tokens: list[float] | None = None
+    average_visual_tokens_release: list[float] | None = None
+    full_visual_tokens: list[int] | None = None
+    reduced: list[bool] | None = None
+    kv_bytes: int | None = None
+    kv_bytes_per_row: list[int] | None = None
+    kv_lengths: list[int] | None = None
+    kept: dict[str, list[list[tuple[int, int, int, int]]]] | None = None
+    forced_merges: list[int] | None = None
+
+
+class StagedCache(DynamicCache):
+    """Keys and values per layer, and everything else that belongs to a request.
+
+    Parameters
+    ----------
+    config : PreTrainedConfig
+        The decoder's config (or one that contains it).
+
+    Attributes
+    ----------
+    seen : int
+        Tokens that went in, whatever left since: the logical length.
+    tokens : VisualTokens or None
+        `[batch, seen]`, provenance of the unreduced sequence.
+    received : list[torch.Tensor]
+        `[batch]` per decoder layer: visual tokens that the layer received so far.
+    received_release : list[torch.Tensor]
+        The same, counted after the drop that follows the layer.
+    records : list[StageRecord]
+        What each stage left, in order.
+    generated : int
+        Single-token steps since the last prefill.
+    """
+
+    def __init__(self, config):
+        super().__init__(config=config)
+        self.layers = [StagedLayer() for _ in self.layers]
+        self._clear()
+
+    def _clear(self) -> None:
+        self.seen = 0
+        self.tokens: VisualTokens | None = None
+        self.received: list[torch.Tensor] = []
+        self.received_release: list[torch.Tensor] = []
+        self.records: list[StageRecord] = []
+        self.generated = 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens seen (the logical length), the same for every layer."""
+        return self.seen
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """Entries that a layer holds, after which its queries come."""
+        return self.layers[layer_idx].get_seq_length()
+
+    def copy(self) -> "StagedCache":
+        """An independent cache with the same content; tensors are shared, since updates never write in place."""
+        twin = object.__new__(StagedCache)
+        twin.__dict__.update(self.__dict__)
+        twin.layers = []
+        for layer in self.layers:
+            duplicate = StagedLayer()
+            duplicate.__dict__.update(layer.__dict__)
+            twin.layers.append(duplicate)
+        twin.received, twin.received_release = list(self.received), list(self.received_release)
+        twin.records = list(self.records)
+        return twin
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self._clear()
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Take the rows `beam_idx`, for beam search."""
+        super().reorder_cache(beam_idx)
+        self._map_rows(lambda values: values.index_select(0, beam_idx.to(values.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row `repeats` times."""
+        super().batch_repeat_interleave(repeats)
+        self._map_rows(lambda values: values.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep the rows `indices`."""
+        super().batch_select_indices(indices)
+        self._map_rows(lambda values: values[indices.to(values.device)])
+
+    def _map_rows(self, function) -> None:
+        mapped: dict[int, Entries] = {}
+        for layer in self.layers:
+            if layer.entries is not None:
+                known = mapped.setdefault(
+                    id(layer.entries), replace(layer.entries, index=function(layer.entries.index))
+                )
+                layer.entries = known
+            if layer.attention is not None:
+                layer.attention = function(layer.attention)
+        self.tokens = None if self.tokens is None else self.tokens.map(function)
+        self.received = [function(counts) for counts in self.received]
+        self.received_release = [function(counts) for counts in self.received_release]
+        self.records = [replace(record, index=function(record.index)) for record in self.records]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the last `-tokens_to_remove` tokens of every layer.
+
+        Raises
+        ------
+        ValueError
+            If some of them have already left a layer, so that the layers' last entries are other tokens.
+        """
+        count = abs(tokens_to_remove)
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop takes the negative number of tokens to remove, got {tokens_to_remove}")
+        last = torch.arange(self.seen - count, self.seen)
+        for number, layer in enumerate(self.layers):
+            if layer.entries is None or count == 0:
+                continue
+            index = layer.entries.index[:, -count:]
+            if index.shape[1] != count or not bool((index == last.to(index.device)).all()):
+                raise ValueError(f"crop({tokens_to_remove}): layer {number} no longer holds the last {count} tokens")
+        super().crop(tokens_to_remove)
+        cropped: dict[int, Entries] = {}
+        for layer in self.layers:
+            if layer.entries is not None and count:
+                shorter = replace(layer.entries, index=layer.entries.index[:, :-count])
+                layer.entries = cropped.setdefault(id(layer.entries), shorter)
+                layer.attention = None if layer.attention is None else layer.attention[:, :-count]
+        self.seen -= count
+        if self.tokens is not None and count:
+            self.tokens = self.tokens.map(lambda values: values[:, :-count])
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of all keys and values."""
+        tensors = [tensor for layer in self.layers if layer.is_initialized for tensor in (layer.keys, layer.values)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def report(self) -> TokenReport:
+        """What the reduction did; see :class:`TokenReport`."""
+        if self.tokens is None:
+            raise ValueError("report: the cache is empty; run a prefill first")
+        count = len(self.received)
+        full = (self.tokens.image >= 0).sum(-1)
+        per_row = torch.zeros_like(full)
+        for layer in self.layers:
+            heads, width = layer.keys.shape[1], layer.keys.shape[3] + layer.values.shape[3]
+            per_row += (layer.entries.index >= 0).sum(-1).to(full.device) * heads * width * layer.keys.element_size()
+        kept: dict[str, list] = {}
+        for record in self.records:
+            rows = self._provenance(record.index)
+            earlier = kept.get(record.name, [[] for _ in rows])
+            kept[record.name] = [before + row for before, row in zip(earlier, rows, strict=True)]
+        means = [torch.stack(counts).double().mean(0).tolist() for counts in (self.received, self.received_release)]
+        return TokenReport(
+            visual_tokens_per_layer=[counts.tolist() for counts in self.received],
+            average_visual_tokens=means[0],
+            average_visual_tokens_release=means[1],
+            full_visual_tokens=full.tolist(),
+            reduced=(self.received_release[count - 1] < full).tolist(),
+            kv_bytes=self.kv_bytes,
+            kv_bytes_per_row=per_row.tolist(),
+            kv_lengths=[layer.get_seq_length() for layer in self.layers],
+            kept=kept,
+            forced_merges=self._forced_merges(),
+        )
+
+    def _provenance(self, index: torch.Tensor) -> list[list[tuple[int, int, int, int]]]:
+        picked = self.tokens.select(index.clamp_min(0), index >= 0)
+        rows = []
+        for row in range(len(index)):
+            chosen = picked.visual[row]
+            columns = [getattr(picked, name)[row][chosen].tolist() for name in ("image", "tile", "row", "column")]
+            rows.append(list(zip(*columns, strict=True)))
+        return rows
+
+    def _forced_merges(self) -> list[int]:
+        totals = []
+        for row in range(self.tokens.image.shape[0]):
+            images = self.tokens.image[row]
+            totals.append(
+                sum(
+                    int(self.tokens.forced_merges[row][images == number].amax())
+                    for number in images[images >= 0].unique().tolist()
+                )
+            )
+        return totals

@@ -1,0 +1,235 @@
+"""The layer loop of Llama-like decoders, with stages at which visual tokens leave."""
+
+import torch
+from transformers import LlamaModel, MistralModel, Qwen2Model
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .attention_rows import decoder_attention_rows
+from .cache_policies import accumulate_attention, evict_least_attended
+from .reduction_request import ReductionRequest
+from .staged_cache import Entries, StagedCache
+from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
+from .stages import Sequence
+from .visual_tokens import VisualTokens
+
+
+class StagedDecoderMixin:
+    """Replaces the forward pass of a Llama-like decoder; parameters stay those of the stock class."""
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: StagedCache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        reduction: ReductionRequest | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Run the decoder.
+
+        Parameters
+        ----------
+        input_ids : torch.LongTensor, optional
+            `[batch, length]`; exactly one of `input_ids` and `inputs_embeds` is given.
+        attention_mask : torch.Tensor, optional
+            `[batch, past + length]`, 0 for padding.
+        position_ids : torch.LongTensor, optional
+            `[batch or 1, length]`, rotary positions in the unreduced sequence.
+        past_key_values : StagedCache, optional
+            The request so far.
+        inputs_embeds : torch.FloatTensor, optional
+            `[batch, length, channels]`.
+        use_cache : bool, optional
+            Whether to return the cache.
+        reduction : ReductionRequest, optional
+            What to reduce; None: nothing.
+
+        Returns
+        -------
+        BaseModelOutputWithPast
+            `last_hidden_state [batch, length - dropped, channels]`; padding stays on the left.
+
+        Raises
+        ------
+        ValueError
+            If the cache is of another class, the mask has another shape or pads on the right, or an active sliding
+            window is shorter than the sequence.
+        RuntimeError
+            If tokens would leave in training.
+        """
+        if (input_ids is None) ^ (inputs_embeds is not None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        cache = StagedCache(self.config) if past_key_values is None else past_key_values
+        if not isinstance(cache, StagedCache):
+            raise ValueError(f"past_key_values must be a StagedCache or None, got {type(cache).__name__}")
+        past, length = cache.seen, inputs_embeds.shape[1]
+        _check_mask(attention_mask, past, length)
+        _check_sliding_window(self.config, past + length)
+        if position_ids is None:
+            position_ids = torch.arange(past, past + length, device=inputs_embeds.device).unsqueeze(0)
+
+        prompt = length
+        if reduction is not None and reduction.prompt_length is not None:
+            prompt = reduction.prompt_length - past
+        cuts = [0, prompt, length] if 0 < prompt < length else [0, length]
+        outputs = []
+        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+            part = None if reduction is None else reduction.chunk(start, stop)
+            mask = None if attention_mask is None else attention_mask[:, past + start : past + stop].bool()
+            sequence = _enter(cache, inputs_embeds.shape[0], position_ids[:, start:stop], mask, part)
+            outputs.append(self._run(sequence, inputs_embeds[:, start:stop], cache, part, kwargs))
+        hidden_states = self.norm(torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0])
+        return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=cache if use_cache else None)
+
+    def _run(self, sequence: Sequence, hidden_states, cache: StagedCache, request: ReductionRequest | None, kwargs):
+        """Run a chunk through layers and stages: `[batch, length, channels]` to `[batch, kept, channels]`."""
+        options = None if request is None else request.reducer.config
+        prefill = watch = None
+        if request is not None and request.tokens is not None and bool(sequence.tokens.visual.any()):
+            training = self.training and torch.is_grad_enabled()
+            prefill = StagedPrefill(request, sequence, cache, self.config.num_hidden_layers, training)
+            sequence, hidden_states = prefill.leave(BEFORE_FIRST_LAYER, sequence, hidden_states)
+        generates = prefill is None and cache.received and sequence.index.shape[1] == 1
+        watch = generates and options is not None and options.decode_interval is not None
+        compact_positions = options is not None and options.position_mode == "compact"
+
+        prepared: dict[tuple[int, int], tuple] = {}
+        for number, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
+            held = cache.layers[number]
+            place = (id(held.entries), id(sequence))
+            if place not in prepared:
+                inputs = self._prepare(number, sequence, hidden_states, cache, compact_positions)
+                prepared[place] = (held.entries, sequence, *inputs)
+            entries, mask, position_embeddings = prepared[place][2:]
+            if prefill is not None:
+                prefill.receive(sequence)
+            layer_input = hidden_states
+            hidden_states = layer(
+                layer_input,
+                attention_mask=mask,
+                position_embeddings=position_embeddings,
+                past_key_values=cache,
+                use_cache=True,
+                **kwargs,
+            )
+            held.entries = entries
+            rows = _RowScores(layer, layer_input, position_embeddings, held)
+            if watch:
+                accumulate_attention(held, rows.over_cache(sequence.valid)[0].mean(1).squeeze(1))
+            if prefill is not None:
+                sequence, hidden_states = prefill.leave(number, sequence, hidden_states, rows.over_chunk)
+        if prefill is not None:
+            prefill.finish(sequence)
+            cache.generated = 0
+        if generates:
+            cache.generated += 1
+            if watch and cache.generated % options.decode_interval == 0:
+                evict_least_attended(cache, options.decode_drop_ratio, options.decode_floor)
+        return hidden_states
+
+    def _prepare(self, number: int, sequence: Sequence, hidden_states, cache: StagedCache, compact_positions: bool):
+        """Entries, attention mask and rotary embeddings for a layer; equal for all layers that hold the same."""
+        chunk = Entries(sequence.index, sequence.padded)
+        before = cache.layers[number].entries
+        entries = chunk if before is None else before.append(chunk)
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=entries.mask,
+            past_key_values=cache,
+            layer_idx=number,
+        )
+        position_ids = sequence.position_ids
+        if compact_positions:
+            position_ids = (entries.index >= 0).cumsum(-1)[:, -sequence.index.shape[1] :] - 1
+            position_ids = position_ids.clamp_min(0)
+        return entries, mask, self.rotary_emb(hidden_states, position_ids=position_ids)
+
+
+class StagedLlamaModel(StagedDecoderMixin, LlamaModel):
+    """Llama decoder with stages."""
+
+
+class StagedMistralModel(StagedDecoderMixin, MistralModel):
+    """Mistral decoder with stages."""
+
+
+class StagedQwen2Model(StagedDecoderMixin, Qwen2Model):
+    """Qwen2 decoder with stages."""
+
+
+STAGED_DECODERS = {"llama": StagedLlamaModel, "mistral": StagedMistralModel, "qwen2": StagedQwen2Model}
+
+
+class _RowScores:
+    """Attention rows of the layer just run."""
+
+    def __init__(self, layer, layer_input, position_embeddings, held):
+        self.layer, self.layer_input, self.position_embeddings, self.held = (
+            layer,
+            layer_input,
+            position_embeddings,
+            held,
+        )
+
+    def over_cache(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :func:`decoder_attention_rows`."""
+        return decoder_attention_rows(
+            self.layer, self.layer_input, self.position_embeddings, self.held.keys, self.held.entries.mask, rows
+        )
+
+    def over_chunk(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, for the keys of the layer's own input only."""
+        probabilities, valid = self.over_cache(rows)
+        return probabilities[..., -self.layer_input.shape[1] :], valid
+
+
+def _enter(cache: StagedCache, batch: int, position_ids, mask, request: ReductionRequest | None) -> Sequence:
+    """The sequence of a chunk before the first layer; its provenance joins the cache's."""
+    length, device = position_ids.shape[1], position_ids.device
+    index = torch.arange(cache.seen, cache.seen + length, device=device).expand(batch, -1)
+    padded = mask is not None and not bool(mask.all())
+    if padded:
+        index = index.masked_fill(~mask.to(device), -1)
+    if request is None or request.tokens is None:
+        tokens = VisualTokens.text(batch, length, device)
+    else:
+        tokens = request.tokens
+        if cache.tokens is not None:
+            images_before = cache.tokens.image.amax(-1, keepdim=True) + 1
+            image = torch.where(tokens.visual, tokens.image + images_before, tokens.image)
+            tokens = tokens.map(lambda values: values)
+            tokens.image = image
+    cache.tokens = tokens if cache.tokens is None else cache.tokens.append(tokens)
+    cache.seen += length
+    return Sequence(index, position_ids, tokens, padded)
+
+
+def _check_mask(attention_mask: torch.Tensor | None, past: int, length: int) -> None:
+    if attention_mask is None:
+        return
+    if not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 2:
+        raise ValueError("attention_mask must be a tensor of shape [batch, past + length], 0 for padding")
+    if attention_mask.shape[1] != past + length:
+        raise ValueError(
+            f"attention_mask must cover {past} past and {length} new tokens, got {attention_mask.shape[1]} columns"
+        )
+    if past == 0 and bool((attention_mask.bool().int().diff(dim=-1) < 0).any()):
+        raise ValueError('attention_mask pads on the right; use left padding (tokenizer.padding_side = "left")')
+
+
+def _check_sliding_window(config, length: int) -> None:
+    window = getattr(config, "sliding_window", None)
+    layer_types = getattr(config, "layer_types", None)
+    active = window is not None and (layer_types is None or "sliding_attention" in layer_types)
+    if active and length > window:
+        raise ValueError(f"sliding_window={window} is shorter than the sequence of {length} tokens; not supported")

@@ -1,0 +1,250 @@
+"""Pure tensor functions on visual tokens: similarity of windows, merging, ranking and fitting a token count."""
+
+import torch
+
+
+def window_cells(height: int, width: int, size: int = 3) -> torch.LongTensor:
+    """Cells of the whole, non-overlapping windows of a grid.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the grid in cells.
+    size : int
+        Side of a window in cells. Rows and columns that do not fill a window belong to none.
+
+    Returns
+    -------
+    torch.LongTensor
+        `[windows, size * size]`, raster indices into the flattened grid; the centre is member `size * size // 2`.
+    """
+    cells = torch.arange(height * width).view(height, width)
+    rows, columns = height // size * size, width // size * size
+    windows = cells[:rows, :columns].unfold(0, size, size).unfold(1, size, size)
+    return windows.reshape(-1, size * size)
+
+
+def window_similarity(tokens: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
+    """Mean pairwise cosine similarity of the members of each window (MustDrop, vision encoding).
+
+    Parameters
+    ----------
+    tokens : torch.Tensor
+        `[..., windows, members, channels]`.
+    alive : torch.BoolTensor
+        `[..., windows, members]`; other members take no part.
+
+    Returns
+    -------
+    torch.Tensor
+        `[..., windows]`, float32; `-inf` where fewer than two members are alive.
+    """
+    unit = torch.nn.functional.normalize(tokens.float(), dim=-1) * alive.unsqueeze(-1)
+    count = alive.sum(-1).float()
+    pairs = count * (count - 1)
+    similarity = (unit.sum(-2).square().sum(-1) - count) / pairs.clamp_min(1)
+    return similarity.masked_fill(pairs == 0, float("-inf"))
+
+
+def merge_windows(tokens: torch.Tensor, windows: torch.Tensor, alive: torch.Tensor, merged: torch.Tensor):
+    """Replace each merged window by the mean of its alive members, in one slot.
+
+    The slot is the centre of the window or, where the centre is not alive, the first alive member.
+
+    Parameters
+    ----------
+    tokens : torch.Tensor
+        `[batch, cells, channels]`.
+    windows : torch.LongTensor
+        `[windows, members]`, from :func:`window_cells`.
+    alive : torch.BoolTensor
+        `[batch, cells]`.
+    merged : torch.BoolTensor
+        `[batch, windows]`.
+
+    Returns
+    -------
+    tuple[torch.Tensor, torch.BoolTensor]
+        The tokens with the means written into the slots, and `[batch, cells]`: False for the members that left.
+    """
+    members = tokens[:, windows]
+    weight = alive[:, windows].to(members.dtype).unsqueeze(-1)
+    mean = (members * weight).sum(2) / weight.sum(2).clamp_min(1)
+    slot = window_slots(windows, alive)
+    row, window = merged.nonzero(as_tuple=True)
+    present = torch.ones_like(alive)
+    present[row.unsqueeze(-1), windows[window]] = False
+    present[row, slot[row, window]] = True
+    tokens = tokens.clone()
+    tokens[row, slot[row, window]] = mean[row, window]
+    return tokens, present
+
+
+def window_slots(windows: torch.Tensor, alive: torch.Tensor) -> torch.LongTensor:
+    """Cell that keeps the merged value of each window: the centre, else the first alive member.
+
+    Parameters
+    ----------
+    windows : torch.LongTensor
+        `[windows, members]`.
+    alive : torch.BoolTensor
+        `[batch, cells]`.
+
+    Returns
+    -------
+    torch.LongTensor
+        `[batch, windows]`, cell indices.
+    """
+    member_alive = alive[:, windows]
+    centre = windows.shape[1] // 2
+    first = member_alive.int().argmax(-1)
+    member = torch.where(member_alive[..., centre], torch.full_like(first, centre), first)
+    return windows.expand(alive.shape[0], -1, -1).gather(2, member.unsqueeze(-1)).squeeze(-1)
+
+
+def similarity_order(slots: torch.Tensor, merged: torch.Tensor, similarity: torch.Tensor, present: torch.Tensor):
+    """The order of the MustDrop release: merged tokens by falling similarity, then the others, then what left.
+
+    Parameters
+    ----------
+    slots : torch.LongTensor
+        `[batch, windows]`, from :func:`window_slots`.
+    merged : torch.BoolTensor
+        `[batch, windows]`.
+    similarity : torch.Tensor
+        `[batch, windows]`.
+    present : torch.BoolTensor
+        `[batch, cells]`.
+
+    Returns
+    -------
+    torch.LongTensor
+        `[batch, cells]`, a permutation of each row's cells.
+    """
+    rank = (~present).float() * 2
+    row, window = merged.nonzero(as_tuple=True)
+    rank[row, slots[row, window]] = -2 - similarity[row, window]
+    return rank.argsort(dim=-1, stable=True)
+
+
+def left_padded_indices(keep: torch.Tensor) -> tuple[torch.LongTensor, torch.BoolTensor]:
+    """Ascending indices of the True entries of each row, padded on the left to the longest row.
+
+    Parameters
+    ----------
+    keep : torch.BoolTensor
+        `[batch, tokens]`.
+
+    Returns
+    -------
+    tuple[torch.LongTensor, torch.BoolTensor]
+        `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
+    """
+    kept = int(keep.sum(-1).max())
+    order = torch.sort(keep.to(torch.int8), dim=-1, stable=True).indices[:, keep.shape[1] - kept :]
+    valid = keep.gather(1, order)
+    return order.masked_fill(~valid, 0), valid
+
+
+def segment_sum(values: torch.Tensor, segments: torch.Tensor, count: int) -> torch.Tensor:
+    """Sum of `values` per segment; entries of segment -1 are left out.
+
+    Parameters
+    ----------
+    values, segments : torch.Tensor
+        The same shape.
+    count : int
+        Number of segments.
+
+    Returns
+    -------
+    torch.Tensor
+        `[count]`, the dtype of `values`.
+    """
+    inside = segments >= 0
+    return values.new_zeros(count).index_add_(0, segments[inside], values[inside])
+
+
+def rank_in_groups(priority: torch.Tensor, groups: torch.Tensor) -> torch.LongTensor:
+    """Order of entries by group, then by falling priority, ties by place.
+
+    Parameters
+    ----------
+    priority : torch.Tensor
+        `[entries]`, any real dtype.
+    groups : torch.LongTensor
+        `[entries]`, not negative.
+
+    Returns
+    -------
+    torch.LongTensor
+        `[entries]`, indices into the entries.
+    """
+    by_priority = torch.sort(priority, descending=True, stable=True).indices
+    return by_priority[torch.sort(groups[by_priority], stable=True).indices]
+
+
+def fit_counts(priority: torch.Tensor, groups: torch.Tensor, lines: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Choose the entries of highest priority so that each group meets its count, its newlines included.
+
+    An entry costs one token; the first chosen entry of a line costs one more, for the newline that ends the line.
+
+    Parameters
+    ----------
+    priority : torch.Tensor
+        `[entries]`, any real dtype.
+    groups : torch.LongTensor
+        `[entries]`, `0 .. len(counts) - 1`.
+    lines : torch.LongTensor
+        `[entries]`, the line of the entry, unique over all groups; -1 where no newline depends on the entry.
+    counts : torch.LongTensor
+        `[groups]`, tokens to keep in each group.
+
+    Returns
+    -------
+    torch.BoolTensor
+        `[entries]`, True for chosen entries. A group ends one token short only where every choice of entries does.
+    """
+    size = len(priority)
+    if size == 0:
+        return torch.zeros(0, dtype=torch.bool, device=priority.device)
+    order = rank_in_groups(priority, groups)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(size, device=order.device)
+    line_count = int(lines.max()) + 1
+    has_line = lines >= 0
+    leader = torch.full((max(line_count, 1),), size, device=order.device)
+    leader.scatter_reduce_(0, lines[has_line], rank[has_line], "amin")
+    leads = has_line & (leader[lines.clamp_min(0)] == rank)
+    cost = 1 + leads.long()
+
+    running = cost[order].cumsum(0)
+    group_total = segment_sum(cost, groups, len(counts))
+    before_group = group_total.cumsum(0) - group_total
+    spent = torch.empty_like(running)
+    spent[order] = running - before_group[groups[order]]
+    chosen = spent <= counts[groups]
+
+    short = counts.clamp_max(group_total) - segment_sum(cost * chosen, groups, len(counts))
+    if not bool((short > 0).any()):
+        return chosen
+    open_line = torch.zeros(max(line_count, 1), dtype=torch.bool, device=order.device)
+    open_line[lines[chosen & has_line]] = True
+    cheap = ~chosen & (~has_line | open_line[lines.clamp_min(0)]) & (short[groups] > 0)
+    best_cheap = _best_rank(rank, cheap, groups, len(counts), largest=False)
+    chosen = chosen | (cheap & (best_cheap[groups] == rank))
+
+    stuck = (short > 0) & (best_cheap == size)
+    removable = chosen & ~leads & stuck[groups]
+    last_removable = _best_rank(rank, removable, groups, len(counts), largest=True)
+    swap = stuck & (last_removable >= 0)
+    next_leader = _best_rank(rank, ~chosen & leads & swap[groups], groups, len(counts), largest=False)
+    swap = swap & (next_leader < size)
+    chosen = chosen & ~(swap[groups] & (last_removable[groups] == rank))
+    return chosen | (swap[groups] & (next_leader[groups] == rank))
+
+
+def _best_rank(rank: torch.Tensor, among: torch.Tensor, groups: torch.Tensor, count: int, largest: bool):
+    """Smallest (or largest) rank per group among the marked entries; `len(rank)` (or -1) where there is none."""
+    best = torch.full((count,), -1 if largest else len(rank), device=rank.device)
+    return best.scatter_reduce_(0, groups[among], rank[among], "amax" if largest else "amin")
