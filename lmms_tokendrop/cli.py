@@ -26,7 +26,9 @@ def list_variants() -> None:
     """List every variant that lmms-eval can run."""
     from lmms_tokendrop.evaluation.manifests import VARIANTS
 
-    table = Table("model", "architecture", "method", "default checkpoint", "what it is")
+    table = Table(show_lines=True)
+    for name in ("model", "architecture", "method", "default checkpoint", "what it is"):
+        table.add_column(name, overflow="fold", no_wrap=name == "model")
     for entry in VARIANTS:
         table.add_row(entry.model_id, entry.architecture, entry.method, entry.pretrained, entry.description)
     Console().print(table)

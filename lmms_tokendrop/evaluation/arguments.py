@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+from lmms_tokendrop.modeling.token_reducer import REDUCERS
 
 
 @dataclass(frozen=True)
@@ -59,25 +59,23 @@ class LoadOptions:
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
 
-def reducer_option_names() -> tuple[str, ...]:
-    """Return the reducer options that ``--model_args`` takes; the method belongs to the model's name."""
-    return tuple(field.name for field in fields(TokenReductionConfig) if field.name != "method")
-
-
-def parse_model_args(args: Mapping[str, Any], *, pretrained: str) -> tuple[LoadOptions, dict[str, Any]]:
+def parse_model_args(args: Mapping[str, Any], *, method: str, pretrained: str) -> tuple[LoadOptions, dict[str, Any]]:
     """Split lmms-eval's model arguments into loading options and reducer options.
 
     Parameters
     ----------
     args
         Arguments as lmms-eval hands them over: numbers and booleans are parsed already.
+    method
+        Reduction method; it belongs to the model's name and is no argument.
     pretrained
         Checkpoint used if ``args`` names none.
 
     Returns
     -------
     tuple of LoadOptions and dict
-        The dict has the reducer options that were given, lists (``2+6+10+14``) parsed.
+        The dict has the reducer options that were given, lists (``2+6+10+14``) parsed. Their values are checked when
+        the model is built.
 
     Raises
     ------
@@ -85,34 +83,30 @@ def parse_model_args(args: Mapping[str, Any], *, pretrained: str) -> tuple[LoadO
         If an argument is unknown; the message names those that exist.
     """
     load_names = [field.name for field in fields(LoadOptions)]
-    reducer_names = reducer_option_names()
+    reducer_names = sorted(REDUCERS[method].options)
     unknown = sorted(set(args) - set(load_names) - set(reducer_names))
     if unknown:
         raise ValueError(
             f"unknown model argument {', '.join(map(repr, unknown))}; "
-            f"reducer options: {', '.join(reducer_names)}; loading options: {', '.join(load_names)}"
+            f"options of the method {method!r}: {', '.join(reducer_names) or 'none'}; "
+            f"loading options: {', '.join(load_names)}"
         )
     loading = {name: args[name] for name in load_names if name in args}
     loading.setdefault("pretrained", pretrained)
     for name in ("pretrained", "revision"):
         if loading.get(name) is not None:
             loading[name] = str(loading[name])
-    types = {field.name: str(field.type) for field in fields(TokenReductionConfig)}
-    reduction = {name: _parse_value(name, args[name], types[name]) for name in reducer_names if name in args}
+    reduction = {name: args[name] for name in reducer_names if name in args}
+    if "layers" in reduction:
+        reduction["layers"] = parse_layers(reduction["layers"])
     return LoadOptions(**loading), reduction
 
 
-def _parse_value(name: str, value: Any, annotation: str) -> Any:
-    """Turn ``2+6+10`` into a list where the option is one; ``none`` into None; numbers into text where asked."""
-    if isinstance(value, str) and value.lower() == "none" and "None" in annotation:
-        return None
-    if "list" in annotation or "tuple" in annotation:
-        if isinstance(value, (list, tuple)):
-            return list(value)
-        try:
-            return [int(part) for part in str(value).split("+")]
-        except ValueError:
-            raise ValueError(f"{name} must be integers joined by '+', such as 2+6+10+14, not {value!r}") from None
-    if "str" in annotation and isinstance(value, (int, float)) and "int" not in annotation:
-        return str(value)
-    return value
+def parse_layers(value: Any) -> list[int]:
+    """Read layers written ``2+6+10+14``: commas separate the model arguments themselves."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    try:
+        return [int(part) for part in str(value).split("+")]
+    except ValueError:
+        raise ValueError(f"layers must be integers joined by '+', such as 2+6+10+14, not {value!r}") from None

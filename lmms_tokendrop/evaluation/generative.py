@@ -43,7 +43,7 @@ class GenerativeTokenDrop(lmms):
     def __init__(self, **model_args: Any) -> None:
         super().__init__()
         entry = variant(self.model_id)
-        options, reduction = parse_model_args(model_args, pretrained=entry.pretrained)
+        options, reduction = parse_model_args(model_args, method=entry.method, pretrained=entry.pretrained)
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes

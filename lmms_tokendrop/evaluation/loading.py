@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.pocket.registry import pocket_path
@@ -51,7 +51,7 @@ def load_model(
     hub = {} if options.revision is None else {"revision": options.revision}
     token_reduction = {"method": method, **reduction}
     if not reduction:
-        saved = getattr(model_class.config_class.from_pretrained(path, **hub), "token_reduction", None) or {}
+        saved = PreTrainedConfig.get_config_dict(path, **hub)[0].get("token_reduction") or {}
         if saved.get("method") == method:
             token_reduction = saved
     model = model_class.from_pretrained(

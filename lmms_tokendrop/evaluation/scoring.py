@@ -71,16 +71,12 @@ def _continue(
     if fed < 1:
         return prefilled.logits[:, :0].float()
     device = attention_mask.device
-    input_ids = torch.zeros(len(chosen), fed, dtype=torch.long, device=device)
-    mask = torch.zeros_like(input_ids)
-    for row, ids in enumerate(chosen):
-        length = max(len(ids) - 1, 0)
-        input_ids[row, :length] = torch.tensor(ids[:length], dtype=torch.long, device=device)
-        mask[row, :length] = 1
+    rows = [[*ids[:-1], *[0] * fed][:fed] for ids in chosen]  # what follows a shorter candidate can't be seen by it
+    input_ids = torch.tensor(rows, dtype=torch.long, device=device)
     prompt_lengths = attention_mask.sum(-1, keepdim=True)
     output = model(
         input_ids=input_ids,
-        attention_mask=torch.cat([attention_mask, mask], dim=1),
+        attention_mask=torch.cat([attention_mask, torch.ones_like(input_ids)], dim=1),
         position_ids=prompt_lengths + torch.arange(fed, device=device),
         past_key_values=prefilled.past_key_values.copy(),
         use_cache=True,

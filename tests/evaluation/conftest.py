@@ -51,6 +51,14 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def documents(task_folder: Path) -> list[dict]:
+    """Return the rows of the test tasks, images decoded."""
+    from datasets import load_dataset
+
+    return list(load_dataset("parquet", data_files={"test": str(task_folder / "tiny.parquet")}, split="test"))
+
+
 @pytest.fixture(autouse=True)
 def datasets_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what the datasets library caches out of the user's home."""
@@ -77,8 +85,3 @@ def evaluate(task_folder: Path) -> Callable[..., dict]:
         )
 
     return run
-
-
-def answers(results: dict, task: str) -> list:
-    """Return the answers of a run in the order of the documents."""
-    return [sample["filtered_resps"] for sample in sorted(results["samples"][task], key=lambda row: row["doc_id"])]

@@ -1,11 +1,13 @@
 import pytest
 
-from lmms_tokendrop.evaluation.arguments import parse_model_args, reducer_option_names
+from lmms_tokendrop.evaluation.arguments import parse_model_args as parse
+from lmms_tokendrop.modeling.token_reducer import REDUCERS
 
 
 def test_options_are_split_and_lists_parsed():
-    options, reduction = parse_model_args(
+    options, reduction = parse(
         {"layers": "2+6+10+14", "keep_ratio": 0.25, "dtype": "bfloat16", "batch_size": "4", "revision": 12345},
+        method="mustdrop",
         pretrained="default/checkpoint",
     )
     assert reduction == {"layers": [2, 6, 10, 14], "keep_ratio": 0.25}
@@ -14,20 +16,29 @@ def test_options_are_split_and_lists_parsed():
 
 
 def test_one_layer_is_a_list_too():
-    assert parse_model_args({"layers": 3}, pretrained="x")[1] == {"layers": [3]}
+    assert parse({"layers": 3}, method="mustdrop", pretrained="x")[1] == {"layers": [3]}
     with pytest.raises(ValueError, match=r"layers must be integers joined by '\+'"):
-        parse_model_args({"layers": "2+six"}, pretrained="x")
+        parse({"layers": "2+six"}, method="mustdrop", pretrained="x")
 
 
 def test_unknown_argument_names_what_is_allowed():
     with pytest.raises(ValueError, match=r"'keep_rate'.*keep_ratio.*attn_implementation"):
-        parse_model_args({"keep_rate": 0.25}, pretrained="x")
+        parse({"keep_rate": 0.25}, method="mustdrop", pretrained="x")
 
 
-def test_the_method_belongs_to_the_model_name():
-    assert "method" not in reducer_option_names()
+def test_only_the_options_of_the_method_are_allowed():
     with pytest.raises(ValueError, match="'method'"):
-        parse_model_args({"method": "random"}, pretrained="x")
+        parse({"method": "random"}, method="mustdrop", pretrained="x")
+    with pytest.raises(ValueError, match=r"'layers'; options of the method 'random': .*keep_ratio"):
+        parse({"layers": 2}, method="random", pretrained="x")
+    with pytest.raises(ValueError, match="'keep_ratio'; options of the method 'none': none"):
+        parse({"keep_ratio": 0.5}, method="none", pretrained="x")
+
+
+@pytest.mark.parametrize("method", REDUCERS)
+def test_every_option_of_every_method_is_taken(method):
+    given = dict.fromkeys(REDUCERS[method].options, 1)
+    assert set(parse(given, method=method, pretrained="x")[1]) == set(given)
 
 
 @pytest.mark.parametrize(
@@ -40,4 +51,4 @@ def test_the_method_belongs_to_the_model_name():
 )
 def test_contradictions_raise(args, message):
     with pytest.raises(ValueError, match=message):
-        parse_model_args(args, pretrained="x")
+        parse(args, method="mustdrop", pretrained="x")

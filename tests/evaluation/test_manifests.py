@@ -11,8 +11,9 @@ from lmms_tokendrop.evaluation.manifests import VARIANTS, manifests, variant
 
 def test_reading_the_manifests_imports_no_torch():
     code = (
-        "import sys; from lmms_tokendrop.evaluation.manifests import manifests; assert len(manifests()) == %d;"
-        "sys.exit('torch' in sys.modules)" % len(VARIANTS)
+        "import sys; from lmms_tokendrop.evaluation.manifests import manifests;"
+        f"assert len(manifests()) == {len(VARIANTS)};"
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -37,5 +38,5 @@ def test_every_variant_has_a_model_class_and_a_reducer():
 
 
 def test_unknown_variant_lists_the_known():
-    with pytest.raises(ValueError, match="llava_next_full.*llava_next_mustdrop.*llava_next_random"):
+    with pytest.raises(ValueError, match=r"llava_next_full.*llava_next_mustdrop.*llava_next_random"):
         variant("llava_next_magic")

@@ -1,0 +1,130 @@
+"""The adapter through lmms-eval itself, on tiny random models."""
+
+import pytest
+from lmms_results import answers, counts
+from tiny_models import TEXT_BACKBONES
+from transformers import AutoProcessor, LlavaNextForConditionalGeneration
+
+from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.evaluation.manifests import VARIANTS
+
+BUDGETS = {"none": {}, "mustdrop": {"keep_ratio": 0.4, "layers": "0+1"}, "random": {"keep_ratio": 0.4}}
+"""Model arguments with which every image loses tokens."""
+
+
+def losses(results: dict, task: str = "tiny_choice") -> list[float]:
+    return [loss for sample in answers(results, task) for loss, _ in sample]
+
+
+@pytest.mark.parametrize("text", TEXT_BACKBONES)
+def test_full_answers_equal_the_stock_class(evaluate, tiny_checkpoint, documents, text):
+    path = tiny_checkpoint(text)
+    model = LlavaNextForConditionalGeneration.from_pretrained(path).eval()
+    processor = AutoProcessor.from_pretrained(path)
+    expected = []
+    for document in documents:
+        content = [{"type": "image"} for _ in document["images"]] + [{"type": "text", "text": document["question"]}]
+        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = processor(text=prompt, images=document["images"] or None, return_tensors="pt")
+        output = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+        new_ids = output[0, inputs["input_ids"].shape[1] :]
+        expected.append([processor.decode(new_ids, skip_special_tokens=True).strip()])
+    results = evaluate("llava_next_full", "tiny_generate", pretrained=path, batch_size=3)
+    assert [[text.strip() for text in given] for given in answers(results, "tiny_generate")] == expected
+    assert len({answer for [answer] in expected}) > 3
+
+
+@pytest.mark.parametrize("entry", VARIANTS, ids=lambda entry: entry.model_id)
+def test_answers_and_costs_do_not_depend_on_the_batch(evaluate, tiny_checkpoint, entry):
+    tasks = ["tiny_generate", "tiny_choice"]
+    options = {"pretrained": tiny_checkpoint("llama"), **BUDGETS[entry.method]}
+    alone, *others = [evaluate(entry.model_id, tasks, batch_size=size, **options) for size in (1, 3, "auto")]
+    for results in others:
+        assert answers(results, "tiny_generate") == answers(alone, "tiny_generate")
+        assert losses(results) == pytest.approx(losses(alone), abs=1e-4)
+        assert counts(results) == pytest.approx(counts(alone))
+
+
+@pytest.mark.parametrize("entry", VARIANTS, ids=lambda entry: entry.model_id)
+def test_costs_reach_the_results(evaluate, tiny_checkpoint, entry):
+    results = evaluate(
+        entry.model_id, "tiny_generate", pretrained=tiny_checkpoint("llama"), batch_size=4, **BUDGETS[entry.method]
+    )
+    cost = results["throughput"]
+    share = 1.0 if entry.method == "none" else 0.4
+    assert cost["avg_visual_tokens"] == pytest.approx(share * cost["avg_full_visual_tokens"], abs=1)
+    assert cost["avg_seconds"] * 7 == pytest.approx(cost["total_elapsed_time"])
+    assert cost["avg_latency"] == pytest.approx(cost["avg_seconds"])
+    samples = results["samples"]["tiny_generate"]
+    inputs = [sample["token_counts"][0]["input_tokens"] for sample in samples]
+    reduced_prompt = cost["avg_prompt_tokens"] - cost["avg_full_visual_tokens"] + cost["avg_visual_tokens"]
+    assert sum(inputs) / len(inputs) == pytest.approx(reduced_prompt, abs=0.5)
+    assert cost["total_gen_tokens"] == sum(sample["token_counts"][0]["output_tokens"] for sample in samples)
+    if entry.method != "mustdrop":  # one count in all layers: keys and values of 4 layers, 4 heads, 8 channels, float32
+        entries = reduced_prompt + cost["avg_output_tokens"] - 1
+        assert cost["avg_kv_bytes"] == pytest.approx(entries * 4 * 2 * 4 * 8 * 4)
+
+
+def test_likelihood_of_the_full_model_equals_one_stock_forward_pass(evaluate, tiny_checkpoint, documents):
+    path = tiny_checkpoint("llama")
+    model = LlavaNextForConditionalGeneration.from_pretrained(path).eval()
+    processor = AutoProcessor.from_pretrained(path)
+    expected, greedy = [], []
+    for document in documents:
+        content = [{"type": "image"} for _ in document["images"]] + [{"type": "text", "text": document["question"]}]
+        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        images = document["images"] or None
+        length = processor(text=prompt, images=images, return_tensors="pt")["input_ids"].shape[1]
+        for choice in document["choices"]:
+            inputs = processor(text=f"{prompt} {choice}", images=images, return_tensors="pt")
+            log_probabilities = model(**inputs).logits[0, length - 1 : -1].log_softmax(-1)
+            target = inputs["input_ids"][0, length:, None]
+            expected.append(-log_probabilities.gather(1, target).sum().item())
+            greedy.append(bool((log_probabilities.argmax(-1, keepdim=True) == target).all()))
+    results = evaluate("llava_next_full", ["tiny_choice", "tiny_likelihood"], pretrained=path, batch_size=3)
+    assert losses(results) == pytest.approx(expected, abs=1e-4)
+    assert [flag for sample in answers(results, "tiny_choice") for _, flag in sample] == greedy
+    assert losses(results, "tiny_likelihood") == pytest.approx(expected[::3], abs=1e-4)
+
+
+def test_the_choice_with_the_least_loss_is_scored(evaluate, tiny_checkpoint, documents):
+    results = evaluate("llava_next_full", "tiny_choice", pretrained=tiny_checkpoint("llama"))
+    right = [
+        min(range(3), key=lambda place, row=row: row[place][0]) == document["answer"]
+        for row, document in zip(answers(results, "tiny_choice"), documents, strict=True)
+    ]
+    assert results["results"]["tiny_choice"]["acc,none"] == pytest.approx(sum(right) / len(right))
+
+
+def test_every_round_sees_the_answer_before(evaluate, tiny_checkpoint):
+    results = evaluate(
+        "llava_next_mustdrop", "tiny_rounds", pretrained=tiny_checkpoint("llama"), limit=3, **BUDGETS["mustdrop"]
+    )
+    assert results["results"]["tiny_rounds"]["rounds,none"] == 2
+    assert results["throughput"]["avg_visual_tokens"] > 0
+
+
+def test_random_dropping_is_seeded_by_the_document(evaluate, tiny_checkpoint):
+    options = {"pretrained": tiny_checkpoint("llama"), "keep_ratio": 0.2}
+    run = [
+        answers(evaluate("llava_next_random", "tiny_generate", **options, seed=seed), "tiny_generate")
+        for seed in (0, 0, 1)
+    ]
+    assert run[0] == run[1]
+    assert run[0] != run[2]
+
+
+def test_a_failure_in_generate_ends_the_run(evaluate, tiny_checkpoint, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no answer from the model")
+
+    monkeypatch.setattr(LlavaNextTokenDropForConditionalGeneration, "generate", fail)
+    with pytest.raises(RuntimeError, match="no answer from the model"):
+        evaluate("llava_next_full", "tiny_generate", pretrained=tiny_checkpoint("llama"))
+
+
+def test_unknown_model_arguments_end_the_run(evaluate, tiny_checkpoint):
+    with pytest.raises(ValueError, match="'keep'.*keep_ratio"):
+        evaluate("llava_next_mustdrop", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep=0.5)
+    with pytest.raises(ValueError, match="keep_ratio=2"):
+        evaluate("llava_next_mustdrop", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep_ratio=2)
