@@ -1,6 +1,7 @@
 """How many visual tokens each stage may leave, so that the average over decoder layers meets a budget."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -40,7 +41,7 @@ class Budget:
     def weights(self, layers: tuple[int, ...], num_layers: int) -> list[int]:
         """Number of decoder layers that are credited with the count after each drop."""
         last = num_layers - 1 - layers[-1] if self.counter == "input" else num_layers - layers[-1]
-        return [after - before for before, after in zip(layers[:-1], layers[1:], strict=True)] + [last]
+        return [after - before for before, after in pairwise(layers)] + [last]
 
     def floor(self, early_count: torch.Tensor, least: torch.Tensor, layers: tuple[int, ...], num_layers: int):
         """Smallest reachable average, `[groups]` float64.

@@ -79,6 +79,6 @@ def check_labels(labels: torch.Tensor, logits: torch.Tensor) -> None:
     """Fail where dropped tokens leave logits that labels no longer match."""
     if labels.shape[1] != logits.shape[1]:
         raise ValueError(
-            f"labels: {logits.shape[1]} of {labels.shape[1]} positions are left after the reduction, so a loss over the "
-            "prompt is undefined; score an answer on the cache of its prompt instead"
+            f"labels: {logits.shape[1]} of {labels.shape[1]} positions are left after the reduction, so a loss over "
+            "the prompt is undefined; score an answer on the cache of its prompt instead"
         )

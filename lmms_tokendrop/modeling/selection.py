@@ -82,7 +82,7 @@ def with_newlines(context: StageContext, keep: torch.Tensor, newlines: str, line
 
 def _leaders(context: StageContext, priority: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """Mark the token of highest priority of each image."""
-    images, count = context.tokens.groups("image")
+    images, _ = context.tokens.groups("image")
     order = rank_in_groups(priority[among], images[among])
     ordered = images[among][order]
     first = torch.ones_like(ordered, dtype=torch.bool)

@@ -72,18 +72,16 @@ class StagedCLIPVisionModel(CLIPVisionModel):
                     break
             hidden_states = block(hidden_states, attention_mask)
             collected[number + 1] = hidden_states
+            if number not in wanted:
+                del collected[number]
             if number == stage_block:
                 keep = decide(hidden_states[:, 1:])
-                collected = {
-                    layer: _slice(collected[layer], keep) for layer in collected if layer in wanted + [number + 1]
-                }
+                collected = {layer: _slice(states, keep) for layer, states in collected.items()}
                 hidden_states = collected[number + 1]
                 cells = keep.index.masked_fill(~keep.valid, -1)
                 if not bool(keep.valid.all()):
                     mask = torch.nn.functional.pad(keep.valid, (1, 0), value=True)
                     attention_mask = create_bidirectional_mask(self.config, hidden_states, mask)
-            elif number not in wanted and number in collected:
-                del collected[number]
         return StagedVisionOutput(torch.cat([collected[layer] for layer in wanted], dim=-1), cells, attention)
 
 

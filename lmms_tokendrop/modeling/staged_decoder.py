@@ -1,5 +1,7 @@
 """The layer loop of Llama-like decoders, with stages at which visual tokens leave."""
 
+from itertools import pairwise
+
 import torch
 from transformers import LlamaModel, MistralModel, Qwen2Model
 from transformers.masking_utils import create_causal_mask
@@ -82,7 +84,7 @@ class StagedDecoderMixin:
             prompt = reduction.prompt_length - past
         cuts = [0, prompt, length] if 0 < prompt < length else [0, length]
         outputs = []
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        for start, stop in pairwise(cuts):
             part = None if reduction is None else reduction.chunk(start, stop)
             mask = None if attention_mask is None else attention_mask[:, past + start : past + stop].bool()
             sequence = _enter(cache, inputs_embeds.shape[0], position_ids[:, start:stop], mask, part)

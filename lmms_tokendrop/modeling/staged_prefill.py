@@ -5,7 +5,7 @@ import torch
 from .cache_policies import compact_cache
 from .reduction_request import ReductionRequest
 from .staged_cache import Entries, StagedCache, StageRecord
-from .stages import Sequence, Stage, StageContext, apply_keep
+from .stages import Sequence, StageContext, apply_keep
 from .token_ops import segment_sum
 
 BEFORE_FIRST_LAYER = -1

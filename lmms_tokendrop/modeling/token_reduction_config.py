@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from itertools import pairwise
 
 from .budget import Budget
 from .reducer_baselines import NoReduction, RandomDrop
@@ -24,10 +25,10 @@ PRESETS = {
     "320": {"visual_tokens": 320, "counter": "release"},
     "160": {"visual_tokens": 160, "counter": "release"},
 }
-"""Named settings. The first four are the thresholds that the MustDrop release publishes for LLaVA-1.5-7B, tuned so that
-the average over one benchmark comes near the number; on other models and benchmarks the average is another one. The
-others are the papers' budgets per image: 192/128/64 for LLaVA-1.5 (576 tokens), 640/320/160 for LLaVA-NeXT (2880 tokens,
-five tiles of 128/64/32)."""
+"""Named settings. The first four are the thresholds that the MustDrop release publishes for LLaVA-1.5-7B, tuned so
+that the average over one benchmark comes near the number; on other models and benchmarks the average is another one.
+The others are the papers' budgets per image: 192/128/64 for LLaVA-1.5 (576 tokens), 640/320/160 for LLaVA-NeXT (2880
+tokens, five tiles of 128/64/32)."""
 
 
 def _option(default, help: str, allowed: tuple | None = None, low: float | None = None, high: float | None = None):
@@ -92,7 +93,7 @@ class TokenReductionConfig:
     )
     merge_count: str = _option(
         "window",
-        "Each `window` is decided alone, or every tile merges the `batch_minimum` number (the release; thresholds only).",
+        "Each `window` is decided alone, or all tiles merge the `batch_minimum` number (the release; thresholds only).",
         allowed=("window", "batch_minimum"),
     )
     merge_order: str = _option(
@@ -218,6 +219,6 @@ def _checked(entry, value):
 
 def _checked_layers(value) -> list[int]:
     whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
-    if not whole or not value or value[0] < 0 or any(a >= b for a, b in zip(value[:-1], value[1:], strict=True)):
+    if not whole or not value or value[0] < 0 or any(a >= b for a, b in pairwise(value)):
         raise ValueError(f"token_reduction: layers={value!r}; allowed: a list of ascending whole numbers from 0")
     return list(value)
