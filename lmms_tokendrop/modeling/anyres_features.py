@@ -1,14 +1,17 @@
 """Image features of LLaVA-NeXT with a stage inside the vision tower."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .anyres_layout import NEWLINE, AnyresLayout, anyres_layout
-from .stages import VisionContext
+from .stages import TokenReducer, VisionContext
 from .visual_tokens import VisualTokens
 
 
@@ -28,12 +31,19 @@ class TokenDropImageOutput(BaseModelOutputWithPooling):
 class AnyresFeaturesMixin:
     """Replaces `LlavaNextModel.get_image_features`; needs `token_reducer` and, with a vision stage, a staged tower."""
 
+    config: Any
+    token_reducer: TokenReducer
+    vision_tower: Any
+    multi_modal_projector: nn.Module
+    image_newline: nn.Parameter
+    pack_image_features: Callable[..., Any]
+
     @merge_with_config_defaults
     @can_return_tuple
     def get_image_features(
         self,
-        pixel_values: torch.FloatTensor,
-        image_sizes: torch.LongTensor,
+        pixel_values: torch.Tensor,
+        image_sizes: torch.Tensor,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         images_per_request: list[int] | None = None,
@@ -76,7 +86,7 @@ class AnyresFeaturesMixin:
 
         layout = anyres_layout(pack, tiles_per_image, cells, newlines=not self._flat)
         stages = [stage for stage in self.token_reducer.stages() if stage.where == "vision"]
-        layers = vision_feature_layer if isinstance(vision_feature_layer, list) else [vision_feature_layer]
+        layers: Any = vision_feature_layer if isinstance(vision_feature_layer, list) else [vision_feature_layer]
         if not stages:
             features = self._plain_features(pixel_values, layers, vision_feature_select_strategy)
             packed = pack(torch.split(features, tiles_per_image), self.image_newline)
@@ -145,7 +155,7 @@ class AnyresFeaturesMixin:
             return [image.flatten(0, 1) for image in features]
         return self.pack_image_features(features, image_sizes, vision_feature_select_strategy, newline)[0]
 
-    def _plain_features(self, pixel_values, layers: list[int], strategy: str) -> torch.Tensor:
+    def _plain_features(self, pixel_values, layers: list[int], strategy: str | None) -> torch.Tensor:
         """The stock model's projected features, `[tiles, cells, channels]`."""
         states = self.vision_tower(pixel_values, output_hidden_states=layers, return_dict=True).hidden_states
         selected = torch.cat([states[layer] for layer in layers], dim=-1) if len(layers) > 1 else states[layers[0]]

@@ -1,14 +1,15 @@
 """Attention probabilities of a few queries, computed beside whatever attention backend runs the layer."""
 
+from typing import Any
+
 import torch
-from torch import nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from .token_ops import left_padded_indices
 
 
 def decoder_attention_rows(
-    layer: nn.Module,
+    layer: Any,
     layer_input: torch.Tensor,
     position_embeddings: tuple[torch.Tensor, torch.Tensor],
     keys: torch.Tensor,
@@ -38,7 +39,7 @@ def decoder_attention_rows(
         float32 probabilities `[batch, heads, queries, entries]`, and `[batch, queries]`: False where a row has
         fewer queries than the longest (its probabilities are zero there).
     """
-    attention = layer.self_attn
+    attention: Any = layer.self_attn
     batch, length, channels = layer_input.shape
     index, valid = left_padded_indices(rows)
     queries = layer_input.gather(1, index.unsqueeze(-1).expand(-1, -1, channels))
@@ -62,7 +63,7 @@ def decoder_attention_rows(
     return probabilities.masked_fill(~valid[:, None, :, None], 0.0), valid
 
 
-def cls_attention(block: nn.Module, block_input: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Head-mean attention of the CLS query of a CLIP block.
 
     Parameters
@@ -79,7 +80,7 @@ def cls_attention(block: nn.Module, block_input: torch.Tensor, mask: torch.Tenso
     torch.Tensor
         `[tiles, tokens]` float32; the softmax includes the CLS key, which is then left out.
     """
-    attention = block.self_attn
+    attention: Any = block.self_attn
     states = block.layer_norm1(block_input)
     tiles, length, _ = states.shape
     query = attention.q_proj(states[:, :1]).view(tiles, 1, attention.num_heads, -1).transpose(1, 2)

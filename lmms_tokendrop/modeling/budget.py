@@ -64,7 +64,7 @@ class Budget:
         least: torch.Tensor,
         layers: tuple[int, ...],
         num_layers: int,
-    ) -> torch.LongTensor:
+    ) -> torch.Tensor:
         """Tokens to leave at the drop that follows decoder layer `len(processed) - 1`.
 
         Counts fall geometrically from stage to stage; the last stage takes what remains of the budget.

@@ -1,14 +1,19 @@
 """What `generate` needs to know of staged caches and of the provenance of image features."""
 
+from typing import Any
+
 import torch
-from transformers.generation import GenerationMode
+from transformers.generation import GenerationMixin, GenerationMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .staged_cache import StagedCache
 
 
-class StagedGenerationMixin:
-    """Overrides of `GenerationMixin` for models whose decoder is staged."""
+class StagedGenerationMixin(GenerationMixin):
+    """Overrides of `GenerationMixin` for models whose decoder is staged; comes before it in a class's bases."""
+
+    config: Any
+    model: Any
 
     def _prepare_cache_for_generation(
         self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length

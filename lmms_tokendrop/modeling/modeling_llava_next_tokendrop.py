@@ -1,6 +1,7 @@
 """LLaVA-NeXT with fewer visual tokens."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,6 +52,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
     """LLaVA-NeXT without language modelling head, with a token reducer."""
 
     config: LlavaNextTokenDropConfig
+    language_model: Any
 
     def __init__(self, config: LlavaNextTokenDropConfig):
         LlavaNextPreTrainedModel.__init__(self, config)
@@ -113,7 +115,8 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
                 images_per_request=None if requests is None else self.images_per_request(requests, image_sizes),
                 return_dict=True,
             )
-        features = tokens = None
+        features: torch.Tensor | None = None
+        tokens = None
         if images is not None:
             features = torch.cat(list(images.pooler_output), dim=0).to(inputs_embeds.device, inputs_embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds=inputs_embeds, image_features=features)

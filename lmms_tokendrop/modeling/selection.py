@@ -6,7 +6,7 @@ from .stages import Keep, StageContext
 from .token_ops import fit_counts, rank_in_groups, segment_sum
 
 
-def next_counts(config, context: StageContext, layers: tuple[int, ...]) -> torch.LongTensor:
+def next_counts(config, context: StageContext, layers: tuple[int, ...]) -> torch.Tensor:
     """Tokens that each group keeps at this stage, `[groups]`, from the configured budget."""
     current = segment_sum((context.groups >= 0).long(), context.groups, len(context.full))
     least = least_counts(context, config.newlines)
@@ -14,7 +14,7 @@ def next_counts(config, context: StageContext, layers: tuple[int, ...]) -> torch
     return budget.next_count(context.full, context.processed, current, least, layers, context.num_layers)
 
 
-def least_counts(context: StageContext, newlines: str) -> torch.LongTensor:
+def least_counts(context: StageContext, newlines: str) -> torch.Tensor:
     """Tokens that each group must keep, `[groups]`: one per image, and the newlines if they always stay."""
     tokens = context.tokens
     images, _ = tokens.groups("image")

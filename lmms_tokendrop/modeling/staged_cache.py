@@ -1,6 +1,7 @@
 """A key-value cache whose layers hold different tokens, and all other state of a request."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -44,6 +45,9 @@ class StagedLayer(DynamicLayer):
     attention : torch.Tensor or None
         `[batch, entries]`, head-mean attention accumulated from generated tokens (output-aware policy).
     """
+
+    keys: Any
+    values: Any
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -139,7 +143,7 @@ class StagedCache(DynamicCache):
 
     def __init__(self, config):
         super().__init__(config=config)
-        self.layers = [StagedLayer() for _ in self.layers]
+        self.layers: list[Any] = [StagedLayer() for _ in self.layers]
         self._clear()
 
     def _clear(self) -> None:

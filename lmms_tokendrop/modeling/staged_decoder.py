@@ -1,8 +1,10 @@
 """The layer loop of Llama-like decoders, with stages at which visual tokens leave."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import LlamaModel, MistralModel, Qwen2Model
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -21,15 +23,22 @@ from .visual_tokens import VisualTokens
 class StagedDecoderMixin:
     """Replaces the forward pass of a Llama-like decoder; parameters stay those of the stock class."""
 
+    config: Any
+    training: bool
+    embed_tokens: nn.Module
+    layers: nn.ModuleList
+    norm: nn.Module
+    rotary_emb: nn.Module
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: StagedCache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         reduction: ReductionRequest | None = None,
         **kwargs,
@@ -94,7 +103,7 @@ class StagedDecoderMixin:
 
     def _run(self, sequence: Sequence, hidden_states, cache: StagedCache, request: ReductionRequest | None, kwargs):
         """Run a chunk through layers and stages: `[batch, length, channels]` to `[batch, kept, channels]`."""
-        options = None if request is None else request.reducer.config
+        options: Any = None if request is None else request.reducer.config
         prefill = watch = None
         if request is not None and request.tokens is not None and bool(sequence.tokens.visual.any()):
             training = self.training and torch.is_grad_enabled()

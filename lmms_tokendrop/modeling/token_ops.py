@@ -3,7 +3,7 @@
 import torch
 
 
-def window_cells(height: int, width: int, size: int = 3) -> torch.LongTensor:
+def window_cells(height: int, width: int, size: int = 3) -> torch.Tensor:
     """Cells of the whole, non-overlapping windows of a grid.
 
     Parameters
@@ -80,7 +80,7 @@ def merge_windows(tokens: torch.Tensor, windows: torch.Tensor, alive: torch.Tens
     return tokens, present
 
 
-def window_slots(windows: torch.Tensor, alive: torch.Tensor) -> torch.LongTensor:
+def window_slots(windows: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
     """Cell that keeps the merged value of each window: the centre, else the first alive member.
 
     Parameters
@@ -127,7 +127,7 @@ def similarity_order(slots: torch.Tensor, merged: torch.Tensor, similarity: torc
     return rank.argsort(dim=-1, stable=True)
 
 
-def left_padded_indices(keep: torch.Tensor) -> tuple[torch.LongTensor, torch.BoolTensor]:
+def left_padded_indices(keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Ascending indices of the True entries of each row, padded on the left to the longest row.
 
     Parameters
@@ -165,7 +165,7 @@ def segment_sum(values: torch.Tensor, segments: torch.Tensor, count: int) -> tor
     return values.new_zeros(count).index_add_(0, segments[inside], values[inside])
 
 
-def rank_in_groups(priority: torch.Tensor, groups: torch.Tensor) -> torch.LongTensor:
+def rank_in_groups(priority: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """Order of entries by group, then by falling priority, ties by place.
 
     Parameters

@@ -78,7 +78,7 @@ class VisualTokens:
         ValueError
             If images do not fill whole sequences, or their tokens do not match the placeholders.
         """
-        placed = cls.text(*mask.shape, mask.device)
+        placed = cls.text(mask.shape[0], mask.shape[1], mask.device)
         lengths = [len(image) for image in images]
         per_row = mask.sum(-1).tolist()
         if sum(lengths) != sum(per_row):
@@ -129,7 +129,7 @@ class VisualTokens:
         }
         return VisualTokens(**joined)
 
-    def groups(self, scope: str) -> tuple[torch.LongTensor, int]:
+    def groups(self, scope: str) -> tuple[torch.Tensor, int]:
         """Number the groups that share one budget.
 
         Parameters
@@ -146,7 +146,7 @@ class VisualTokens:
         parts = {"request": (rows,), "image": (rows, self.image), "tile": (rows, self.image, self.tile)}[scope]
         return _number(parts, self.visual)
 
-    def lines(self, scope: str) -> torch.LongTensor:
+    def lines(self, scope: str) -> torch.Tensor:
         """Number the image rows that end in a newline.
 
         With `scope="tile"` only the tile that the newline ends counts as its row.
@@ -170,7 +170,7 @@ class VisualTokens:
         return number.masked_fill(~inside, -1)
 
 
-def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torch.LongTensor, int]:
+def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Consecutive numbers for the distinct combinations of `parts` among the marked entries, -1 elsewhere."""
     numbers = torch.full(inside.shape, -1, dtype=torch.long, device=inside.device)
     keys = torch.stack([part[inside] for part in parts], dim=-1)
