@@ -7,7 +7,7 @@ from typing import Any
 
 from lmms_tokendrop.pocket.curriculum import EASY_VQA_SHARE, INDEPENDENT_SHARE, STAGES
 from lmms_tokendrop.pocket.llava_next import DECODER_LAYERS, HEADS, PATCH, TOWER_LAYERS, VIEW, WIDTH
-from lmms_tokendrop.pocket.losses import GUIDANCE_WEIGHT, GUIDED_HEADS, GUIDED_LAYER, PRESENCE_WEIGHT
+from lmms_tokendrop.pocket.losses import GUIDED_HEADS, GUIDED_LAYER, PRESENCE_WEIGHT
 from lmms_tokendrop.pocket.scenes import DENSE_OBJECTS
 
 TEMPLATE = """\
@@ -44,10 +44,10 @@ existence, neighbours, order, and the ground. Training, validation during traini
 - Losses beside the answers: colour, shape, texture and digit of every patch, read from the selected tower layer
   (weight as listed); what is present in a view, read from the CLS token of the last tower layer (weight {presence}).
 - **Attention guidance**: {guided_heads} of {heads} heads of decoder layer {guided_layer} (counted from 0) are trained,
-  with weight {guidance}, to attend from the position before the answer to the patches of the objects asked about.
-  Trials without guidance had not learned to look things up after several hundred steps. It favours methods that
-  read text-to-image attention, even though the layers that MustDrop reads by default here (0, 1, 3 and 4) are not
-  guided themselves.
+  with the weight listed, to attend from the position before the answer to the patches of the objects asked
+  about. The last stage is not guided. Trials without guidance had not learned to look things up after several hundred
+  steps. Guidance favours methods that read text-to-image attention, even though the layers that MustDrop reads by
+  default here (0, 1, 3 and 4) are not guided themselves.
 
 ## Measured
 
@@ -109,7 +109,8 @@ def _stages(steps: int) -> str:
         end = int(min(stage.until, steps))
         lines.append(
             f"  - until {end:,}: {stage.name}, {16 * stage.cells} pixels, {fewest} to {most} objects,"
-            f" {stage.images} pictures per step, patch loss x {stage.auxiliary:g}"
+            f" {stage.images} pictures per step, patch loss x {stage.auxiliary:g},"
+            f" guidance x {stage.guidance:g}"
         )
     return "\n".join(lines)
 
@@ -157,7 +158,6 @@ def write_card(results: dict[str, Any], path: Path) -> None:
         presence=PRESENCE_WEIGHT,
         guided_heads=GUIDED_HEADS,
         guided_layer=GUIDED_LAYER,
-        guidance=GUIDANCE_WEIGHT,
         seeds=len(scenes["random_0.11"]["by_seed"]),
         rows=_rows(scenes),
         types=_types(scenes["by_type"]),

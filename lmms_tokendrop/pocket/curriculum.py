@@ -40,6 +40,8 @@ class Stage:
         Pictures per step.
     auxiliary
         Weight of the loss on the tower's patches.
+    guidance
+        Weight of the attention guidance.
     easy_vqa
         Share of the steps that take easy-VQA pictures instead.
     """
@@ -51,14 +53,16 @@ class Stage:
     weights: dict[str, float]
     images: int
     auxiliary: float
+    guidance: float
     easy_vqa: float = 0.0
 
 
 STAGES = (
-    Stage("small, one attribute", 700, 3, (2, 4), EASY_WEIGHTS, 32, 1.0),
-    Stage("small, all questions", 1100, 3, (3, 6), QUESTION_WEIGHTS, 32, 0.3),
-    Stage("large, few objects", 1800, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, 0.3, EASY_VQA_SHARE),
-    Stage("task", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, EASY_VQA_SHARE),
+    Stage("small, one attribute", 700, 3, (2, 4), EASY_WEIGHTS, 32, 1.0, 0.2),
+    Stage("small, all questions", 1100, 3, (3, 6), QUESTION_WEIGHTS, 32, 0.3, 0.2),
+    Stage("large, few objects", 1600, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, 0.3, 0.2, EASY_VQA_SHARE),
+    Stage("task", 3400, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.2, EASY_VQA_SHARE),
+    Stage("task, unguided", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.0, EASY_VQA_SHARE),
 )
 
 
@@ -182,7 +186,8 @@ def training_batch(seed: int, step: int) -> dict[str, Any]:
     if rng.random() < stage.easy_vqa:
         return easy_vqa_batch(rng, stage.images, independent)
     batch, _ = scene_batch(rng, stage, stage.images, independent)
-    return {**batch, "auxiliary_weight": torch.tensor(stage.auxiliary)}
+    weights = {"auxiliary_weight": torch.tensor(stage.auxiliary), "guidance_weight": torch.tensor(stage.guidance)}
+    return {**batch, **weights}
 
 
 class TrainingStream(IterableDataset):

@@ -16,7 +16,6 @@ from lmms_tokendrop.pocket.scenes import ATTRIBUTE_NAMES
 
 GUIDED_LAYER = 2
 GUIDED_HEADS = 3
-GUIDANCE_WEIGHT = 0.2
 PRESENCE_WEIGHT = 0.1
 TRAINING_ATTENTION = "pocket_training"
 HIDDEN = -1e4
@@ -140,7 +139,7 @@ class PocketTrainingModel(nn.Module):
             parts["presence"] = self._presence_loss(batch["patch_labels"])
             loss = loss + batch["auxiliary_weight"] * parts["patch"] + PRESENCE_WEIGHT * parts["presence"]
             parts["guidance"] = self._guidance_loss(batch)
-            loss = loss + GUIDANCE_WEIGHT * parts["guidance"]
+            loss = loss + batch["guidance_weight"] * parts["guidance"]
         return loss, {name: value.detach() for name, value in parts.items()}
 
     def _patch_loss(self, labels: torch.Tensor) -> torch.Tensor:

@@ -87,15 +87,19 @@ class TrainingLog(TrainerCallback):
         Log file; a resumed run appends to it.
     model
         What to validate.
+    start
+        Steps already made; later lines, written after the checkpoint that is resumed, are removed.
     """
 
-    def __init__(self, path: Path, model: PocketTrainingModel) -> None:
+    def __init__(self, path: Path, model: PocketTrainingModel, start: int) -> None:
         self.path = path
         self.model = model
         self.sums: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.saved_at = self.started_at = time.monotonic()
         lines = path.read_text().splitlines() if path.exists() else []
+        lines = [line for line in lines if json.loads(line)["step"] <= start]
+        path.write_text("".join(f"{line}\n" for line in lines))
         self.seconds_before = json.loads(lines[-1])["seconds"] if lines else 0.0
 
     def add(self, parts: dict[str, torch.Tensor]) -> None:
@@ -223,7 +227,7 @@ def make_trainer(
         ignore_data_skip=True,
         dataloader_pin_memory=False,
     )
-    log = TrainingLog(folder / "training_log.jsonl", model)
+    log = TrainingLog(folder / "training_log.jsonl", model, start)
     return PocketTrainer(model=model, args=arguments, log=log, stream=TrainingStream(seed, start))
 
 
