@@ -41,12 +41,14 @@ def decoder_attention_rows(
     """
     attention: Any = layer.self_attn
     batch, length, channels = layer_input.shape
-    index, valid = left_padded_indices(rows)
+    device = keys.device
+    index, valid = left_padded_indices(rows.to(device))
+    layer_input = layer_input.to(device)
     queries = layer_input.gather(1, index.unsqueeze(-1).expand(-1, -1, channels))
     queries = attention.q_proj(layer.input_layernorm(queries))
     queries = queries.view(batch, index.shape[1], -1, attention.head_dim).transpose(1, 2)
     cosine, sine = (
-        part.expand(batch, -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, part.shape[-1]))
+        part.to(device).expand(batch, -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, part.shape[-1]))
         for part in position_embeddings
     )
     queries, _ = apply_rotary_pos_emb(queries, queries, cosine, sine)
@@ -57,10 +59,11 @@ def decoder_attention_rows(
     place = torch.arange(entries, device=keys.device)
     visible = place <= (index + entries - length).unsqueeze(-1)
     if key_mask is not None:
-        visible = visible & key_mask.unsqueeze(1)
+        visible = visible & key_mask.to(device).unsqueeze(1)
     logits = logits.float().masked_fill(~visible.unsqueeze(1), float("-inf"))
     probabilities = logits.softmax(-1)
-    return probabilities.masked_fill(~valid[:, None, :, None], 0.0), valid
+    probabilities = probabilities.masked_fill(~valid[:, None, :, None], 0.0)
+    return probabilities.to(rows.device), valid.to(rows.device)
 
 
 def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

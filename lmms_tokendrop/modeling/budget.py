@@ -36,11 +36,11 @@ class Budget:
 
     def early_layers(self, layers: tuple[int, ...]) -> int:
         """Number of decoder layers that are credited with the count before the first drop."""
-        return layers[0] + 1 if self.counter == "input" else layers[0]
+        return layers[0] + 1 if self.counter == "input" else max(layers[0], 0)
 
     def weights(self, layers: tuple[int, ...], num_layers: int) -> list[int]:
         """Number of decoder layers that are credited with the count after each drop."""
-        last = num_layers - 1 - layers[-1] if self.counter == "input" else num_layers - layers[-1]
+        last = num_layers - 1 - layers[-1] if self.counter == "input" else num_layers - max(layers[-1], 0)
         return [after - before for before, after in pairwise(layers)] + [last]
 
     def floor(self, early_count: torch.Tensor, least: torch.Tensor, layers: tuple[int, ...], num_layers: int):

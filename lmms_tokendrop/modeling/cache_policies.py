@@ -58,7 +58,7 @@ def evict_least_attended(cache: StagedCache, drop_ratio: float, floor: int) -> N
     """
     for layer in cache.layers:
         index = layer.entries.index
-        tokens = cache.tokens.select(index.clamp_min(0), index >= 0)
+        tokens = cache.provenance(index)
         groups, count = tokens.groups("image")
         visual = tokens.visual
         held = segment_sum(visual.long(), groups, count)

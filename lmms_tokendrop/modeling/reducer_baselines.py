@@ -5,6 +5,8 @@ import torch
 from .selection import keep_by_priority, next_counts
 from .stages import Keep, Stage, StageContext, TokenReducer
 
+SEED_STRIDE = 1_000_003
+
 
 class NoReduction(TokenReducer):
     """The unreduced model, through the same code."""
@@ -27,7 +29,7 @@ class RandomDrop(TokenReducer):
         visual = context.tokens.visual
         priority = torch.zeros(visual.shape, dtype=torch.float64, device=visual.device)
         for row, sample_seed in enumerate(context.sample_seeds.tolist()):
-            generator = torch.Generator().manual_seed(hash((self.config.seed, sample_seed)) % 2**63)
+            generator = torch.Generator().manual_seed((self.config.seed * SEED_STRIDE + sample_seed) % 2**63)
             count = int(visual[row].sum())
             priority[row, visual[row]] = torch.rand(count, generator=generator, dtype=torch.float64).to(visual.device)
         counts = next_counts(self.config, context, (stage.layer,))

@@ -30,6 +30,23 @@ class ReductionRequest:
     prompt_length: int | None = None
     sample_seeds: torch.Tensor | None = None
 
+    def new_prompt_tokens(self, past: int, length: int) -> int:
+        """How many of `length` new tokens are the prompt's.
+
+        Raises
+        ------
+        ValueError
+            If `prompt_length` lies outside the new tokens, or an image lies outside the prompt.
+        """
+        if self.prompt_length is None:
+            return length
+        if not past < self.prompt_length <= past + length:
+            raise ValueError(f"prompt_length={self.prompt_length}; allowed: {past + 1} to {past + length}")
+        new = self.prompt_length - past
+        if self.tokens is not None and bool(self.tokens.visual[:, new:].any()):
+            raise ValueError(f"prompt_length={self.prompt_length}: an image lies outside the prompt")
+        return new
+
     def chunk(self, start: int, stop: int) -> "ReductionRequest":
         """The part of the request for input tokens `start .. stop - 1`; only the first part brings images."""
         if self.tokens is None:

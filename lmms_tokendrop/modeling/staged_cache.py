@@ -56,7 +56,7 @@ class StagedLayer(DynamicLayer):
 
     def select(self, index: torch.Tensor, entries: Entries) -> None:
         """Keep the keys and values at `index [batch, kept]`, which are then described by `entries`."""
-        places = index.unsqueeze(1).unsqueeze(-1)
+        places = index.to(self.keys.device).unsqueeze(1).unsqueeze(-1)
         self.keys = self.keys.gather(2, places.expand(-1, self.keys.shape[1], -1, self.keys.shape[3]))
         self.values = self.values.gather(2, places.expand(-1, self.values.shape[1], -1, self.values.shape[3]))
         if self.attention is not None:
@@ -130,7 +130,8 @@ class StagedCache(DynamicCache):
     seen : int
         Tokens that went in, whatever left since: the logical length.
     tokens : VisualTokens or None
-        `[batch, seen]`, provenance of the unreduced sequence.
+        `[batch, known]`, provenance of the unreduced sequence up to the last chunk that brought images; what follows
+        is text.
     received : list[torch.Tensor]
         `[batch]` per decoder layer: visual tokens that the layer received so far.
     received_release : list[torch.Tensor]
@@ -161,6 +162,22 @@ class StagedCache(DynamicCache):
     def get_query_offset(self, layer_idx: int = 0) -> int:
         """Entries that a layer holds, after which its queries come."""
         return self.layers[layer_idx].get_seq_length()
+
+    def extend(self, batch: int, length: int, device: torch.device, tokens: VisualTokens | None) -> None:
+        """Note a chunk of `length` tokens; `tokens` is its provenance, None if it is all text."""
+        if tokens is None and self.tokens is None:
+            tokens = VisualTokens.text(batch, length, device)
+        if tokens is not None and self.tokens is not None:
+            gap = self.seen - self.tokens.image.shape[1]
+            tokens = self.tokens.append(VisualTokens.text(batch, gap, device)).append(tokens)
+        self.tokens = self.tokens if tokens is None else tokens
+        self.seen += length
+
+    def provenance(self, index: torch.Tensor) -> VisualTokens:
+        """Provenance of the tokens `index [batch, entries]` of the unreduced sequence; -1 is padding."""
+        assert self.tokens is not None
+        known = self.tokens.image.shape[1]
+        return self.tokens.select(index.clamp(0, known - 1), (index >= 0) & (index < known))
 
     def copy(self) -> "StagedCache":
         """An independent cache with the same content; tensors are shared, since updates never write in place."""
@@ -237,7 +254,7 @@ class StagedCache(DynamicCache):
                 layer.attention = None if layer.attention is None else layer.attention[:, :-count]
         self.seen -= count
         if self.tokens is not None and count:
-            self.tokens = self.tokens.map(lambda values: values[:, :-count])
+            self.tokens = self.tokens.map(lambda values: values[:, : self.seen])
 
     @property
     def kv_bytes(self) -> int:
@@ -249,24 +266,25 @@ class StagedCache(DynamicCache):
         """What the reduction did; see :class:`TokenReport`."""
         if self.tokens is None:
             raise ValueError("report: the cache is empty; run a prefill first")
-        count = len(self.received)
-        full = (self.tokens.image >= 0).sum(-1)
+        full = self.tokens.visual.sum(-1)
+        none = [torch.zeros_like(full) for _ in self.layers]
+        received, received_release = self.received or none, self.received_release or none
         per_row = torch.zeros_like(full)
         for layer in self.layers:
             heads, width = layer.keys.shape[1], layer.keys.shape[3] + layer.values.shape[3]
             per_row += (layer.entries.index >= 0).sum(-1).to(full.device) * heads * width * layer.keys.element_size()
         kept: dict[str, list] = {}
         for record in self.records:
-            rows = self._provenance(record.index)
+            rows = self._places(record.index)
             earlier = kept.get(record.name, [[] for _ in rows])
             kept[record.name] = [before + row for before, row in zip(earlier, rows, strict=True)]
-        means = [torch.stack(counts).double().mean(0).tolist() for counts in (self.received, self.received_release)]
+        means = [torch.stack(counts).double().mean(0).tolist() for counts in (received, received_release)]
         return TokenReport(
-            visual_tokens_per_layer=[counts.tolist() for counts in self.received],
+            visual_tokens_per_layer=[counts.tolist() for counts in received],
             average_visual_tokens=means[0],
             average_visual_tokens_release=means[1],
             full_visual_tokens=full.tolist(),
-            reduced=(self.received_release[count - 1] < full).tolist(),
+            reduced=(received_release[-1] < full).tolist(),
             kv_bytes=self.kv_bytes,
             kv_bytes_per_row=per_row.tolist(),
             kv_lengths=[layer.get_seq_length() for layer in self.layers],
@@ -274,8 +292,8 @@ class StagedCache(DynamicCache):
             forced_merges=self._forced_merges(),
         )
 
-    def _provenance(self, index: torch.Tensor) -> list[list[tuple[int, int, int, int]]]:
-        picked = self.tokens.select(index.clamp_min(0), index >= 0)
+    def _places(self, index: torch.Tensor) -> list[list[tuple[int, int, int, int]]]:
+        picked = self.provenance(index)
         rows = []
         for row in range(len(index)):
             chosen = picked.visual[row]

@@ -1,5 +1,6 @@
 """The layer loop of Llama-like decoders, with stages at which visual tokens leave."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -88,10 +89,8 @@ class StagedDecoderMixin:
         if position_ids is None:
             position_ids = torch.arange(past, past + length, device=inputs_embeds.device).unsqueeze(0)
 
-        prompt = length
-        if reduction is not None and reduction.prompt_length is not None:
-            prompt = reduction.prompt_length - past
-        cuts = [0, prompt, length] if 0 < prompt < length else [0, length]
+        prompt = length if reduction is None else reduction.new_prompt_tokens(past, length)
+        cuts = [0, prompt, length] if prompt < length else [0, length]
         outputs = []
         for start, stop in pairwise(cuts):
             part = None if reduction is None else reduction.chunk(start, stop)
@@ -211,17 +210,13 @@ def _enter(cache: StagedCache, batch: int, position_ids, mask, request: Reductio
     padded = mask is not None and not bool(mask.all())
     if padded:
         index = index.masked_fill(~mask.to(device), -1)
-    if request is None or request.tokens is None:
+    tokens = None if request is None else request.tokens
+    if tokens is not None and cache.tokens is not None:
+        images_before = cache.tokens.image.amax(-1, keepdim=True) + 1
+        tokens = replace(tokens, image=torch.where(tokens.visual, tokens.image + images_before, tokens.image))
+    cache.extend(batch, length, device, tokens)
+    if tokens is None:
         tokens = VisualTokens.text(batch, length, device)
-    else:
-        tokens = request.tokens
-        if cache.tokens is not None:
-            images_before = cache.tokens.image.amax(-1, keepdim=True) + 1
-            image = torch.where(tokens.visual, tokens.image + images_before, tokens.image)
-            tokens = tokens.map(lambda values: values)
-            tokens.image = image
-    cache.tokens = tokens if cache.tokens is None else cache.tokens.append(tokens)
-    cache.seen += length
     return Sequence(index, position_ids, tokens, padded)
 
 

@@ -34,7 +34,7 @@ class StagedPrefill:
         self.num_layers = num_layers
         self.training = training
         self.stages = {stage.layer: stage for stage in self.reducer.stages() if stage.where == "prefill"}
-        self.first_index = int(sequence.index.max()) + 1 - sequence.index.shape[1]
+        self.first_index = cache.seen - sequence.index.shape[1]
         self.groups, self.group_count = sequence.tokens.groups(self.reducer.config.scope)
         self.full = self._count(sequence)
         self.processed: list[torch.Tensor] = []

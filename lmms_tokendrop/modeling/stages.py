@@ -228,7 +228,8 @@ def apply_keep(sequence: Sequence, hidden_states: torch.Tensor, keep: Keep) -> t
         tokens=tokens,
         padded=not bool(keep.valid.all()),
     )
-    return kept, hidden_states.gather(1, keep.index.unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1]))
+    places = keep.index.to(hidden_states.device).unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1])
+    return kept, hidden_states.gather(1, places)
 
 
 def _check(before: Sequence, kept: VisualTokens, index: torch.Tensor) -> None:
