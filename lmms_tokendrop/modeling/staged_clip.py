@@ -90,7 +90,7 @@ def _slice(states: torch.Tensor, keep: Keep) -> torch.Tensor:
     patches = states[:, 1:]
     if keep.merge is not None:
         patches = keep.merge(patches)
-    if keep.index.shape[1] == patches.shape[1]:
+    if keep.index.shape[1] == patches.shape[1] and bool(keep.valid.all()):
         return states if keep.merge is None else torch.cat([states[:, :1], patches], dim=1)
     patches = patches.gather(1, keep.index.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
     return torch.cat([states[:, :1], patches], dim=1)
