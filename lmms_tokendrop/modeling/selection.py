@@ -17,10 +17,10 @@ def next_counts(config, context: StageContext, layers: tuple[int, ...]) -> torch
 def least_counts(context: StageContext, newlines: str) -> torch.Tensor:
     """Tokens that each group must keep, `[groups]`: one per image, and the newlines if they always stay."""
     tokens = context.tokens
-    images, _ = tokens.groups("image")
+    images, count = tokens.groups("image")
     visual = tokens.visual
-    pairs = torch.unique(torch.stack([context.groups[visual], images[visual]], dim=-1), dim=0)
-    least = torch.bincount(pairs[:, 0], minlength=len(context.full))
+    pairs = torch.unique(context.groups[visual] * (count + 1) + images[visual])
+    least = torch.bincount(pairs // (count + 1), minlength=len(context.full))
     if newlines == "keep":
         least = least + segment_sum((visual & tokens.newline).long(), context.groups, len(context.full))
     return least

@@ -5,6 +5,9 @@ from dataclasses import dataclass, fields
 import torch
 
 
+PART_RANGE = 2**20
+
+
 @dataclass
 class VisualTokens:
     """Provenance of visual tokens: one image `[tokens]`, or a batch of sequences `[batch, length]`.
@@ -173,9 +176,11 @@ class VisualTokens:
 def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Consecutive numbers for the distinct combinations of `parts` among the marked entries, -1 elsewhere."""
     numbers = torch.full(inside.shape, -1, dtype=torch.long, device=inside.device)
-    keys = torch.stack([part[inside] for part in parts], dim=-1)
+    keys = torch.zeros(int(inside.sum()), dtype=torch.long, device=inside.device)
+    for part in parts:
+        keys = keys * PART_RANGE + part[inside]
     if len(keys) == 0:
         return numbers, 0
-    unique, inverse = torch.unique(keys, dim=0, return_inverse=True)
+    unique, inverse = torch.unique(keys, return_inverse=True)
     numbers[inside] = inverse
     return numbers, len(unique)
