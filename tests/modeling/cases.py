@@ -1,0 +1,143 @@
+"""Models, prompts and reductions that the tests of the core share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_models import tiny_image
+from transformers import AutoProcessor, LlavaNextForConditionalGeneration
+
+from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
+
+ATTENTIONS = ("eager", "sdpa")
+
+METHODS: dict[str, dict[str, Any]] = {
+    "none": {"method": "none"},
+    "budget": {"method": "mustdrop", "keep_ratio": 0.45, "merge_threshold": 0.6},
+    "threshold": {
+        "method": "mustdrop",
+        "merge_threshold": 0.6,
+        "global_threshold": 0.016,
+        "individual_threshold": 0.1,
+    },
+    "random": {"method": "random", "keep_ratio": 0.3},
+}
+REDUCING = tuple(name for name in METHODS if name != "none")
+
+KEEP_ALL: dict[str, dict[str, Any]] = {
+    "none": {"method": "none"},
+    "mustdrop": {
+        "method": "mustdrop",
+        "merge_threshold": 1.1,
+        "global_threshold": 0.0,
+        "individual_threshold": 0.0,
+    },
+    "random": {"method": "random", "keep_ratio": 1.0},
+}
+
+QUESTION = "USER: <image>\nwhat colour is the square ? ASSISTANT:"
+SHORT = "USER: <image>\nyes or no ? ASSISTANT:"
+
+PROMPTS: dict[str, list[tuple[str, list[tuple[int, int]]]]] = {
+    "text_only": [("USER: is there a circle ? ASSISTANT:", [])],
+    "one_image": [(QUESTION, [(60, 40)])],
+    "two_images": [("USER: <image>\nand <image>\nyes or no ? ASSISTANT:", [(60, 40), (30, 90)])],
+    "odd_aspect": [(QUESTION, [(150, 37)])],
+    "ragged_batch": [(QUESTION, [(60, 40)]), (SHORT, [(37, 101)])],
+}
+
+
+class Workshop:
+    """Builds and keeps models, processors and inputs of tiny checkpoints.
+
+    The checkpoints' matrices are halved, so that logits are of order one and 1e-5 is a sharp bound in fp32.
+    """
+
+    def __init__(self, checkpoint: Callable[..., Path], folder: Path):
+        self._checkpoint, self._folder = checkpoint, folder
+        self._made: dict[Any, Any] = {}
+
+    def checkpoint(self, text: str = "llama", **options) -> Path:
+        """The folder of a checkpoint."""
+
+        def halve():
+            source, target = self._checkpoint(text, **options), self._folder / f"checkpoint_{len(self._made)}"
+            shutil.copytree(source, target)
+            model = LlavaNextForConditionalGeneration.from_pretrained(source)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.ndim >= 2:
+                        parameter.mul_(0.5)
+            model.save_pretrained(target)
+            return target
+
+        return self._keep(("checkpoint", text, *sorted(options.items())), halve)
+
+    def _keep(self, key, make):
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def stock(self, text: str = "llama", attention: str = "sdpa", **options) -> LlavaNextForConditionalGeneration:
+        """The stock model."""
+
+        def load():
+            folder = self.checkpoint(text, **options)
+            return LlavaNextForConditionalGeneration.from_pretrained(folder, attn_implementation=attention).eval()
+
+        return self._keep(("stock", text, attention, *sorted(options.items())), load)
+
+    def reduced(
+        self, reduction: dict | str, text: str = "llama", attention: str = "sdpa", **options
+    ) -> LlavaNextTokenDropForConditionalGeneration:
+        """The model with a reduction: options, or a name from `METHODS`."""
+        reduction = METHODS[reduction] if isinstance(reduction, str) else reduction
+
+        def load():
+            folder = self.checkpoint(text, **options)
+            return LlavaNextTokenDropForConditionalGeneration.from_pretrained(
+                folder, token_reduction=reduction, attn_implementation=attention
+            )
+
+        return self._keep(("reduced", repr(reduction), text, attention, *sorted(options.items())), load)
+
+    def processor(self, **options):
+        """The processor; it is the same for every text backbone."""
+        return self._keep(
+            ("processor", *sorted(options.items())),
+            lambda: AutoProcessor.from_pretrained(self.checkpoint("llama", **options)),
+        )
+
+    def inputs(self, prompts: str | list[tuple[str, list[tuple[int, int]]]], **options) -> dict[str, torch.Tensor]:
+        """Model inputs for prompts with images of the given sizes, padded on the left; or for a name of `PROMPTS`."""
+        prompts = PROMPTS[prompts] if isinstance(prompts, str) else prompts
+        pictures = [tiny_image(*size, seed=sum(size)) for _, sizes in prompts for size in sizes]
+        batch = self.processor(**options)(
+            images=pictures or None, text=[text for text, _ in prompts], padding=True, return_tensors="pt"
+        )
+        return dict(batch)
+
+
+def greedy(model, inputs: dict, steps: int = 5, **options):
+    """Greedy generation of exactly `steps` tokens, with logits."""
+    return model.generate(
+        **inputs,
+        **{"max_new_tokens": steps, "do_sample": False, "eos_token_id": None, **options},
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+
+
+def stacked_logits(output) -> torch.Tensor:
+    """`[batch, steps, vocabulary]` logits of a generation."""
+    return torch.stack(output.logits, dim=1)
+
+
+def largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Largest absolute difference of two tensors of one shape."""
+    assert first.shape == second.shape
+    return (first - second).abs().max().item()

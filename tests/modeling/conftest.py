@@ -1,0 +1,18 @@
+"""Fixtures of the tests of the core."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cases import Workshop
+
+
+@pytest.fixture(scope="session")
+def workshop(tiny_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Return the builder of models and inputs."""
+    return Workshop(tiny_checkpoint, tmp_path_factory.mktemp("workshop"))
