@@ -64,14 +64,56 @@ def demo(
         output.write_text(json.dumps([asdict(row) for row in measurements], indent=2) + "\n")
 
 
+@app.command()
+def calibrate(
+    budget: Annotated[float, typer.Option(help="Average visual tokens per request.")],
+    task: Annotated[str, typer.Option(help="Task that gives images and questions.")] = "pocket_scenes",
+    limit: Annotated[int, typer.Option(help="Number of documents.")] = 200,
+    pretrained: Annotated[str, typer.Option(help="Checkpoint; 'pocket' is the bundled one.")] = "pocket",
+    individual_threshold: Annotated[float, typer.Option(help="The threshold that stays as it is.")] = 0.001,
+    counter: Annotated[str, typer.Option(help="'input', or 'release' as the MustDrop release counts.")] = "input",
+    tolerance: Annotated[float, typer.Option(help="How near the average must come.")] = 1.0,
+    batch_size: Annotated[str, typer.Option(help="A number or 'auto'.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda.")] = None,
+    include_path: Annotated[
+        Path | None, typer.Option(help="Folder of the task; the bundled ones if not given.")
+    ] = None,
+) -> None:
+    """Find MustDrop's global threshold whose average number of visual tokens meets a budget."""
+    _prepare(pretrained)
+    from lmms_tokendrop.benchmark.calibrate import calibrate as find_threshold
+    from lmms_tokendrop.benchmark.calibrate import task_batches
+    from lmms_tokendrop.evaluation.generative import LlavaNextMustDrop
+    from lmms_tokendrop.evaluation.tasks_path import tasks_path
+
+    placement = {} if device is None else {"device": device}
+    adapter = LlavaNextMustDrop(pretrained=pretrained, batch_size=batch_size, **placement)
+    batches = task_batches(adapter, task, limit, str(include_path or tasks_path()))
+    options = {"individual_threshold": individual_threshold, "counter": counter, "tolerance": tolerance}
+    try:
+        found = find_threshold(adapter.engine.model, batches, budget, **options)
+    except ValueError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"global_threshold={found.token_reduction['global_threshold']:.6g}")
+    typer.echo(f"individual_threshold={individual_threshold:g}")
+    typer.echo(f"average visual tokens: {found.average:.2f} over {found.samples} samples ({counter} counter)")
+    typer.echo(f"token_reduction={json.dumps(found.token_reduction)}")
+
+
 def _prepare(pretrained: str) -> None:
     """Show warnings only, and stay off the network if the checkpoint is here."""
     if pretrained == "pocket" or Path(pretrained).exists():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from datasets import disable_progress_bars
     from loguru import logger
+    from transformers.utils import logging
 
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
 
 
 if __name__ == "__main__":

@@ -132,7 +132,9 @@ def measure_prefill(
 
     full = [visual + TEXT_TOKENS] * layers
     reduced = [row[0] + TEXT_TOKENS for row in received]
-    allowed = {causal: decoder_macs(config, full, causal) / decoder_macs(config, reduced, causal) for causal in (True, False)}
+    allowed = {
+        causal: decoder_macs(config, full, causal) / decoder_macs(config, reduced, causal) for causal in (True, False)
+    }
     speed_up = statistics.median(stock_times) / statistics.median(staged_times)
     return PrefillSpeed(
         visual_tokens=visual,

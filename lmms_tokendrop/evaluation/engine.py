@@ -41,7 +41,7 @@ class Engine:
         A prompt's answer is the same in every batch, unless the settings ask for sampling.
         """
         started = time.perf_counter()
-        inputs = self._inputs(prompts)
+        inputs = self.inputs(prompts)
         output = self.model.generate(
             **inputs,
             **settings.options,
@@ -72,7 +72,7 @@ class Engine:
         stay does not depend on the candidates.
         """
         started = time.perf_counter()
-        inputs = self._inputs(prompts)
+        inputs = self.inputs(prompts)
         mask = inputs["attention_mask"]
         prefilled = self.model(
             **inputs, position_ids=(mask.cumsum(-1) - 1).clamp_min(0), use_cache=True, logits_to_keep=1
@@ -87,7 +87,8 @@ class Engine:
         costs = sample_costs(prefilled.past_key_values, report, mask.sum(-1).tolist(), seconds=seconds)
         return list(zip(scores, costs, strict=True))
 
-    def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+    def inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs for a batch of prompts, on its device and in its dtype."""
         device, dtype = self.model.device, self.model.dtype
         inputs = collate(self.processor, prompts)
         return {

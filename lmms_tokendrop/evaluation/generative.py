@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -61,8 +60,11 @@ class GenerativeTokenDrop(lmms):
         for numbers in _grouped(requests, lambda request: json.dumps(request.args[1], sort_keys=True, default=str)):
             settings = GenerationSettings.from_task(requests[numbers[0]].args[1])
             questions = [Question.of(requests[number]) for number in numbers]
-            answer = partial(self.engine.generate, settings=settings)
-            for place, (text, cost) in self._in_batches(questions, lambda prompts, _, answer=answer: answer(prompts)):
+
+            def answer(prompts: Sequence[Prompt], _: Sequence[int], settings: GenerationSettings = settings) -> list:
+                return self.engine.generate(prompts, settings)
+
+            for place, (text, cost) in self._in_batches(questions, answer):
                 number = numbers[place]
                 results[number] = GenerationResult(text, TokenCounts(cost.input_tokens, int(cost.output_tokens)))
                 self._count(cost, [requests[number]])
@@ -96,8 +98,15 @@ class GenerativeTokenDrop(lmms):
     def clean(self) -> None:
         """Log what the run cost and free the model. lmms-eval calls this once, when all requests are answered."""
         self.ledger.log(self.device, first_process=self.rank == 0)
-        vars(self).pop("engine", None)
+        self.__dict__.pop("engine", None)
         super().clean()
+
+    def prompt(self, question: Question) -> Prompt:
+        """Load a question's images and apply the chat template."""
+        images: tuple = ()
+        if question.doc_to_visual is not None:
+            images = load_images(question.doc_to_visual(self._document(question)))
+        return Prompt(chat_prompt(self.engine.processor, question.context, images), images, question.seed)
 
     def _in_batches(
         self, questions: Sequence[Question], function: Callable[[Sequence[Prompt], Sequence[int]], Sequence[Output]]
@@ -105,19 +114,13 @@ class GenerativeTokenDrop(lmms):
         """Yield the place of each question with what ``function`` made of its prompt, similar sizes together."""
         places = list(range(len(questions)))
         if self.batches.size > 1:
-            places.sort(key=[self._prompt(question).size_key for question in questions].__getitem__)
+            places.sort(key=[self.prompt(question).size_key for question in questions].__getitem__)
 
         def run(batch: Sequence[int]) -> Sequence[Output]:
-            return function([self._prompt(questions[place]) for place in batch], batch)
+            return function([self.prompt(questions[place]) for place in batch], batch)
 
         answered = self.batches.run(places, run)
         yield from tqdm(answered, total=len(questions), disable=self.rank != 0, desc=self.model_id)
-
-    def _prompt(self, question: Question) -> Prompt:
-        images: tuple = ()
-        if question.doc_to_visual is not None:
-            images = load_images(question.doc_to_visual(self._document(question)))
-        return Prompt(chat_prompt(self.engine.processor, question.context, images), images, question.seed)
 
     def _document(self, question: Question) -> Any:
         return self.task_dict[question.task][question.split][question.doc_id]
@@ -131,7 +134,7 @@ class GenerativeTokenDrop(lmms):
         question = Question.of(request)
         settings = GenerationSettings.from_task(request.args[1])
         next_round, document = request.args[3], self._document(question)
-        prompt = self._prompt(question)
+        prompt = self.prompt(question)
         answers: list[str] = []
         information: Any = None
         while True:

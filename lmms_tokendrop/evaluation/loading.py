@@ -19,6 +19,9 @@ MODEL_CLASSES = {
 }
 """Module and class that load each architecture."""
 
+FLAT_PROCESSORS = {"llava_next": "FlatLlavaNextProcessor"}
+"""Processor, in the same module, that counts placeholders for ``packing="flat"``."""
+
 UNQUANTIZED_MODULES = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 
 
@@ -46,8 +49,9 @@ def load_model(
         The model in evaluation mode, and a processor that pads on the left.
     """
     path = str(pocket_path(architecture, method)) if options.pretrained == "pocket" else options.pretrained
-    module, name = MODEL_CLASSES[architecture]
-    model_class = getattr(import_module(module), name)
+    module_name, class_name = MODEL_CLASSES[architecture]
+    module = import_module(module_name)
+    model_class = getattr(module, class_name)
     hub = {} if options.revision is None else {"revision": options.revision}
     token_reduction = {"method": method, **reduction}
     if not reduction:
@@ -63,7 +67,9 @@ def load_model(
         quantization_config=quantization_config(options),
         **hub,
     )
-    processor = AutoProcessor.from_pretrained(path, trust_remote_code=options.trust_remote_code, **hub)
+    flat = token_reduction.get("packing") == "flat"
+    processor_class = getattr(module, FLAT_PROCESSORS[architecture]) if flat else AutoProcessor
+    processor = processor_class.from_pretrained(path, trust_remote_code=options.trust_remote_code, **hub)
     processor.tokenizer.padding_side = "left"
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token

@@ -124,7 +124,7 @@ def test_a_failure_in_generate_ends_the_run(evaluate, tiny_checkpoint, monkeypat
 
 
 def test_unknown_model_arguments_end_the_run(evaluate, tiny_checkpoint):
-    with pytest.raises(ValueError, match="'keep'.*keep_ratio"):
+    with pytest.raises(ValueError, match=r"'keep'.*keep_ratio"):
         evaluate("llava_next_mustdrop", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep=0.5)
     with pytest.raises(ValueError, match="keep_ratio=2"):
         evaluate("llava_next_mustdrop", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep_ratio=2)

@@ -1,0 +1,154 @@
+"""Scoring candidates from one prefilled cache, and the costs of a batch."""
+
+import pytest
+import torch
+from tiny_models import tiny_image
+
+from lmms_tokendrop.evaluation.arguments import LoadOptions
+from lmms_tokendrop.evaluation.engine import Engine
+from lmms_tokendrop.evaluation.generation import GenerationSettings
+from lmms_tokendrop.evaluation.loading import load_model, resolve_dtype
+from lmms_tokendrop.evaluation.prompts import Prompt, chat_prompt
+from lmms_tokendrop.evaluation.scoring import score_candidates
+from lmms_tokendrop.modeling.staged_cache import StagedCache
+
+REDUCTIONS = {"none": {}, "mustdrop": {"keep_ratio": 0.4, "layers": [0, 1]}, "random": {"keep_ratio": 0.4}}
+GREEDY = {"do_sample": False}
+
+
+@pytest.fixture(scope="module")
+def engines(tiny_checkpoint) -> dict[str, Engine]:
+    options = LoadOptions(pretrained=str(tiny_checkpoint("llama")))
+    return {
+        method: Engine(*load_model("llava_next", method, options, reduction, torch.device("cpu")))
+        for method, reduction in REDUCTIONS.items()
+    }
+
+
+def prompt(engine: Engine, question: str, *sizes: tuple[int, int], seed: int = 0) -> Prompt:
+    images = tuple(tiny_image(*size, seed=seed + place) for place, size in enumerate(sizes))
+    return Prompt(chat_prompt(engine.processor, question, images), images, seed)
+
+
+@pytest.mark.parametrize("method", REDUCTIONS)
+def test_prompts_are_prefilled_once_and_keep_the_same_tokens_for_every_candidate(engines, method, monkeypatch):
+    engine = engines[method]
+    question = prompt(engine, "what colour is the square ?", (60, 40), (30, 90))
+    reports, prefills = [], []
+    original_report, original_forward = StagedCache.report, engine.model.forward
+
+    def report(cache):
+        reports.append(original_report(cache))
+        return reports[-1]
+
+    def forward(*args, **kwargs):
+        prefills.append(kwargs.get("pixel_values") is not None)
+        return original_forward(*args, **kwargs)
+
+    monkeypatch.setattr(StagedCache, "report", report)
+    monkeypatch.setattr(engine.model, "forward", forward)
+    candidates = [" red", " the green square in the picture", " A B C D"]
+    [(together, _)] = engine.score([question], [candidates])
+    assert sum(prefills) == 1
+    assert len(prefills) > 1
+    alone = [engine.score([question], [[candidate]])[0][0][0] for candidate in candidates]
+    assert [score.loss for score in together] == pytest.approx([score.loss for score in alone], abs=1e-5)
+    assert len(reports) == 4
+    assert all(other.kept == reports[0].kept for other in reports[1:])
+    assert all(other.kv_lengths == reports[0].kv_lengths for other in reports[1:])
+    assert reports[0].reduced == [method != "none"]
+
+
+@pytest.mark.parametrize("method", REDUCTIONS)
+def test_what_greedy_decoding_writes_is_greedy_and_has_the_least_loss_per_token(engines, method):
+    """The first tokens of the answer, scored as a candidate, are the argmax at every step of the reduced cache."""
+    engine = engines[method]
+    question = prompt(engine, "what colour is the square ?", (84, 84))
+    inputs = engine.inputs([question])
+    output = engine.model.generate(**inputs, max_new_tokens=5, **GREEDY, pad_token_id=3)
+    new_ids = output[0, inputs["input_ids"].shape[1] :].tolist()
+    with torch.inference_mode():
+        positions = inputs["attention_mask"].cumsum(-1) - 1
+        prefilled = engine.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
+        other = [*new_ids[:-1], (new_ids[-1] + 1) % 400]
+        [[greedy, changed]] = score_candidates(engine.model, prefilled, inputs["attention_mask"], [[new_ids, other]])
+    assert greedy.is_greedy
+    assert not changed.is_greedy
+    assert greedy.loss < changed.loss
+
+
+@pytest.mark.parametrize("method", REDUCTIONS)
+def test_a_ragged_batch_scores_as_each_prompt_alone(engines, method):
+    engine = engines[method]
+    questions = [
+        prompt(engine, "is there a circle in the picture ?", (60, 40)),
+        prompt(engine, "yes or no ?", seed=1),
+        prompt(engine, "A or B ?", (30, 90), (84, 84), seed=2),
+    ]
+    candidates = [[" yes", " no there is not"], [" no"], [" A", " B C", " a square"]]
+    batch = [scores for scores, _ in engine.score(questions, candidates)]
+    for question, texts, scores in zip(questions, candidates, batch, strict=True):
+        [(alone, _)] = engine.score([question], [texts])
+        assert [score.loss for score in scores] == pytest.approx([score.loss for score in alone], abs=1e-4)
+        assert [score.is_greedy for score in scores] == [score.is_greedy for score in alone]
+
+
+def test_the_answer_is_cut_but_its_tokens_are_counted(engines):
+    engine = engines["none"]
+    question = prompt(engine, "what is in the picture ?", (60, 40))
+    [(text, cost)] = engine.generate([question], GenerationSettings({"max_new_tokens": 6, **GREEDY}, ()))
+    assert len(text) > 2
+    [(cut, cut_cost)] = engine.generate([question], GenerationSettings({"max_new_tokens": 6, **GREEDY}, (text[2],)))
+    assert cut == text[:2].split(text[2])[0]
+    assert cut_cost.output_tokens == cost.output_tokens == 6
+
+
+def test_beams_run_and_their_bytes_are_added_up(engines):
+    engine = engines["mustdrop"]
+    question = prompt(engine, "what is in the picture ?", (60, 40))
+    [(_, one)] = engine.generate([question], GenerationSettings({"max_new_tokens": 4, **GREEDY}, ()))
+    [(_, three)] = engine.generate([question], GenerationSettings({"max_new_tokens": 4, "num_beams": 3, **GREEDY}, ()))
+    assert three.kv_bytes == pytest.approx(3 * one.kv_bytes, rel=0.01)
+    assert three.visual_tokens == one.visual_tokens
+
+
+def test_placeholders_in_the_context_stay_where_they_are(engines):
+    processor = engines["none"].processor
+    image = tiny_image()
+    assert (
+        chat_prompt(processor, "look: <image> what is it ?", [image]) == "USER: look: <image> what is it ? ASSISTANT:"
+    )
+    with pytest.raises(ValueError, match="the context has 1 image placeholders for 2 images"):
+        chat_prompt(processor, "<image> ?", [image, image])
+
+
+def test_dtype_names():
+    assert resolve_dtype("auto", torch.device("cpu")) is torch.float32
+    assert resolve_dtype("auto", torch.device("cuda")) == "auto"
+    assert resolve_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
+    with pytest.raises(ValueError, match="dtype must be 'auto' or a torch dtype"):
+        resolve_dtype("float33", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"attn_implementation": "eager"}, {"device_map": "auto"}])
+def test_ways_to_load(tiny_checkpoint, options):
+    options = LoadOptions(pretrained=str(tiny_checkpoint("llama")), **options)
+    engine = Engine(*load_model("llava_next", "mustdrop", options, REDUCTIONS["mustdrop"], torch.device("cpu")))
+    [(_, cost)] = engine.generate(
+        [prompt(engine, "what is it ?", (60, 40))], GenerationSettings({"max_new_tokens": 2, **GREEDY}, ())
+    )
+    assert cost.visual_tokens == pytest.approx(0.4 * cost.full_visual_tokens, abs=1)
+    assert engine.model.dtype == (torch.bfloat16 if options.dtype == "bfloat16" else torch.float32)
+
+
+def test_a_saved_reduction_holds_unless_options_are_given(engines, tmp_path):
+    engine = engines["mustdrop"]
+    engine.model.save_pretrained(tmp_path)
+    engine.processor.save_pretrained(tmp_path)
+    options = LoadOptions(pretrained=str(tmp_path))
+    saved, _ = load_model("llava_next", "mustdrop", options, {}, torch.device("cpu"))
+    assert saved.config.token_reduction == {"method": "mustdrop", **REDUCTIONS["mustdrop"]}
+    other, _ = load_model("llava_next", "mustdrop", options, {"keep_ratio": 0.9}, torch.device("cpu"))
+    assert other.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.9}
+    full, _ = load_model("llava_next", "none", options, {}, torch.device("cpu"))
+    assert full.config.token_reduction == {"method": "none"}
