@@ -20,6 +20,8 @@ def window_cells(height: int, width: int, size: int = 3) -> torch.Tensor:
     """
     cells = torch.arange(height * width).view(height, width)
     rows, columns = height // size * size, width // size * size
+    if rows == 0 or columns == 0:
+        return cells.new_empty(0, size * size)
     windows = cells[:rows, :columns].unfold(0, size, size).unfold(1, size, size)
     return windows.reshape(-1, size * size)
 
@@ -203,7 +205,8 @@ def fit_counts(priority: torch.Tensor, groups: torch.Tensor, lines: torch.Tensor
     Returns
     -------
     torch.BoolTensor
-        `[entries]`, True for chosen entries. A group ends one token short only where every choice of entries does.
+        `[entries]`, True for chosen entries. A group may end one token short where every entry that could follow
+        brings a newline, and one above where its count is one and its best entry, all that is chosen, brings one.
     """
     size = len(priority)
     if size == 0:
@@ -241,7 +244,11 @@ def fit_counts(priority: torch.Tensor, groups: torch.Tensor, lines: torch.Tensor
     next_leader = _best_rank(rank, ~chosen & leads & swap[groups], groups, len(counts), largest=False)
     swap = swap & (next_leader < size)
     chosen = chosen & ~(swap[groups] & (last_removable[groups] == rank))
-    return chosen | (swap[groups] & (next_leader[groups] == rank))
+    chosen = chosen | (swap[groups] & (next_leader[groups] == rank))
+
+    empty = (counts > 0) & (segment_sum(chosen.long(), groups, len(counts)) == 0)
+    best = _best_rank(rank, empty[groups], groups, len(counts), largest=False)
+    return chosen | (empty[groups] & (best[groups] == rank))
 
 
 def _best_rank(rank: torch.Tensor, among: torch.Tensor, groups: torch.Tensor, count: int, largest: bool):
