@@ -56,7 +56,7 @@ def test_demo_compares_the_variants_on_the_bundled_task(tiny_checkpoint, tmp_pat
 
 
 def test_demo_fails_with_the_run():
-    with pytest.raises(OSError, match="not the path to a directory|couldn't find them"):
+    with pytest.raises(OSError, match=r"not the path to a directory|couldn't find them"):
         invoke("demo", "--limit", "1", "--pretrained", "no_such_checkpoint")
 
 
