@@ -39,9 +39,7 @@ def compact_cache(cache: StagedCache, final: Entries, chunk_lengths: list[int], 
 
 def accumulate_attention(layer: StagedLayer, attention: torch.Tensor) -> None:
     """Add a generated token's head-mean attention, `[batch, entries]`, to what the layer has seen."""
-    if layer.attention is not None:
-        attention = attention + torch.nn.functional.pad(layer.attention, (0, 1))
-    layer.attention = attention
+    layer.attention = attention if layer.attention is None else layer.attention + attention
 
 
 def evict_least_attended(cache: StagedCache, drop_ratio: float, floor: int) -> None:

@@ -54,6 +54,13 @@ class StagedLayer(DynamicLayer):
         self.entries: Entries | None = None
         self.attention: torch.Tensor | None = None
 
+    def extend(self, entries: Entries) -> None:
+        """Note what the entries are after new keys went in; generated tokens have not attended the new ones yet."""
+        if self.attention is not None:
+            new = entries.index.shape[1] - self.attention.shape[1]
+            self.attention = torch.nn.functional.pad(self.attention, (0, new))
+        self.entries = entries
+
     def select(self, index: torch.Tensor, entries: Entries) -> None:
         """Keep the keys and values at `index [batch, kept]`, which are then described by `entries`."""
         places = index.to(self.keys.device).unsqueeze(1).unsqueeze(-1)

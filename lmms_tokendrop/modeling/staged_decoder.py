@@ -131,7 +131,7 @@ class StagedDecoderMixin:
                 use_cache=True,
                 **kwargs,
             )
-            held.entries = entries
+            held.extend(entries)
             rows = _RowScores(layer, layer_input, position_embeddings, held)
             if watch:
                 accumulate_attention(held, rows.over_cache(sequence.valid)[0].mean(1).squeeze(1))
