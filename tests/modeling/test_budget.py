@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -46,7 +48,7 @@ def test_thirty_two_layers_at_a_ninth_by_hand():
 def test_counts_fall_geometrically():
     received, _ = run_plan(Budget(300, None, "image", "input"), 576, 576, 1, (2, 6, 10, 14), 32)
     stages = [received[0], received[3], received[7], received[11]]
-    factors = [after / before for before, after in zip(stages[:-1], stages[1:], strict=True)]
+    factors = [after / before for before, after in pairwise(stages)]
     assert max(factors) - min(factors) < 0.01
 
 
