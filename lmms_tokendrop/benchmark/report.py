@@ -1,0 +1,140 @@
+"""Markdown tables, made of registries and of results files only."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from lmms_tokendrop.evaluation.manifests import VARIANTS
+from lmms_tokendrop.modeling.token_reducer import PRESETS, REDUCERS, TokenReductionConfig
+
+NOT_MEASURED = "not measured"
+BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def render_blocks(text: str, results: Path) -> str:
+    """Fill every block `<!-- table: name --> ... <!-- end -->` of a document.
+
+    Parameters
+    ----------
+    text
+        The document.
+    results
+        Folder of the results files.
+
+    Returns
+    -------
+    str
+        The document with fresh tables.
+
+    Raises
+    ------
+    KeyError
+        If a block has a name that no table has.
+    """
+
+    def fill(match: re.Match) -> str:
+        return f"{match[1]}{TABLES[match['name']](results)}\n{match[3]}"
+
+    return BLOCK.sub(fill, text)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def variants_table(results: Path) -> str:
+    """Every registered variant."""
+    rows = [(f"`{entry.model_id}`", entry.method, f"`{entry.pretrained}`", entry.description) for entry in VARIANTS]
+    return markdown_table(("`--model`", "method", "default `pretrained`", "what it is"), rows)
+
+
+def options_table(results: Path) -> str:
+    """Every option of a reduction, and the methods that read it."""
+    rows = []
+    for entry in fields(TokenReductionConfig):
+        readers = [name for name, reducer in REDUCERS.items() if entry.name in reducer.options]
+        allowed = entry.metadata["allowed"]
+        values = "" if allowed is None or entry.name == "preset" else ", ".join(f"`{value}`" for value in allowed)
+        default = "" if entry.default is None else f"`{entry.default}`"
+        rows.append((f"`{entry.name}`", default, values, entry.metadata["help"], ", ".join(readers) or "all"))
+    return markdown_table(("option", "default", "allowed", "meaning", "methods"), rows)
+
+
+def presets_table(results: Path) -> str:
+    """Every preset and what it stands for."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{key}={value}`" for key, value in options.items()))
+        for name, options in PRESETS.items()
+    ]
+    return markdown_table(("preset", "stands for"), rows)
+
+
+def comparison_table(name: str) -> Callable[[Path], str]:
+    """A table of `lmms-tokendrop demo --output`, from the results file `name`."""
+
+    def table(results: Path) -> str:
+        rows = _read(results / name)
+        if rows is None:
+            return NOT_MEASURED
+        lines = [
+            (
+                f"`{row['model_id']}`",
+                row["budget"],
+                f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_stderr']:.1f}",
+                "" if number == 0 else f"{100 * row['difference']:+.1f} ± {100 * row['difference_stderr']:.1f}",
+                f"{row['visual_tokens']:.1f} of {row['full_visual_tokens']:.0f}",
+                f"{row['kv_bytes'] / 1024:.0f}",
+                f"{row['seconds'] * 1000:.0f}",
+            )
+            for number, row in enumerate(rows)
+        ]
+        header = ("variant", "budget", "accuracy, %", "difference to full", "visual tokens", "KV, KiB", "ms a question")
+        return f"{rows[0]['samples']} questions.\n\n{markdown_table(header, lines)}"
+
+    return table
+
+
+def prefill_table(results: Path) -> str:
+    """The prefill speed that `scripts/measure_prefill.py --output` wrote."""
+    speed = _read(results / "prefill_speed.json")
+    if speed is None:
+        return NOT_MEASURED
+    rows = [
+        ("stock sdpa, s", _seconds(speed["stock_seconds"], speed["stock_range"])),
+        ("MustDrop, scoring included, s", _seconds(speed["reduced_seconds"], speed["reduced_range"])),
+        ("speed-up", f"{speed['speed_up']:.2f}"),
+        ("speed-up that MACs allow, causal attention at half", f"{speed['macs_speed_up']:.2f}"),
+        ("the same, attention in full", f"{speed['macs_speed_up_full_attention']:.2f}"),
+        ("quotient (measured / allowed, causal)", f"{speed['quotient']:.2f}"),
+    ]
+    setting = (
+        f"{speed['layers']} layers, hidden size {speed['hidden_size']}, {speed['visual_tokens']} visual and "
+        f"{speed['text_tokens']} text tokens, {speed['kept']} visual tokens kept after layer "
+        f"{speed['drop_after_layer']}, {speed['dtype']}, {speed['machine']}, {speed['threads']} threads, median of "
+        f"{speed['repeats']} alternating runs (smallest to largest in brackets)."
+    )
+    return f"{setting}\n\n{markdown_table(('', 'measured'), rows)}"
+
+
+def _seconds(median: float, spread: Sequence[float]) -> str:
+    return f"{median:.3f} ({spread[0]:.3f} to {spread[1]:.3f})"
+
+
+def _read(path: Path):
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "variants": variants_table,
+    "options": options_table,
+    "presets": presets_table,
+    "pocket-scenes": comparison_table("pocket_scenes_comparison.json"),
+    "easy-vqa": comparison_table("easy_vqa_comparison.json"),
+    "prefill": prefill_table,
+}

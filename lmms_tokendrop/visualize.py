@@ -1,0 +1,94 @@
+"""Pictures of the visual tokens that each stage leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+
+GAP = 12
+CAPTION = 34
+DROPPED = (250, 250, 250)
+INK = (40, 40, 40)
+
+
+def draw_kept_tokens(
+    image: Image.Image,
+    kept: dict[str, list[list[tuple[int, int, int, int]]]],
+    config: Any,
+    row: int = 0,
+    size: int = 240,
+) -> Image.Image:
+    """Draw, stage by stage, which patches of an image are left.
+
+    Parameters
+    ----------
+    image
+        The picture that the model saw.
+    kept
+        `TokenReport.kept` of the request.
+    config
+        The LLaVA-NeXT configuration.
+    row
+        Sequence of the batch; its first image is drawn.
+    size
+        Height of a view in pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        One column for the whole input and one per stage: the tiles above, the base view below. Patches that left are
+        blank.
+    """
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    grid = get_anyres_image_grid_shape(
+        (image.height, image.width), config.image_grid_pinpoints, config.vision_config.image_size
+    )
+    views = [_letterbox(image, grid[1] * size // grid[0], size), image.convert("RGB").resize((size // 2, size // 2))]
+    everything = {(tile, r, c) for tile in range(grid[0] * grid[1] + 1) for r in range(side) for c in range(side)}
+    columns = [("input", everything, None)]
+    for name, rows in kept.items():
+        cells = {place[1:] for place in rows[row] if place[0] == 0}
+        columns.append((name, cells, len(cells)))
+    width = views[0].width + GAP
+    height = CAPTION + views[0].height + GAP + views[1].height
+    picture = Image.new("RGB", (width * len(columns) - GAP, height), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    for number, (name, cells, count) in enumerate(columns):
+        left = number * width
+        caption = name if count is None else f"{name}\n{count} tokens"
+        pen.multiline_text((left, 0), caption, fill=INK, font=font, spacing=1)
+        fine = {_fine_cell(place, grid[1], side) for place in cells if place[0] > 0}
+        base = {place[1:] for place in cells if place[0] == 0}
+        picture.paste(_blank(views[0], fine, (grid[0] * side, grid[1] * side)), (left, CAPTION))
+        picture.paste(_blank(views[1], base, (side, side)), (left, CAPTION + views[0].height + GAP))
+    return picture
+
+
+def _fine_cell(place: tuple[int, int, int], tiles_per_row: int, side: int) -> tuple[int, int]:
+    tile, row, column = place
+    return (tile - 1) // tiles_per_row * side + row, (tile - 1) % tiles_per_row * side + column
+
+
+def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The image as large as it fits, centred, as any-resolution preprocessing places it."""
+    scale = min(width / image.width, height / image.height)
+    resized = image.convert("RGB").resize((round(image.width * scale), round(image.height * scale)))
+    canvas = Image.new("RGB", (width, height), "black")
+    canvas.paste(resized, ((width - resized.width) // 2, (height - resized.height) // 2))
+    return canvas
+
+
+def _blank(view: Image.Image, cells: set[tuple[int, int]], shape: Sequence[int]) -> Image.Image:
+    """The view with every cell outside `cells` blanked."""
+    view = view.copy()
+    pen = ImageDraw.Draw(view)
+    rows, columns = shape
+    for row in range(rows):
+        for column in range(columns):
+            if (row, column) not in cells:
+                top, left = row * view.height / rows, column * view.width / columns
+                pen.rectangle((left, top, left + view.width / columns - 1, top + view.height / rows - 1), fill=DROPPED)
+    return view

@@ -1,0 +1,31 @@
+"""Pictures of kept tokens."""
+
+import pytest
+from PIL import Image
+from tiny_models import tiny_config
+
+from lmms_tokendrop.visualize import CAPTION, DROPPED, GAP, draw_kept_tokens
+
+
+@pytest.fixture
+def picture():
+    """A red square image of 5 tiles; one fine cell and one base cell are left."""
+    image = Image.new("RGB", (84, 84), "red")
+    kept = {"after layer 1": [[(0, 0, 0, 0), (0, 4, 5, 5)]]}
+    return draw_kept_tokens(image, kept, tiny_config(image_size=42), size=240)
+
+
+def test_one_column_for_the_input_and_one_per_stage(picture):
+    assert picture.size == (2 * 240 + GAP, CAPTION + 240 + GAP + 120)
+
+
+def test_kept_patches_show_the_image_and_dropped_ones_are_blank(picture):
+    left = 240 + GAP
+    assert picture.getpixel((left + 235, CAPTION + 235)) == (255, 0, 0)
+    assert picture.getpixel((left + 5, CAPTION + 5)) == DROPPED
+    assert picture.getpixel((left + 5, CAPTION + 240 + GAP + 5)) == (255, 0, 0)
+    assert picture.getpixel((left + 115, CAPTION + 240 + GAP + 115)) == DROPPED
+
+
+def test_the_input_is_drawn_whole(picture):
+    assert picture.getpixel((5, CAPTION + 5)) == (255, 0, 0)
