@@ -44,7 +44,7 @@ def print_tasks_path() -> None:
 
 @app.command()
 def demo(
-    limit: Annotated[int | None, typer.Option(help="Number of questions; all if not given.")] = None,
+    limit: Annotated[int, typer.Option(help="Number of questions; 0 for all.")] = 500,
     output: Annotated[Path | None, typer.Option(help="Also write the measurements to this JSON file.")] = None,
     task: Annotated[str, typer.Option(help="A bundled generate_until task.")] = "pocket_scenes",
     pretrained: Annotated[str, typer.Option(help="Checkpoint; 'pocket' is the bundled one.")] = "pocket",
@@ -56,7 +56,7 @@ def demo(
     from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, compare, comparison_table
 
     measurements = compare(
-        DEMO_RUNS, task=task, pretrained=pretrained, limit=limit, batch_size=batch_size, device=device
+        DEMO_RUNS, task=task, pretrained=pretrained, limit=limit or None, batch_size=batch_size, device=device
     )
     Console().print(comparison_table(measurements, f"{task}, {measurements[0].samples} questions"))
     if output is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
@@ -69,6 +70,10 @@ class Measurement:
     kv_bytes: float
     seconds: float
 
+
+CAPTION = """± standard error, paired where runs are compared
+tokens: visual tokens that a decoder layer receives, mean over layers and questions
+KV kB, seconds: cache size and time per question"""
 
 DEMO_RUNS = (
     Run("llava_next_full"),
@@ -147,18 +152,18 @@ def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
 
 def comparison_table(measurements: Sequence[Measurement], title: str) -> Table:
     """Lay measurements out as one table."""
-    table = Table(title=title)
-    table.add_column("variant")
-    for name in ("budget", "accuracy", "to the first", "visual tokens", "KV kB", "s / sample"):
-        table.add_column(name, justify="right")
+    table = Table(title=title, caption=CAPTION, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("variant", no_wrap=True)
+    for name in ("budget", "accuracy %", "vs first", "tokens", "KV kB", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in measurements:
         table.add_row(
             row.model_id,
             row.budget,
-            f"{row.accuracy:.3f} ± {row.accuracy_stderr:.3f}",
-            f"{row.difference:+.3f} ± {row.difference_stderr:.3f}",
+            f"{100 * row.accuracy:.1f} ± {100 * row.accuracy_stderr:.1f}",
+            f"{100 * row.difference:+.1f} ± {100 * row.difference_stderr:.1f}",
             f"{row.visual_tokens:.1f}",
-            f"{row.kv_bytes / 1000:.1f}",
+            f"{row.kv_bytes / 1000:.0f}",
             f"{row.seconds:.3f}",
         )
     return table
