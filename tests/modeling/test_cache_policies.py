@@ -47,9 +47,7 @@ def least_attended_reference(stock, inputs, output, reduction):
         for layer in range(layers):
             visible[layer][:, place, :prompt] = held[layer][:, :prompt]
         rows = {}
-        logits = decoder_logits(
-            stock, embeds, positions, visible, "eager", lambda layer, weights: rows.__setitem__(layer, weights)
-        )
+        logits = decoder_logits(stock, embeds, positions, visible, "eager", watch=rows.__setitem__)
         for layer in range(layers):
             attended[layer] += rows[layer][:, :, place].mean(1)
         if number % reduction["decode_interval"]:
