@@ -72,7 +72,7 @@ class Measurement:
 
 
 CAPTION = """± standard error, paired where runs are compared
-tokens: visual tokens that a decoder layer receives, mean over layers and questions
+tokens: visual tokens that a decoder layer receives, mean over layers, questions
 KV kB, seconds: cache size and time per question"""
 
 DEMO_RUNS = (
@@ -152,7 +152,7 @@ def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
 
 def comparison_table(measurements: Sequence[Measurement], title: str) -> Table:
     """Lay measurements out as one table."""
-    table = Table(title=title, caption=CAPTION, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, caption=CAPTION, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("variant", no_wrap=True)
     for name in ("budget", "accuracy %", "vs first", "tokens", "KV kB", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
