@@ -157,7 +157,7 @@ class AnyresFeaturesMixin:
 
     def _plain_features(self, pixel_values, layers: list[int], strategy: str | None) -> torch.Tensor:
         """The stock model's projected features, `[tiles, cells, channels]`."""
-        states = self.vision_tower(pixel_values, output_hidden_states=layers, return_dict=True).hidden_states
+        states = self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
         selected = torch.cat([states[layer] for layer in layers], dim=-1) if len(layers) > 1 else states[layers[0]]
         return self.multi_modal_projector(selected[:, 1:] if strategy == "default" else selected)
 

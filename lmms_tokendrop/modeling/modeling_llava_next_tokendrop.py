@@ -14,7 +14,6 @@ from transformers import (
     LlavaNextProcessor,
 )
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.models.llava_next.modeling_llava_next import (
     LlavaNextCausalLMOutputWithPast,
     LlavaNextModelOutputWithPast,
@@ -280,7 +279,8 @@ class LlavaNextTokenDropForConditionalGeneration(StagedGenerationMixin, LlavaNex
             return_dict=True,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs[0], logits_to_keep))
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs[0][:, positions])
         loss = None
         if labels is not None:
             check_labels(labels, logits)
