@@ -27,11 +27,20 @@ def run_layer(stock, attention_mask, length=24):
         decoder.layers[LAYER].self_attn.register_forward_hook(lambda module, args, out: weights.update(rows=out[1])),
     ]
     decoder(
-        inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, past_key_values=cache, use_cache=True
+        inputs_embeds=embeds,
+        attention_mask=attention_mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
     )
     for hook in hooks:
         hook.remove()
-    return received["input"], decoder.rotary_emb(embeds, position_ids=positions), cache.layers[LAYER].keys, weights["rows"]
+    return (
+        received["input"],
+        decoder.rotary_emb(embeds, position_ids=positions),
+        cache.layers[LAYER].keys,
+        weights["rows"],
+    )
 
 
 @pytest.mark.parametrize("padding", [0, 6])
@@ -47,9 +56,7 @@ def test_decoder_rows_equal_eager_attentions(workshop, text, attention, padding)
     rows[1, 19:] = True
     layer = workshop.stock(text, attention).model.language_model.layers[LAYER]
     with torch.no_grad():
-        actual, valid = decoder_attention_rows(
-            layer, states, embeddings, keys, mask.bool() if padding else None, rows
-        )
+        actual, valid = decoder_attention_rows(layer, states, embeddings, keys, mask.bool() if padding else None, rows)
     assert valid.sum(-1).tolist() == [3, 5]
     for row in range(2):
         expected = weights[row][:, rows[row]]

@@ -106,9 +106,7 @@ def test_a_ragged_batch_continues_like_its_rows(workshop):
         ids = torch.cat([first.sequences, follow_up], dim=1)
         mask = torch.ones_like(ids)
         mask[:, : inputs["attention_mask"].shape[1]] = inputs["attention_mask"]
-        return greedy(
-            model, {"input_ids": ids, "attention_mask": mask}, 3, past_key_values=first.past_key_values
-        )
+        return greedy(model, {"input_ids": ids, "attention_mask": mask}, 3, past_key_values=first.past_key_values)
 
     together = stacked_logits(two_turns(inputs, follow_up))
     for row, prompt in enumerate(PROMPTS["ragged_batch"]):

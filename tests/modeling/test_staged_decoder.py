@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from cases import METHODS, PROMPTS, REDUCING, greedy, largest_difference
@@ -9,7 +11,6 @@ from tiny_models import TEXT_BACKBONES
 from transformers.models.llama.modeling_llama import rotate_half
 
 from lmms_tokendrop import StagedCache
-from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import LlavaNextTokenDropForConditionalGeneration
 
 WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 
@@ -55,7 +56,9 @@ def test_the_next_token_is_one_position_after_the_last_of_the_prompt_in_every_la
     for layer in range(4):
         assert spy.positions(0, layer)[:, -1].tolist() == [int(length) - 1 for length in lengths]
         for generated in (1, 2):
-            assert spy.positions(generated, layer)[:, -1].tolist() == [int(length) - 1 + generated for length in lengths]
+            assert spy.positions(generated, layer)[:, -1].tolist() == [
+                int(length) - 1 + generated for length in lengths
+            ]
 
 
 @pytest.mark.parametrize("prompt", WITH_IMAGES)
@@ -150,9 +153,7 @@ class TestErrors:
     def test_padding_on_the_right(self, workshop):
         inputs = workshop.inputs("ragged_batch")
         with pytest.raises(ValueError, match=r"attention_mask.*right"):
-            workshop.reduced("budget")(
-                **{**inputs, "attention_mask": inputs["attention_mask"].flip(-1)}
-            )
+            workshop.reduced("budget")(**{**inputs, "attention_mask": inputs["attention_mask"].flip(-1)})
 
     def test_a_mask_of_another_length(self, workshop):
         inputs = workshop.inputs("one_image")
@@ -190,17 +191,10 @@ class TestErrors:
         finally:
             model.eval()
 
-    def test_training_without_a_drop_works(self, tiny_checkpoint):
-        model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(
-            tiny_checkpoint(), token_reduction={"method": "none"}
-        ).train()
-        from cases import Workshop
-
-        inputs = Workshop(tiny_checkpoint, None)
-        inputs.checkpoint = tiny_checkpoint
-        batch = inputs.inputs("one_image")
-        loss = model(**batch, labels=batch["input_ids"].masked_fill(batch["input_ids"] == 4, -100)).loss
-        loss.backward()
+    def test_training_without_a_drop_works(self, workshop):
+        model = copy.deepcopy(workshop.reduced("none")).train()
+        batch = workshop.inputs("one_image")
+        model(**batch, labels=batch["input_ids"].masked_fill(batch["input_ids"] == 4, -100)).loss.backward()
         assert all(parameter.grad is not None for parameter in model.model.language_model.layers.parameters())
 
     def test_labels_with_a_drop(self, workshop):
