@@ -8,14 +8,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import sys
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from tiny_models import save_tiny_llava_next
 
 
@@ -34,3 +31,26 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         return folders[key]
 
     return make
+
+
+class DeprecationCollector(logging.Handler):
+    """Keeps what a library logs about deprecated use."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "deprecat" in record.getMessage():
+            self.messages.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def no_deprecated_use_of_transformers() -> Iterator[None]:
+    """Fail a test in which transformers logs a deprecation; its warnings are errors by pytest's options."""
+    collector = DeprecationCollector()
+    logger = logging.getLogger("transformers")
+    logger.addHandler(collector)
+    yield
+    logger.removeHandler(collector)
+    assert collector.messages == []
