@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields
 
 import torch
 
-
 PART_RANGE = 2**20
 
 
