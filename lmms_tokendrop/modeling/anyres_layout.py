@@ -63,8 +63,8 @@ def anyres_layout(pack, tiles_per_image: list[int], cells: int, newlines: bool) 
             line = torch.full_like(tile, -1)
         elif tiles_per_image[image] > 1:
             line = line.masked_fill((tile == 0) & ~newline, -1)
-        previous = torch.cat([tile[:1], tile[:-1]])
-        layout.tiles.append(torch.where(newline, previous, tile))
+        last_patch = torch.where(newline, 0, torch.arange(len(tile))).cummax(0).values
+        layout.tiles.append(tile[last_patch])
         layout.cells.append(cell)
         layout.lines.append(line)
         layout.first_tile.append(sum(tiles_per_image[:image]))
