@@ -7,6 +7,7 @@ each span of `cu_seqlens` apart, all as the package documents.
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from types import ModuleType
 
 import torch
@@ -80,8 +81,8 @@ class FlashEmulation:
         """`[tokens, heads, channels]` of several sequences, end to end."""
         self.calls.append(("variable", causal))
         ends_q, ends_k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
-        assert max_seqlen_q == max(b - a for a, b in zip(ends_q[:-1], ends_q[1:], strict=True))
-        assert max_seqlen_k == max(b - a for a, b in zip(ends_k[:-1], ends_k[1:], strict=True))
+        assert max_seqlen_q == max(b - a for a, b in pairwise(ends_q))
+        assert max_seqlen_k == max(b - a for a, b in pairwise(ends_k))
         parts = [
             attend(q[from_q:to_q], k[from_k:to_k], v[from_k:to_k], causal, softmax_scale)
             for from_q, to_q, from_k, to_k in zip(ends_q[:-1], ends_q[1:], ends_k[:-1], ends_k[1:], strict=True)

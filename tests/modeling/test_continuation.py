@@ -57,7 +57,7 @@ def test_a_second_turn_equals_a_masked_reference(workshop, text, attention, meth
 @pytest.mark.parametrize("method", METHODS)
 def test_accounts_of_both_turns_add_up(workshop, method, image):
     model = workshop.reduced(method)
-    inputs, second, output, _ = second_turn(model, workshop, image)
+    inputs, _, output, _ = second_turn(model, workshop, image)
     report = output.past_key_values.report()
     one = greedy(model, inputs, 1).past_key_values.report()
     assert report.full_visual_tokens == [int((output.sequences == 4).sum())]

@@ -93,6 +93,11 @@ def test_a_request_without_padding_is_never_taken_for_packed_sequences(workshop,
     assert set(decoder_calls) == {"dense"}
 
 
+def holes(states: torch.Tensor) -> torch.Tensor:
+    """Positions that rise by two."""
+    return torch.arange(states.shape[1]).unsqueeze(0) * 2 + 10
+
+
 def image_after_text(model, inputs, before_second_turn=None):
     """Logits of a second turn that brings the first image."""
     first = greedy(model, {"input_ids": inputs["input_ids"][:, -8:]}, 2)
@@ -111,7 +116,6 @@ def test_positions_with_holes_would_change_the_answer(workshop, flash, monkeypat
 
     def hand_over():
         for layer in model.model.language_model.layers:
-            holes = lambda states: torch.arange(states.shape[1]).unsqueeze(0) * 2 + 10  # noqa: E731
             monkeypatch.setattr(
                 layer,
                 "forward",
