@@ -59,12 +59,15 @@ def keep_by_priority(context: StageContext, priority: torch.Tensor, counts: torc
 
 
 def keep_by_mask(context: StageContext, stays: torch.Tensor, priority: torch.Tensor, newlines: str, scope: str) -> Keep:
-    """Keep text, and the visual tokens that `stays [batch, length]` marks; the best token of an image always stays."""
+    """Keep text, and the visual tokens that `stays [batch, length]` marks; of an image without any, the best one."""
     tokens = context.tokens
     patches = tokens.visual & ~tokens.newline & tokens.present
     lines = tokens.lines(scope) if newlines == "row" else torch.full_like(context.groups, -1)
-    leaders = _leaders(context, priority, patches)
-    keep = (context.valid & ~tokens.visual) | (patches & (stays | leaders))
+    stays = patches & stays
+    images, count = tokens.groups("image")
+    empty = segment_sum(stays.long(), images, count) == 0
+    leaders = _leaders(context, priority, patches) & empty[images]
+    keep = (context.valid & ~tokens.visual) | stays | leaders
     return Keep.from_mask(with_newlines(context, keep, newlines, lines))
 
 
