@@ -24,11 +24,11 @@ def compact_cache(cache: StagedCache, final: Entries, chunk_lengths: list[int], 
     """
     known: dict[int, tuple[Entries, torch.Tensor, Entries]] = {}
     for layer, length in list(zip(cache.layers, chunk_lengths, strict=True))[first_layer:]:
-        if length == final.index.shape[1]:
+        earlier = layer.entries.index.shape[1] - length
+        chunk = layer.entries.index[:, earlier:].contiguous()
+        if torch.equal(chunk, final.index):
             continue
         if id(layer.entries) not in known:
-            earlier = layer.entries.index.shape[1] - length
-            chunk = layer.entries.index[:, earlier:].contiguous()
             place = torch.searchsorted(chunk, final.index.clamp_min(0).contiguous())
             place = place.masked_fill(final.index < 0, 0) + earlier
             before = torch.arange(earlier, device=place.device).expand(len(place), -1)
