@@ -48,6 +48,7 @@ PROMPTS: dict[str, list[tuple[str, list[tuple[int, int]]]]] = {
     "two_images": [("USER: <image>\nand <image>\nyes or no ? ASSISTANT:", [(60, 40), (30, 90)])],
     "odd_aspect": [(QUESTION, [(150, 37)])],
     "ragged_batch": [(QUESTION, [(60, 40)]), (SHORT, [(37, 101)])],
+    "beside_long_text": [("is there a circle ? " * 40, []), (SHORT, [(60, 40)])],
 }
 
 
