@@ -152,3 +152,20 @@ def test_a_saved_reduction_holds_unless_options_are_given(engines, tmp_path):
     assert other.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.9}
     full, _ = load_model("llava_next", "none", options, {}, torch.device("cpu"))
     assert full.config.token_reduction == {"method": "none"}
+
+
+@pytest.mark.parametrize("method", REDUCTIONS)
+def test_a_finished_answer_costs_the_same_in_a_batch_that_goes_on(engines, method, monkeypatch):
+    engine = engines[method]
+    questions = [prompt(engine, "yes or no ?", (60, 40)), prompt(engine, "what is it ?", (84, 84), seed=5)]
+    settings = GenerationSettings({"max_new_tokens": 6, **GREEDY}, ())
+    inputs = engine.inputs(questions[:1])
+    first = engine.model.generate(**inputs, max_new_tokens=2, **GREEDY, pad_token_id=3)[0, -1].item()
+    monkeypatch.setattr(engine.model.generation_config, "eos_token_id", first)
+    batch = engine.generate(questions, settings)
+    for question, (text, cost) in zip(questions, batch, strict=True):
+        [(alone, alone_cost)] = engine.generate([question], settings)
+        assert text == alone
+        assert cost.output_tokens == alone_cost.output_tokens
+        assert cost.kv_bytes == alone_cost.kv_bytes
+    assert batch[0][1].output_tokens <= 2 < batch[1][1].output_tokens
