@@ -62,7 +62,7 @@ def layout_of(config, sizes: list[tuple[int, int]]):
     return anyres_layout(pack, tiles, (view // PATCH_SIZE) ** 2, newlines=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(IMAGE_SIZES), st.integers(8, 400), st.integers(8, 400))
 def test_the_layout_is_unpadding_and_newlines(image_size, height, width):
     layout = layout_of(CONFIGS[image_size], [(height, width)])
@@ -70,7 +70,7 @@ def test_the_layout_is_unpadding_and_newlines(image_size, height, width):
     assert actual == expected_layout(CONFIGS[image_size], height, width)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(IMAGE_SIZES), st.integers(8, 400), st.integers(8, 400))
 def test_the_layout_has_as_many_tokens_as_the_processor_writes_placeholders(image_size, height, width):
     placeholders = PROCESSORS[image_size]._get_number_of_features(height, width, image_size, image_size) - 1

@@ -121,7 +121,7 @@ plans = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(plans)
 def test_planned_averages_meet_the_budget_to_less_than_one_token(plan):
     num_layers, full, merged, ratio, counter = plan
@@ -136,7 +136,7 @@ def test_planned_averages_meet_the_budget_to_less_than_one_token(plan):
     assert abs(average - min(target, after_merging)) < 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plans, st.randoms(use_true_random=False))
 def test_averages_hold_with_newlines_that_leave_a_stage_short(plan, random):
     num_layers, _, _, ratio, counter = plan

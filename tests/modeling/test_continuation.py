@@ -137,3 +137,39 @@ def test_the_model_can_start_from_text_and_get_an_image_later(workshop):
         "sdpa",
     )
     assert largest_difference(stacked_logits(output), expected[:, ids.shape[1] - 1 :]) <= 1e-5
+
+
+SECOND_TURNS = [
+    ("<image>\nyes or no ? ASSISTANT:", [(37, 101)]),
+    ("what colour ? <image>\nis it red ? ASSISTANT:", [(84, 84)]),
+]
+
+
+@pytest.mark.parametrize("scope", ["image", "request"])
+@pytest.mark.parametrize("method", METHODS)
+def test_second_turns_of_different_lengths_with_images_equal_their_rows(workshop, method, scope):
+    """The second turn is padded on its left, in the middle of the sequence."""
+    reduction = METHODS[method] | ({} if method in ("none", "threshold") else {"scope": scope})
+    model = workshop.reduced(reduction)
+
+    def two_turns(first_prompts, second_prompts):
+        inputs, more = workshop.inputs(first_prompts), workshop.inputs(second_prompts)
+        first = greedy(model, inputs, 3)
+        answer = torch.ones(len(first_prompts), 3, dtype=torch.long)
+        whole = {
+            "input_ids": torch.cat([first.sequences, more["input_ids"]], dim=1),
+            "attention_mask": torch.cat([inputs["attention_mask"], answer, more["attention_mask"]], dim=1),
+            **{name: more[name] for name in ("pixel_values", "image_sizes")},
+        }
+        return greedy(model, whole, 3, past_key_values=first.past_key_values)
+
+    together = two_turns(PROMPTS["ragged_batch"], SECOND_TURNS)
+    report = together.past_key_values.report()
+    for row in range(2):
+        alone = two_turns(PROMPTS["ragged_batch"][row : row + 1], SECOND_TURNS[row : row + 1])
+        single = alone.past_key_values.report()
+        assert {stage: rows[row] for stage, rows in report.kept.items()} == {
+            stage: rows[0] for stage, rows in single.kept.items()
+        }
+        assert report.kv_bytes_per_row[row] == single.kv_bytes_per_row[0]
+        assert largest_difference(stacked_logits(together)[row], stacked_logits(alone)[0]) <= 1e-5

@@ -166,3 +166,21 @@ class TestErrors:
             greedy(model, inputs, past_key_values=cache)
         with pytest.raises(ValueError, match=f"past_key_values.*{kind.__name__}"):
             model(**inputs, past_key_values=cache)
+
+
+@pytest.mark.parametrize("method", ["budget", "random"])
+def test_images_that_share_a_request_s_budget_are_generated_from_alike(workshop, method):
+    """The images of each request are told from the prompt in forward, and in generate before it."""
+    model = workshop.reduced({**METHODS[method], "scope": "request"})
+    inputs = workshop.inputs([PROMPTS["two_images"][0], PROMPTS["one_image"][0]])
+    with torch.no_grad():
+        expected = model(**inputs, use_cache=True).past_key_values.report().kept
+    assert greedy(model, inputs, 2).past_key_values.report().kept == expected
+    assert (
+        largest_difference(
+            stacked_logits(greedy(model, inputs)), stacked_logits(greedy(model, inputs, use_cache=False))
+        )
+        <= 1e-5
+    )
+    beams = model.generate(**inputs, **BEAMS).past_key_values.report().kept
+    assert beams == {stage: [row for row in rows for _ in range(3)] for stage, rows in expected.items()}

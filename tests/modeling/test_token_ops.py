@@ -167,7 +167,7 @@ def cost_of(entries, lines) -> int:
     return len(entries) + len({lines[entry] for entry in entries} - {-1})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 20)), min_size=1, max_size=8),
     st.integers(1, 16),
@@ -184,7 +184,7 @@ def test_a_group_meets_its_count_or_ends_one_token_off(entries, count):
         assert singles or len(picked) == len(entries), "an entry without a newline always closes a gap of one"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(-1, 2), min_size=1, max_size=7), st.integers(2, 12))
 def test_with_equal_line_sizes_of_two_or_more_every_count_can_be_met(lines, count):
     lines = [line for line in lines for _ in range(2)]

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from cases import METHODS, PROMPTS
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import PATCH_SIZE
 
@@ -74,7 +74,7 @@ cases = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(cases)
 def test_averages_meet_the_budget_to_less_than_one_token_per_group(workshop, case):
     name, amount = case["budget"]
