@@ -61,7 +61,7 @@ STAGES = (
     Stage("small, one attribute", 700, 3, (2, 4), EASY_WEIGHTS, 32, 1.0, 0.2),
     Stage("small, all questions", 1100, 3, (3, 6), QUESTION_WEIGHTS, 32, 0.3, 0.2),
     Stage("large, few objects", 1300, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, 0.3, 0.2, EASY_VQA_SHARE),
-    Stage("task", 2600, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.2, EASY_VQA_SHARE),
+    Stage("task", 2500, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.2, EASY_VQA_SHARE),
     Stage("task, unguided", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.0, EASY_VQA_SHARE),
 )
 
