@@ -31,6 +31,7 @@ def main() -> None:
     python = PROGRAMS / ("python.exe" if os.name == "nt" else "python")
     if not python.exists():
         venv.create(ENVIRONMENT, with_pip=True)
+    print("Installing; torch is large, so the first time takes some minutes.", flush=True)
     run(python, "-m", "pip", "install", "--quiet", "-e", ".[dev,bench]")
     run(PROGRAMS / "lmms-tokendrop", "demo", *sys.argv[1:])
 
