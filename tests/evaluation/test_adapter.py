@@ -7,6 +7,8 @@ from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 from lmms_tokendrop.evaluation.manifests import VARIANTS
+from lmms_tokendrop.modeling.reducer_baselines import RandomDrop
+from lmms_tokendrop.modeling.token_reducer import Keep
 
 BUDGETS = {"none": {}, "mustdrop": {"keep_ratio": 0.4, "layers": "0+1"}, "random": {"keep_ratio": 0.4}}
 """Model arguments with which every image loses tokens."""
@@ -128,3 +130,18 @@ def test_unknown_model_arguments_end_the_run(evaluate, tiny_checkpoint):
         evaluate("llava_next_mustdrop", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep=0.5)
     with pytest.raises(ValueError, match="keep_ratio=2"):
         evaluate("llava_next_mustdrop", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep_ratio=2)
+
+
+def test_a_reduction_that_does_not_happen_ends_the_run(evaluate, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(RandomDrop, "keep", lambda self, stage, context: Keep.from_mask(context.valid))
+    with pytest.raises(RuntimeError, match=r"random was to drop visual tokens .* and dropped none"):
+        evaluate("llava_next_random", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep_ratio=0.5)
+
+
+def test_thresholds_that_keep_everything_are_no_failure(evaluate, tiny_checkpoint):
+    path = tiny_checkpoint("llama")
+    options = {"merge_threshold": 1.1, "global_threshold": 0.0, "individual_threshold": 0.0}
+    results = evaluate("llava_next_mustdrop", "tiny_generate", pretrained=path, batch_size=4, **options)
+    full = evaluate("llava_next_full", "tiny_generate", pretrained=path, batch_size=4)
+    assert answers(results, "tiny_generate") == answers(full, "tiny_generate")
+    assert counts(results) == counts(full)
