@@ -18,6 +18,11 @@ def losses(results: dict, task: str = "tiny_choice") -> list[float]:
     return [loss for sample in answers(results, task) for loss, _ in sample]
 
 
+def stock_prompt(processor, document: dict) -> str:
+    content = [{"type": "image"} for _ in document["images"]] + [{"type": "text", "text": document["question"]}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+
 @pytest.mark.parametrize("text", TEXT_BACKBONES)
 def test_full_answers_equal_the_stock_class(evaluate, tiny_checkpoint, documents, text):
     path = tiny_checkpoint(text)
@@ -25,8 +30,7 @@ def test_full_answers_equal_the_stock_class(evaluate, tiny_checkpoint, documents
     processor = AutoProcessor.from_pretrained(path)
     expected = []
     for document in documents:
-        content = [{"type": "image"} for _ in document["images"]] + [{"type": "text", "text": document["question"]}]
-        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        prompt = stock_prompt(processor, document)
         inputs = processor(text=prompt, images=document["images"] or None, return_tensors="pt")
         output = model.generate(**inputs, max_new_tokens=6, do_sample=False)
         new_ids = output[0, inputs["input_ids"].shape[1] :]
@@ -73,8 +77,7 @@ def test_likelihood_of_the_full_model_equals_one_stock_forward_pass(evaluate, ti
     processor = AutoProcessor.from_pretrained(path)
     expected, greedy = [], []
     for document in documents:
-        content = [{"type": "image"} for _ in document["images"]] + [{"type": "text", "text": document["question"]}]
-        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        prompt = stock_prompt(processor, document)
         images = document["images"] or None
         length = processor(text=prompt, images=images, return_tensors="pt")["input_ids"].shape[1]
         for choice in document["choices"]:

@@ -13,7 +13,7 @@ TILE = torch.tensor([[-1, 0, 0, 1, 1, 0, 0, 1, 1, -1], [-1] * 10])
 CACHE = SimpleNamespace(tokens=SimpleNamespace(image=IMAGE, tile=TILE))
 
 
-def check(reduced: bool = False, **options) -> None:
+def check_drop(reduced: bool = False, **options) -> None:
     report = SimpleNamespace(reduced=[reduced, False], full_visual_tokens=[8, 0])
     check_reduced(TokenReductionConfig.from_dict(options), CACHE, report)
 
@@ -30,8 +30,8 @@ def check(reduced: bool = False, **options) -> None:
 )
 def test_a_budget_below_the_count_demands_a_drop(options):
     with pytest.raises(RuntimeError, match=r"was to drop visual tokens of a sample with 8 .* and dropped none"):
-        check(**options)
-    check(reduced=True, **options)
+        check_drop(**options)
+    check_drop(reduced=True, **options)
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_a_budget_below_the_count_demands_a_drop(options):
     ],
 )
 def test_nothing_to_drop_is_no_failure(options):
-    check(**options)
-    check(reduced=True, **options)
+    check_drop(**options)
+    check_drop(reduced=True, **options)
