@@ -38,7 +38,7 @@ def keep_by_priority(context: StageContext, priority: torch.Tensor, counts: torc
     counts : torch.LongTensor
         `[groups]`, visual tokens to keep, newlines included.
     newlines : {"row", "keep", "drop"}
-        A newline stays while a token of its row does, always, or never.
+        A newline leaves with the last token of its row, never, or at once.
     scope : {"tile", "image", "request"}
         What a group is.
 
@@ -48,39 +48,58 @@ def keep_by_priority(context: StageContext, priority: torch.Tensor, counts: torc
         The decision.
     """
     tokens = context.tokens
-    patches = tokens.visual & ~tokens.newline & tokens.present
-    lines = tokens.lines(scope) if newlines == "row" else torch.full_like(context.groups, -1)
+    ranked, lines = _ranked(context, newlines, scope)
     if newlines == "keep":
         counts = counts - segment_sum((tokens.visual & tokens.newline).long(), context.groups, len(counts))
-    ranked = _with_leaders_first(context, priority, patches, lines) if scope == "request" else priority
+    if scope == "request":
+        priority = _with_leaders_first(context, priority, ranked, lines)
     keep = context.valid & ~tokens.visual
-    keep[patches] = fit_counts(ranked[patches], context.groups[patches], lines[patches], counts)
-    return Keep.from_mask(with_newlines(context, keep, newlines, lines))
+    keep[ranked] = fit_counts(priority[ranked], context.groups[ranked], lines[ranked], counts)
+    return Keep.from_mask(_with_newlines(context, keep, newlines, lines))
 
 
 def keep_by_mask(context: StageContext, stays: torch.Tensor, priority: torch.Tensor, newlines: str, scope: str) -> Keep:
     """Keep text, and the visual tokens that `stays [batch, length]` marks; of an image without any, the best one."""
     tokens = context.tokens
-    patches = tokens.visual & ~tokens.newline & tokens.present
-    lines = tokens.lines(scope) if newlines == "row" else torch.full_like(context.groups, -1)
-    stays = patches & stays
+    ranked, lines = _ranked(context, newlines, scope)
+    stays = ranked & stays
     images, count = tokens.groups("image")
     empty = segment_sum(stays.long(), images, count) == 0
-    leaders = _leaders(context, priority, patches) & empty[images]
+    leaders = _leaders(context, priority, ranked) & empty[images]
     keep = (context.valid & ~tokens.visual) | stays | leaders
-    return Keep.from_mask(with_newlines(context, keep, newlines, lines))
+    return Keep.from_mask(_with_newlines(context, keep, newlines, lines))
 
 
-def with_newlines(context: StageContext, keep: torch.Tensor, newlines: str, lines: torch.Tensor) -> torch.Tensor:
+def _ranked(context: StageContext, newlines: str, scope: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens that are judged, and the row whose newline stays while one of them does.
+
+    A newline without a row (unpadding can leave an extreme sliver no column) is judged like any other token.
+
+    Returns
+    -------
+    tuple[torch.Tensor, torch.Tensor]
+        `[batch, length]` each; rows are numbered over the batch, -1 where no newline depends on the token.
+    """
+    tokens = context.tokens
+    patches = tokens.visual & ~tokens.newline
+    if newlines != "row":
+        return patches & tokens.present, torch.full_like(context.groups, -1)
+    lines = tokens.lines(scope)
+    alone = tokens.visual & tokens.newline & ~_has_token(lines, patches)
+    return (patches & tokens.present) | alone, lines.masked_fill(alone, -1)
+
+
+def _with_newlines(context: StageContext, keep: torch.Tensor, newlines: str, lines: torch.Tensor) -> torch.Tensor:
     """Add the newlines that stay beside the kept tokens."""
     ends = context.tokens.visual & context.tokens.newline
-    if newlines == "drop":
-        return keep & ~ends
-    if newlines == "keep":
-        return keep | ends
-    alive = torch.zeros(max(int(lines.max()) + 1, 1), dtype=torch.bool, device=keep.device)
-    alive[lines[keep & ~ends & (lines >= 0)]] = True
-    return (keep & ~ends) | (ends & (lines >= 0) & alive[lines.clamp_min(0)])
+    return keep | (ends if newlines == "keep" else ends & _has_token(lines, keep))
+
+
+def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """`[batch, length]`, whether the line of an entry has a marked token; False for entries of no line."""
+    occupied = torch.zeros(int(lines.max()) + 2, dtype=torch.bool, device=lines.device)
+    occupied[lines[among & (lines >= 0)]] = True
+    return occupied[lines]
 
 
 def _leaders(context: StageContext, priority: torch.Tensor, among: torch.Tensor) -> torch.Tensor:

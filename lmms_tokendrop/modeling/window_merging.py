@@ -120,8 +120,8 @@ class _GroupPlanner:
             newlines[steps + 1] = len(lines)
         else:
             inside = alive & (line >= 0)
-            ends = torch.zeros(len(self.context.line_owner), dtype=torch.long, device=order.device)
-            ends.scatter_reduce_(0, line[inside], leaves[inside], "amax")
+            ends = torch.full((len(self.context.line_owner),), steps + 1, device=order.device)
+            ends.scatter_reduce_(0, line[inside], leaves[inside], "amax", include_self=False)
             newlines = torch.bincount(ends[lines], minlength=steps + 2)
         total = int(tokens.sum() + newlines.sum())
         return total - (tokens + newlines)[: steps + 1].cumsum(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import METHODS, PROMPTS
+from cases import KEEP_ALL, METHODS, PROMPTS
 
 SIDES = {28: 4, 35: 5, 42: 6}
 SCOPES = ("image", "tile", "request")
@@ -113,6 +113,13 @@ def test_a_sliver_that_unpadding_leaves_without_columns_works(workshop, method):
     report = report_of(workshop.reduced(method), inputs)
     assert report.full_visual_tokens == [36 + 18]
     assert method == "none" or 0 < report.average_visual_tokens[0] < 54
+
+
+@pytest.mark.parametrize("method", KEEP_ALL)
+def test_keeping_all_of_a_sliver_is_bitwise_stock(workshop, method):
+    inputs = workshop.inputs([("USER: <image>\nyes or no ? ASSISTANT:", [(8, 400)])])
+    expected = workshop.stock()(**inputs).logits
+    assert torch.equal(workshop.reduced(KEEP_ALL[method])(**inputs).logits, expected)
 
 
 def test_text_never_leaves(workshop):
