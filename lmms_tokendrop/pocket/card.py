@@ -35,7 +35,7 @@ existence, neighbours, order, and the ground. Training, validation during traini
 
 ## Training
 
-- {steps:,} steps in {hours} hours on 2 CPU cores, `scripts/train_pocket_llava_next.py`; the log is beside the weights.
+- {steps:,} steps in {hours} hours on 2 CPU cores that did other work too, `scripts/train_pocket_llava_next.py`; the log is beside the weights.
 - Stages (step at which each ends):
 {stages}
 - About 10 questions behind each picture; in {independent:.0%} of the batches each question sees the picture and itself
@@ -67,7 +67,9 @@ Reproduce with `python scripts/measure_pocket_llava_next.py`; raw numbers in `re
 
 ## Limits
 
-One training run, one seed. The vocabulary holds only the words of these questions and of easy-VQA; other words become
+One training run, one seed. It was stopped and resumed three times, each time with fewer steps planned (5,200, 4,000,
+3,000, 2,700), so the learning rate fell faster than one cosine; the same command gives a similar model, not the same
+weights. The two kinds of relation (`neighbor_color`, `order`) are learned poorly; see the table. The vocabulary holds only the words of these questions and of easy-VQA; other words become
 `<unk>`. Standard errors treat questions as independent, though {per_image} share a picture.
 """
 
