@@ -29,13 +29,14 @@ methods on this model only; they are no reproduction of any published LLaVA-NeXT
 ## Task
 
 `pocket_scenes`: 96 x 96 scenes of {fewest} to {most} objects on a 6 x 6 grid, each with one of 8 colours, 6 shapes,
-3 textures and a digit of 5 x 7 pixels (illegible in the 48-pixel base view), on 4 textured grounds with distractors.
+3 textures and a digit of 5 x 7 pixels (in the base view 2.5 x 3.5), on 4 textured grounds with distractors.
 {questions:,} questions about {images} scenes, one word each: attributes of an object named by other attributes, counts,
 existence, neighbours, order, and the ground. Training, validation during training, and the task use separate seeds.
 
 ## Training
 
-- {steps:,} steps in {hours} hours on 2 CPU cores that did other work too, `scripts/train_pocket_llava_next.py`; the log is beside the weights.
+- {steps:,} steps in {hours} hours on 2 CPU cores that did other work too; `scripts/train_pocket_llava_next.py`; the log
+  is beside the weights.
 - Stages (step at which each ends):
 {stages}
 - About 10 questions behind each picture; in {independent:.0%} of the batches each question sees the picture and itself
@@ -53,7 +54,7 @@ existence, neighbours, order, and the ground. Training, validation during traini
 
 {questions:,} questions of `pocket_scenes`, stock model in float32, greedy; an answer counts if it is the right word
 followed by the end token. Dropped tokens are drawn at random per question before the language model, newlines
-included, keep their position numbers, and are hidden from all other tokens; mean of {seeds} draws.
+included, keep their position numbers, and are hidden from all other tokens; number of draws: {seeds}.
 
 | | accuracy | standard error |
 |---|---|---|
@@ -69,8 +70,8 @@ Reproduce with `python scripts/measure_pocket_llava_next.py`; raw numbers in `re
 
 One training run, one seed. It was stopped and resumed three times, each time with fewer steps planned (5,200, 4,000,
 3,000, 2,700), so the learning rate fell faster than one cosine; the same command gives a similar model, not the same
-weights. The two kinds of relation (`neighbor_color`, `order`) are learned poorly; see the table. The vocabulary holds only the words of these questions and of easy-VQA; other words become
-`<unk>`. Standard errors treat questions as independent, though {per_image} share a picture.
+weights. The two kinds of relation (`neighbor_color`, `order`) are not or hardly learned; see the table. The vocabulary
+holds only the words of these questions and of easy-VQA; other words become `<unk>`. Standard errors treat questions as independent, though {per_image} share a picture.
 """
 
 ROW_NAMES = {
