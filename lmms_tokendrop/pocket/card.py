@@ -71,7 +71,8 @@ Reproduce with `python scripts/measure_pocket_llava_next.py`; raw numbers in `re
 One training run, one seed. It was stopped and resumed three times, each time with fewer steps planned (5,200, 4,000,
 3,000, 2,700), so the learning rate fell faster than one cosine; the same command gives a similar model, not the same
 weights. The two kinds of relation (`neighbor_color`, `order`) are not or hardly learned; see the table. The vocabulary
-holds only the words of these questions and of easy-VQA; other words become `<unk>`. Standard errors treat questions as independent, though {per_image} share a picture.
+holds only the words of these questions and of easy-VQA; other words become `<unk>`. Standard errors treat questions as
+independent, though {per_image} share a picture.
 """
 
 ROW_NAMES = {
