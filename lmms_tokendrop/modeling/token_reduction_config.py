@@ -1,13 +1,12 @@
-"""The options of a reduction, and the methods that read them."""
+"""The options of a reduction in a decoder, and the methods that read them."""
 
-import math
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
-from itertools import pairwise
+from dataclasses import dataclass
+from typing import ClassVar
 
 from .budget import Budget
 from .reducer_baselines import NoReduction, RandomDrop
 from .reducer_mustdrop import MustDrop
+from .reduction_options import ReductionOptions, option
 
 REDUCERS = {"none": NoReduction, "mustdrop": MustDrop, "random": RandomDrop}
 
@@ -31,132 +30,107 @@ The others are the papers' budgets per image: 192/128/64 for LLaVA-1.5 (576 toke
 tokens, five tiles of 128/64/32)."""
 
 
-def _option(default, help: str, allowed: tuple | None = None, low: float | None = None, high: float | None = None):
-    return field(default=default, metadata={"help": help, "allowed": allowed, "low": low, "high": high})
-
-
 @dataclass
-class TokenReductionConfig:
-    """Options of a reduction. Build it with :meth:`from_dict`, which checks everything.
+class TokenReductionConfig(ReductionOptions):
+    """Options of a reduction in a decoder. Build it with :meth:`from_dict`, which checks everything.
 
     The help text of each option is in its field's metadata; the README prints them as a table. A count budget
     (`visual_tokens` or `keep_ratio`), thresholds, and a `preset` exclude each other; with none of them `keep_ratio` is
     1/9, the share that the MustDrop paper calls 320 of 2880 tokens.
     """
 
-    method: str = _option("none", "The method.", allowed=tuple(REDUCERS))
-    visual_tokens: float | None = _option(
+    reducers: ClassVar[dict] = REDUCERS
+    presets: ClassVar[dict] = PRESETS
+
+    method: str = option("none", "The method.", allowed=tuple(REDUCERS))
+    visual_tokens: float | None = option(
         None, "Budget: visual tokens per `scope`, averaged over what the decoder layers receive.", low=1
     )
-    keep_ratio: float | None = _option(
+    keep_ratio: float | None = option(
         None, "The same as a share (above 0, at most 1) of what the unreduced model processes.", low=1e-9, high=1
     )
-    scope: str = _option("image", "What a budget is stated for.", allowed=("image", "tile", "request"))
-    counter: str = _option(
+    scope: str = option("image", "What a budget is stated for.", allowed=("image", "tile", "request"))
+    counter: str = option(
         "input",
         "`input` counts what a layer receives; `release` counts after the drop that follows the layer.",
         allowed=("input", "release"),
     )
-    preset: str | None = _option(None, "Named thresholds or budget of the papers.", allowed=tuple(PRESETS))
-    merge_threshold: float = _option(
+    preset: str | None = option(None, "Named thresholds or budget of the papers.", allowed=tuple(PRESETS))
+    merge_threshold: float = option(
         0.8, "Windows of at least this mean pairwise cosine similarity merge (above 1: none).", low=-1
     )
-    global_threshold: float | None = _option(
+    global_threshold: float | None = option(
         None, "Drop only below this share of the attention that all text gives the image.", low=0
     )
-    individual_threshold: float | None = _option(
+    individual_threshold: float | None = option(
         None, "Drop only below this attention from the best single text token.", low=0
     )
-    key_ratio: float = _option(0.08, "Share of a tile's tokens (after merging) that are key tokens.", low=0, high=1)
-    layers: list[int] | None = _option(
+    key_ratio: float = option(0.08, "Share of a tile's tokens (after merging) that are key tokens.", low=0, high=1)
+    layers: list[int] | None = option(
         None, "Decoder layers (zero-based) after which tokens are dropped; default: 2, 6, 10, 14 of 32, scaled."
     )
-    newlines: str = _option(
+    newlines: str = option(
         "row",
         "A newline token stays while a token of its row does (`row`), always (`keep`) or never (`drop`).",
         allowed=("row", "keep", "drop"),
     )
-    compact_first_layers: bool = _option(
+    compact_first_layers: bool = option(
         True, "After prefill all layers keep the last stage's survivors; False: all but layers 0 and 1 (the release)."
     )
-    decode_interval: int | None = _option(
+    decode_interval: int | None = option(
         None,
         "Every so many generated tokens each layer drops its least attended visual entries; default: never.",
         low=1,
     )
-    decode_drop_ratio: float = _option(0.1, "Share of an image's entries in a layer that then leaves.", low=0, high=1)
-    decode_floor: int = _option(1, "Entries per image and layer that stay in any case.", low=1)
-    position_mode: str = _option(
+    decode_drop_ratio: float = option(0.1, "Share of an image's entries in a layer that then leaves.", low=0, high=1)
+    decode_floor: int = option(1, "Entries per image and layer that stay in any case.", low=1)
+    position_mode: str = option(
         "original",
         "`original` rotary positions, or `compact` ones counted over what is left (the release).",
         allowed=("original", "compact"),
     )
-    merge_count: str = _option(
+    merge_count: str = option(
         "window",
         "Each `window` is decided alone, or all tiles merge the `batch_minimum` number (the release; thresholds only).",
         allowed=("window", "batch_minimum"),
     )
-    merge_order: str = _option(
+    merge_order: str = option(
         "raster",
         "Merged tokens stay at their place, or come first by `similarity` (the release; needs packing='flat').",
         allowed=("raster", "similarity"),
     )
-    packing: str = _option(
+    packing: str = option(
         "spatial",
         "Tiles are unpadded and get newlines, or are laid end to end (`flat`, the release; prompts need "
         "`FlatLlavaNextProcessor`).",
         allowed=("spatial", "flat"),
     )
-    seed: int = _option(0, "Seed of random choices; each sample adds its own.", low=0)
+    seed: int = option(0, "Seed of random choices; each sample adds its own.", low=0)
 
     @classmethod
-    def from_dict(cls, options: dict | None) -> "TokenReductionConfig":
-        """Check options and fill in defaults.
-
-        Parameters
-        ----------
-        options : dict or None
-            Option names and values; None means `{"method": "none"}`.
-
-        Returns
-        -------
-        TokenReductionConfig
-            The options; a `preset` is resolved into what it stands for.
-
-        Raises
-        ------
-        ValueError
-            For an unknown key, a value out of range, an option that the method does not read, or options that
-            exclude each other. The message names the key and what is allowed.
-        """
-        options = dict(options or {})
-        names = {entry.name: entry for entry in fields(cls)}
-        for key, value in options.items():
-            if key not in names:
-                near = get_close_matches(str(key), names, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(f"token_reduction: unknown option {key!r}{hint}; allowed: {', '.join(names)}")
-            options[key] = _checked(names[key], value)
-        method = options.get("method", "none")
-        read = REDUCERS[method].options
-        for key, value in options.items():
-            if key != "method" and key not in read and value != names[key].default:
-                allowed = ", ".join(sorted(read)) or "none"
-                raise ValueError(f"token_reduction: method {method!r} has no option {key!r}; its options: {allowed}")
-        _check_exclusions(options)
-        preset = options.pop("preset", None)
-        return cls(**{**PRESETS.get(preset, {}), **options})
+    def check_exclusions(cls, options: dict) -> None:
+        """Budgets exclude each other, and options of the release need what it does."""
+        given = {key for key, value in options.items() if value is not None}
+        ways = ({"visual_tokens"}, {"keep_ratio"}, {"preset"}, {"global_threshold", "individual_threshold"})
+        chosen = [sorted(given & way) for way in ways if given & way]
+        if len(chosen) > 1:
+            clash = ", ".join(name for way in chosen for name in way)
+            raise ValueError(
+                f"token_reduction: {clash} exclude each other; give one of visual_tokens, keep_ratio, preset, "
+                "or thresholds"
+            )
+        by_threshold = bool(given & ways[3]) or "global_threshold" in PRESETS.get(options.get("preset"), {})
+        if options.get("merge_count") == "batch_minimum" and not by_threshold:
+            raise ValueError(
+                "token_reduction: merge_count='batch_minimum' needs thresholds; allowed with a budget: 'window'"
+            )
+        if options.get("merge_order") == "similarity" and options.get("packing") != "flat":
+            raise ValueError("token_reduction: merge_order='similarity' needs packing='flat'")
 
     def __post_init__(self) -> None:
         stated = (self.visual_tokens, self.keep_ratio, self.global_threshold, self.individual_threshold)
         if self.method != "none" and all(value is None for value in stated):
             self.keep_ratio = DEFAULT_KEEP_RATIO
-
-    def to_dict(self) -> dict:
-        """The options that differ from their defaults, and the method."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        defaults = {entry.name: entry.default for entry in fields(self)}
-        return {key: value for key, value in values.items() if key == "method" or value != defaults[key]}
 
     @property
     def by_threshold(self) -> bool:
@@ -170,55 +144,3 @@ class TokenReductionConfig:
     def build(self, num_layers: int):
         """The reducer for a decoder of `num_layers` layers."""
         return REDUCERS[self.method](self, num_layers)
-
-
-def _check_exclusions(options: dict) -> None:
-    given = {key for key, value in options.items() if value is not None}
-    ways = ({"visual_tokens"}, {"keep_ratio"}, {"preset"}, {"global_threshold", "individual_threshold"})
-    chosen = [sorted(given & way) for way in ways if given & way]
-    if len(chosen) > 1:
-        clash = ", ".join(name for way in chosen for name in way)
-        raise ValueError(
-            f"token_reduction: {clash} exclude each other; give one of visual_tokens, keep_ratio, preset, or thresholds"
-        )
-    by_threshold = bool(given & ways[3]) or "global_threshold" in PRESETS.get(options.get("preset"), {})
-    if options.get("merge_count") == "batch_minimum" and not by_threshold:
-        raise ValueError(
-            "token_reduction: merge_count='batch_minimum' needs thresholds; allowed with a budget: 'window'"
-        )
-    if options.get("merge_order") == "similarity" and options.get("packing") != "flat":
-        raise ValueError("token_reduction: merge_order='similarity' needs packing='flat'")
-
-
-def _checked(entry, value):
-    """The value of an option, or a ValueError that names the option and what is allowed."""
-    about, name = entry.metadata, entry.name
-    if value is None and entry.default is None:
-        return None
-    if name == "preset" and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if about["allowed"] is not None:
-        if value not in about["allowed"]:
-            raise ValueError(f"token_reduction: {name}={value!r}; allowed: {', '.join(map(repr, about['allowed']))}")
-        return value
-    if name == "layers":
-        return _checked_layers(value)
-    if isinstance(entry.default, bool):
-        if not isinstance(value, bool):
-            raise ValueError(f"token_reduction: {name}={value!r}; allowed: True, False")
-        return value
-    whole = entry.type in (int, int | None)
-    kinds = int if whole else (int, float)
-    low, high = about["low"], about["high"]
-    span = f"{'a whole number' if whole else 'a number'} from {low:g}" + ("" if high is None else f" to {high:g}")
-    right_kind = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-    if not right_kind or value < low or (high is not None and value > high):
-        raise ValueError(f"token_reduction: {name}={value!r}; allowed: {span}")
-    return value
-
-
-def _checked_layers(value) -> list[int]:
-    whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
-    if not whole or not value or value[0] < 0 or any(a >= b for a, b in pairwise(value)):
-        raise ValueError(f"token_reduction: layers={value!r}; allowed: a list of ascending whole numbers from 0")
-    return list(value)

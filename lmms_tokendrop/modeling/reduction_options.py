@@ -1,0 +1,110 @@
+"""Options of a reduction: checking them, and naming what is allowed where one is wrong."""
+
+import math
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+
+def option(default, help: str, allowed: tuple | None = None, low: float | None = None, high: float | None = None):
+    """A field of :class:`ReductionOptions` with its help text and the values that it takes."""
+    return field(default=default, metadata={"help": help, "allowed": allowed, "low": low, "high": high})
+
+
+@dataclass
+class ReductionOptions:
+    """Base of the options of one family of models. Subclasses are dataclasses whose fields :func:`option` makes.
+
+    Attributes
+    ----------
+    reducers : dict[str, type]
+        The family's methods.
+    presets : dict[str, dict]
+        Named settings, for a field `preset`.
+    """
+
+    reducers: ClassVar[dict[str, Any]] = {}
+    presets: ClassVar[dict[str, dict]] = {}
+
+    @classmethod
+    def from_dict(cls, options: dict | None) -> Self:
+        """Check options and fill in defaults.
+
+        Parameters
+        ----------
+        options : dict or None
+            Option names and values; None means `{"method": "none"}`.
+
+        Returns
+        -------
+        ReductionOptions
+            The options; a `preset` is resolved into what it stands for.
+
+        Raises
+        ------
+        ValueError
+            For an unknown key, a value out of range, an option that the method does not read, or options that
+            exclude each other. The message names the key and what is allowed.
+        """
+        options = dict(options or {})
+        names = {entry.name: entry for entry in fields(cls)}
+        for key, value in options.items():
+            if key not in names:
+                near = get_close_matches(str(key), names, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise ValueError(f"token_reduction: unknown option {key!r}{hint}; allowed: {', '.join(names)}")
+            options[key] = checked_value(names[key], value)
+        method = options.get("method", "none")
+        read = cls.reducers[method].options
+        for key, value in options.items():
+            if key != "method" and key not in read and value != names[key].default:
+                allowed = ", ".join(sorted(read)) or "none"
+                raise ValueError(f"token_reduction: method {method!r} has no option {key!r}; its options: {allowed}")
+        cls.check_exclusions(options)
+        preset = options.pop("preset", None)
+        return cls(**{**cls.presets.get(preset, {}), **options})
+
+    @classmethod
+    def check_exclusions(cls, options: dict) -> None:
+        """Raise a ValueError for checked options that exclude each other."""
+
+    def to_dict(self) -> dict:
+        """The options that differ from their defaults, and the method."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        return {key: value for key, value in values.items() if key == "method" or value != defaults[key]}
+
+
+def checked_value(entry, value):
+    """The value of an option, or a ValueError that names the option and what is allowed."""
+    about, name = entry.metadata, entry.name
+    if value is None and entry.default is None:
+        return None
+    if name == "preset" and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if about["allowed"] is not None:
+        if value not in about["allowed"]:
+            raise ValueError(f"token_reduction: {name}={value!r}; allowed: {', '.join(map(repr, about['allowed']))}")
+        return value
+    if name == "layers":
+        return _checked_layers(value)
+    if isinstance(entry.default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"token_reduction: {name}={value!r}; allowed: True, False")
+        return value
+    whole = entry.type in (int, int | None)
+    kinds = int if whole else (int, float)
+    low, high = about["low"], about["high"]
+    span = f"{'a whole number' if whole else 'a number'} from {low:g}" + ("" if high is None else f" to {high:g}")
+    right_kind = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    if not right_kind or value < low or (high is not None and value > high):
+        raise ValueError(f"token_reduction: {name}={value!r}; allowed: {span}")
+    return value
+
+
+def _checked_layers(value) -> list[int]:
+    whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+    if not whole or not value or value[0] < 0 or any(a >= b for a, b in pairwise(value)):
+        raise ValueError(f"token_reduction: layers={value!r}; allowed: a list of ascending whole numbers from 0")
+    return list(value)
