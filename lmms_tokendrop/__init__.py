@@ -16,24 +16,47 @@ _SOURCES = {
     "LlavaNextTokenDropForConditionalGeneration": "lmms_tokendrop.modeling.modeling_llava_next_tokendrop",
     "StagedCache": "lmms_tokendrop.modeling.staged_cache",
     "TokenReductionConfig": "lmms_tokendrop.modeling.token_reducer",
+    "FusionReductionConfig": "lmms_tokendrop.modeling.fusion_reduction_config",
+    "ViltTokenDropConfig": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
+    "ViltTokenDropForImageAndTextRetrieval": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
+    "ViltTokenDropForImagesAndTextClassification": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
+    "ViltTokenDropForQuestionAnswering": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
+    "ViltTokenDropForVisualEntailment": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
+    "ViltTokenDropModel": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
     "pocket_path": "lmms_tokendrop.pocket.registry",
 }
 
 __all__ = [
+    "FusionReductionConfig",
     "LlavaNextTokenDropConfig",
     "LlavaNextTokenDropForConditionalGeneration",
     "LlavaNextTokenDropModel",
     "StagedCache",
     "TokenReductionConfig",
+    "ViltTokenDropConfig",
+    "ViltTokenDropForImageAndTextRetrieval",
+    "ViltTokenDropForImagesAndTextClassification",
+    "ViltTokenDropForQuestionAnswering",
+    "ViltTokenDropForVisualEntailment",
+    "ViltTokenDropModel",
     "__version__",
     "pocket_path",
 ]
 
 if TYPE_CHECKING:
+    from lmms_tokendrop.modeling.fusion_reduction_config import FusionReductionConfig
     from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import (
         LlavaNextTokenDropConfig,
         LlavaNextTokenDropForConditionalGeneration,
         LlavaNextTokenDropModel,
+    )
+    from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
+        ViltTokenDropConfig,
+        ViltTokenDropForImageAndTextRetrieval,
+        ViltTokenDropForImagesAndTextClassification,
+        ViltTokenDropForQuestionAnswering,
+        ViltTokenDropForVisualEntailment,
+        ViltTokenDropModel,
     )
     from lmms_tokendrop.modeling.staged_cache import StagedCache
     from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig

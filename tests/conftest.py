@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tiny_models import save_tiny_llava_next
+from tiny_vilt import save_tiny_vilt
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +29,20 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         key = (text, *sorted(options.items()))
         if key not in folders:
             folders[key] = save_tiny_llava_next(tmp_path_factory.mktemp(f"tiny_{text}"), text, **options)
+        return folders[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_vilt_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return ``make(head="question_answering", **options) -> Path``: a stock ViLT checkpoint, built once."""
+    folders: dict[tuple, Path] = {}
+
+    def make(head: str = "question_answering", **options) -> Path:
+        key = (head, *sorted(options.items()))
+        if key not in folders:
+            folders[key] = save_tiny_vilt(tmp_path_factory.mktemp(f"tiny_vilt_{head}"), head, **options)
         return folders[key]
 
     return make

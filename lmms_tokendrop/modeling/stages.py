@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .token_ops import left_padded_indices
+from .token_matching import merge_groups
+from .token_ops import left_padded_indices, right_padded_indices
 from .visual_tokens import VisualTokens
 
 
@@ -16,14 +17,18 @@ class Stage:
 
     Attributes
     ----------
-    where : {"vision", "prefill", "decode"}
-        The vision encoder, the decoder during prefill, or the cache afterwards.
+    where : {"vision", "prefill", "decode", "fusion"}
+        The vision encoder, the decoder during prefill, the cache afterwards, or an encoder that reads text and image
+        together.
     layer : int
         Zero-based layer; for "prefill", -1 is the place before the first decoder layer.
+    point : {"after_block", "before_ffn", "before_block"}
+        Where in the layer; "before_ffn" is behind the residual connection of the attention.
     """
 
     where: str
     layer: int
+    point: str = "after_block"
 
 
 @dataclass
@@ -112,6 +117,9 @@ class Keep:
         `[images]`, windows that only the budget made merge (vision stages).
     order : torch.LongTensor or None
         `[tiles, cells]`, the order in which cells enter the decoder, where it is not the raster (vision stages).
+    target : torch.LongTensor or None
+        `[batch, length]`, the token that each token becomes part of: itself if it stays, -1 if it leaves (fusion
+        stages, whose `index` is padded on the right).
     """
 
     index: torch.Tensor
@@ -119,12 +127,28 @@ class Keep:
     merge: Callable[[torch.Tensor], torch.Tensor] | None = None
     forced_merges: torch.Tensor | None = None
     order: torch.Tensor | None = None
+    target: torch.Tensor | None = None
 
     @classmethod
     def from_mask(cls, keep: torch.Tensor, **details) -> "Keep":
         """From `[batch, length]`, True for tokens that stay."""
         index, valid = left_padded_indices(keep)
         return cls(index, valid, **details)
+
+    @classmethod
+    def from_target(cls, target: torch.Tensor, weights: torch.Tensor | None = None) -> "Keep":
+        """From `[batch, length]`, the token that each token becomes part of, itself or -1 (fusion stages).
+
+        Tokens of one target become their mean, weighted by `weights [batch, length]` if given.
+        """
+        places = torch.arange(target.shape[1], device=target.device)
+        index, valid = right_padded_indices(target == places)
+
+        def merge(states: torch.Tensor) -> torch.Tensor:
+            return merge_groups(states, target, weights)
+
+        merges = bool(((target >= 0) & (target != places)).any())
+        return cls(index, valid, merge=merge if merges else None, target=target)
 
 
 class TokenReducer(nn.Module):

@@ -148,6 +148,25 @@ def left_padded_indices(keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return order.masked_fill(~valid, 0), valid
 
 
+def right_padded_indices(keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ascending indices of the True entries of each row, padded on the right to the longest row.
+
+    Parameters
+    ----------
+    keep : torch.BoolTensor
+        `[batch, tokens]`.
+
+    Returns
+    -------
+    tuple[torch.LongTensor, torch.BoolTensor]
+        `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
+    """
+    kept = int(keep.sum(-1).max())
+    order = torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices[:, :kept]
+    valid = keep.gather(1, order)
+    return order.masked_fill(~valid, 0), valid
+
+
 def segment_sum(values: torch.Tensor, segments: torch.Tensor, count: int) -> torch.Tensor:
     """Sum of `values` per segment; entries of segment -1 are left out.
 

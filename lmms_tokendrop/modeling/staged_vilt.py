@@ -1,0 +1,316 @@
+"""ViLT's encoder with stages: sdpa beside eager attention, a fixed patch order, tokens that leave inside a block."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.models.vilt.modeling_vilt import (
+    ViltAttention,
+    ViltEmbeddings,
+    ViltEncoder,
+    ViltLayer,
+    ViltSelfAttention,
+    ViltSelfOutput,
+)
+
+from .fusion_stages import FusionContext, FusionReducer, FusionReport, FusionTokens, apply_fusion_keep, check_counts
+from .image_patches import place_patches, position_grid, shrink_images
+from .token_ops import right_padded_indices
+
+Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[FusionTokens, torch.Tensor]]
+
+
+class StagedViltEmbeddings(ViltEmbeddings):
+    """ViLT's embeddings with patches in raster order, instead of stock's random permutation of them."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None,
+        pixel_values: torch.Tensor | None,
+        pixel_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        image_embeds: torch.Tensor | None,
+        image_token_type_idx: int | None = 1,
+        image_size: int | None = None,
+    ) -> tuple[torch.Tensor, FusionTokens, torch.Tensor | None]:
+        """Embed text and image.
+
+        Parameters
+        ----------
+        image_size : int or None
+            Size to which images of the configured size, and others in proportion, are reduced first.
+        *args, **kwargs
+            As the stock class takes them; `image_embeds` has the image's CLS first.
+
+        Returns
+        -------
+        tuple[torch.Tensor, FusionTokens, torch.LongTensor or None]
+            Embeddings `[batch, text + image, channels]`, what they are, and the `[batch, image - 1, 2]` row and column
+            of each patch (-1 for padding; None for `image_embeds`).
+        """
+        text = self.text_embeddings(input_ids=input_ids, token_type_ids=token_type_ids, inputs_embeds=inputs_embeds)
+        patches = None
+        if image_embeds is None:
+            if image_size is not None:
+                side = self.config.patch_size
+                pixel_values, pixel_mask = shrink_images(
+                    pixel_values, pixel_mask, image_size / self.config.image_size, side
+                )
+            image, valid, patches = self.image_tokens(pixel_values, pixel_mask)
+        else:
+            image = image_embeds
+            valid = torch.ones(image.shape[:2], device=image.device) if pixel_mask is None else pixel_mask.flatten(1)
+        kind = 1 if image_token_type_idx is None else image_token_type_idx
+        types = self.token_type_embeddings.weight
+        embeddings = torch.cat([text + types[0], image + types[kind]], dim=1)
+        return embeddings, FusionTokens.start(attention_mask.bool(), valid.bool()), patches
+
+    def image_tokens(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None):
+        """Embed the patches of a batch of images.
+
+        Parameters
+        ----------
+        pixel_values : torch.Tensor
+            `[batch, 3, height, width]`.
+        pixel_mask : torch.Tensor or None
+            `[batch, height, width]`, 0 where an image is padded on the right or below.
+
+        Returns
+        -------
+        tuple[torch.Tensor, torch.BoolTensor, torch.LongTensor]
+            Tokens `[batch, 1 + patches, channels]`, CLS first, `[batch, 1 + patches]` and `[batch, patches, 2]`.
+        """
+        states = self.patch_embeddings(pixel_values)
+        batch, channels, height, width = states.shape
+        if pixel_mask is None:
+            pixel_mask = torch.ones(batch, height, width, device=states.device)
+        mask = nn.functional.interpolate(pixel_mask[:, None].float(), size=(height, width))[:, 0].bool()
+        limit = self.config.max_image_length
+        index, valid = place_patches(mask, limit if isinstance(limit, int) and limit >= 0 else None, self.training)
+        positions = position_grid(self.position_embeddings, mask, self.config.image_size // self.config.patch_size)
+        places = index.unsqueeze(-1).expand(-1, -1, channels)
+        image = (states.flatten(2).transpose(1, 2) + positions).gather(1, places)
+        cls = (self.cls_token + self.position_embeddings[:, :1]).expand(batch, -1, -1)
+        image = self.dropout(torch.cat([cls, image], dim=1))
+        patches = torch.stack([index // width, index % width], dim=-1).masked_fill(~valid.unsqueeze(-1), -1)
+        return image, nn.functional.pad(valid, (1, 0), value=True), patches
+
+
+class StagedViltSelfAttention(ViltSelfAttention):
+    """ViLT's self-attention through sdpa or eager, which also hands out its queries and keys."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.config = config
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask=None, output_attentions: bool = False):
+        """Attend.
+
+        Returns
+        -------
+        tuple
+            Context `[batch, length, channels]`, probabilities `[batch, heads, length, length]` or None, and queries and
+            keys `[batch, heads, length, head_dim]`.
+        """
+        batch, length, _ = hidden_states.shape
+        query, key, value = (
+            layer(hidden_states).view(batch, length, -1, self.attention_head_size).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        dropout = self.dropout.p if self.training else 0.0
+        probabilities = None
+        if self.config._attn_implementation == "sdpa" and not output_attentions:
+            context = nn.functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=attention_mask, dropout_p=dropout
+            )
+        else:
+            logits = query @ key.transpose(-1, -2) / math.sqrt(self.attention_head_size)
+            if attention_mask is not None:
+                logits = logits + attention_mask
+            probabilities = nn.functional.dropout(logits.softmax(-1), dropout)
+            context = probabilities @ value
+        context = context.transpose(1, 2).reshape(batch, length, self.all_head_size)
+        return context, probabilities, query, key
+
+
+class StagedViltAttention(ViltAttention):
+    """ViLT's attention block around :class:`StagedViltSelfAttention`."""
+
+    def __init__(self, config):
+        nn.Module.__init__(self)
+        self.attention = StagedViltSelfAttention(config)
+        self.output = ViltSelfOutput(config)
+
+
+class StagedViltLayer(ViltLayer):
+    """ViLT's block with a stage behind the residual connection of the attention."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.attention = StagedViltAttention(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        decide: Decide | None = None,
+    ):
+        """Run the block.
+
+        Parameters
+        ----------
+        hidden_states : torch.Tensor
+            `[batch, length, channels]`.
+        attention_mask : torch.Tensor or None
+            Additive, `[batch, 1, 1, length]`.
+        output_attentions : bool
+            Whether to return probabilities.
+        decide : Callable or None
+            From states, queries and keys to the tokens that stay and their states.
+
+        Returns
+        -------
+        tuple
+            States, probabilities or None, and the tokens that stayed or None.
+        """
+        attended, probabilities, query, key = self.attention(
+            self.layernorm_before(hidden_states), attention_mask, output_attentions
+        )
+        hidden_states = attended + hidden_states.to(attended.device)
+        tokens = None
+        if decide is not None:
+            tokens, hidden_states = decide(hidden_states, query, key)
+        hidden_states = self.output(self.intermediate(self.layernorm_after(hidden_states)), hidden_states)
+        return hidden_states, probabilities, tokens
+
+
+@dataclass
+class StagedViltEncoderOutput:
+    """What the encoder gives.
+
+    Attributes
+    ----------
+    last_hidden_state : torch.Tensor
+        `[batch, what is left, channels]`.
+    hidden_states, attentions : tuple or None
+        Per layer; their lengths fall where tokens leave.
+    report : FusionReport
+        What happened to the tokens.
+    """
+
+    last_hidden_state: torch.Tensor
+    hidden_states: tuple | None
+    attentions: tuple | None
+    report: FusionReport
+
+
+class StagedViltEncoder(ViltEncoder):
+    """ViLT's stack of blocks with the stages of a reducer."""
+
+    def __init__(self, config):
+        nn.Module.__init__(self)
+        self.config = config
+        self.layer = nn.ModuleList([StagedViltLayer(config) for _ in range(config.num_hidden_layers)])
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        tokens: FusionTokens,
+        reducer: FusionReducer,
+        sample_seeds: torch.Tensor,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> StagedViltEncoderOutput:
+        """Run the blocks.
+
+        Parameters
+        ----------
+        hidden_states : torch.Tensor
+            `[batch, length, channels]`.
+        tokens : FusionTokens
+            What they are.
+        reducer : FusionReducer
+            The method.
+        sample_seeds : torch.LongTensor
+            `[batch]`.
+        output_attentions, output_hidden_states : bool
+            What to collect.
+        """
+        stages = {(stage.layer, stage.point): stage for stage in reducer.stages()}
+        first, report = tokens.counts(), FusionReport()
+        collected: list[torch.Tensor] = []
+        attentions: list[torch.Tensor] = []
+
+        def act(stage, tokens, states, mask, query=None, key=None):
+            context = FusionContext(states, tokens, sample_seeds, first)
+            if query is not None:
+                context.keys, context.queries = lambda: key.mean(1), lambda: query.mean(1)
+                context.attention_rows = lambda rows: attention_rows(query, key, mask, rows)
+            after, states = apply_fusion_keep(tokens, states, reducer.keep(stage, context), reducer.joint)
+            check_counts(reducer, stage, tokens, after, first)
+            return after, states
+
+        for number, layer in enumerate(self.layer):
+            if (number, "before_block") in stages:
+                tokens, hidden_states = act(stages[number, "before_block"], tokens, hidden_states, None)
+            if output_hidden_states:
+                collected.append(hidden_states)
+            mask = attention_bias(tokens, hidden_states.dtype, reducer.proportional_attention)
+            stage, decide = stages.get((number, "before_ffn")), None
+            if stage is not None:
+
+                def decide(states, query, key, stage=stage, tokens=tokens, mask=mask):
+                    return act(stage, tokens, states, mask, query, key)
+
+            report.received.append(tokens)
+            hidden_states, probabilities, kept = layer(hidden_states, mask, output_attentions, decide)
+            tokens = tokens if kept is None else kept
+            report.left.append(tokens)
+            if output_attentions:
+                attentions.append(probabilities)
+        if output_hidden_states:
+            collected.append(hidden_states)
+        return StagedViltEncoderOutput(hidden_states, tuple(collected) or None, tuple(attentions) or None, report)
+
+
+def attention_bias(tokens: FusionTokens, dtype: torch.dtype, proportional: bool) -> torch.Tensor | None:
+    """Additive mask `[batch, 1, 1, length]`: lowest for padding, else 0 or the logarithm of the token's size.
+
+    None where it would be zero.
+    """
+    sized = proportional and bool((tokens.size > 1).any())
+    if not sized and bool(tokens.valid.all()):
+        return None
+    bias = tokens.size.clamp_min(1).log().to(dtype) if sized else torch.zeros_like(tokens.size, dtype=dtype)
+    return bias.masked_fill(~tokens.valid, torch.finfo(dtype).min)[:, None, None]
+
+
+def attention_rows(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, rows: torch.Tensor):
+    """Softmax attention of some queries, without the others.
+
+    Parameters
+    ----------
+    query, key : torch.Tensor
+        `[batch, heads, length, head_dim]`.
+    mask : torch.Tensor or None
+        Additive, `[batch, 1, 1, length]`.
+    rows : torch.BoolTensor
+        `[batch, length]`, the queries.
+
+    Returns
+    -------
+    torch.Tensor
+        `[batch, heads, queries, length]` float32, zero where a row has fewer queries than the longest.
+    """
+    index, valid = right_padded_indices(rows)
+    chosen = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+    logits = (chosen @ key.transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
+    if mask is not None:
+        logits = logits + mask.float()
+    return logits.softmax(-1).masked_fill(~valid[:, None, :, None], 0.0)

@@ -1,0 +1,117 @@
+"""Pure tensor functions that pair similar tokens and merge groups of them (ToMe, arXiv 2210.09461)."""
+
+import torch
+
+
+def bipartite_targets(keys: torch.Tensor, order: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Bipartite soft matching of tokens of which each row may have another number.
+
+    Tokens alternate between two halves in the given order. Each token of the first half draws an edge to the token of
+    the second half whose key is nearest by cosine; the `counts` tokens with the strongest edges merge along them. The
+    first token of the order never merges into another, and being in the first half nothing merges into it.
+
+    Parameters
+    ----------
+    keys : torch.Tensor
+        `[batch, length, channels]`.
+    order : torch.LongTensor
+        `[batch, candidates]`, indices of the tokens that take part, padded with -1 on the right.
+    counts : torch.LongTensor
+        `[batch]`, tokens that merge away, at most `(candidates - 1) // 2` of a row.
+
+    Returns
+    -------
+    torch.LongTensor
+        `[batch, length]`, the token that each token becomes part of; itself where it does not merge.
+    """
+    batch, length, channels = keys.shape
+    target = torch.arange(length, device=keys.device).repeat(batch, 1)
+    source, destination = order[:, 0::2], order[:, 1::2]
+    if destination.shape[1] == 0:
+        return target
+    unit = torch.nn.functional.normalize(keys.float(), dim=-1)
+    first, second = (
+        unit.gather(1, half.clamp_min(0).unsqueeze(-1).expand(-1, -1, channels)) for half in (source, destination)
+    )
+    similarity = (first @ second.transpose(1, 2)).masked_fill((destination < 0).unsqueeze(1), float("-inf"))
+    best, nearest = similarity.max(-1)
+    best = best.masked_fill(source < 0, float("-inf"))
+    best[:, 0] = float("-inf")
+    rank = ranks(best)
+    merged = rank < counts.unsqueeze(-1)
+    goal = torch.where(merged, destination.gather(1, nearest), source)
+    place = torch.where(source < 0, length, source)  # padding writes beside the tokens
+    wide = torch.nn.functional.pad(target, (0, 1))
+    return wide.scatter(1, place, goal)[:, :length]
+
+
+def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Write the mean of each group of tokens into the slot that the group merges into.
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        `[batch, length, channels]`.
+    target : torch.LongTensor
+        `[batch, length]`, slot of each token; -1 for tokens that leave.
+    weights : torch.Tensor or None
+        `[batch, length]`, such as sizes; None: all equal.
+
+    Returns
+    -------
+    torch.Tensor
+        `[batch, length, channels]`; slots that nothing merges into keep their values, bit by bit.
+    """
+    weight = torch.ones(target.shape, device=values.device) if weights is None else weights
+    weight = weight.to(values.dtype).masked_fill(target < 0, 0.0)
+    slot = target.clamp_min(0)
+    total = torch.zeros_like(weight).scatter_add(1, slot, weight)
+    places = slot.unsqueeze(-1).expand_as(values)
+    mean = torch.zeros_like(values).scatter_add(1, places, values * weight.unsqueeze(-1))
+    mean = mean / total.clamp_min(torch.finfo(total.dtype).tiny).unsqueeze(-1)
+    members = group_sizes(target)
+    return torch.where((members > 1).unsqueeze(-1), mean, values)
+
+
+def group_sizes(target: torch.Tensor, sizes: torch.Tensor | None = None) -> torch.Tensor:
+    """Sum of the sizes (default: 1 each) of the tokens that each slot receives, `[batch, length]`.
+
+    Parameters
+    ----------
+    target : torch.LongTensor
+        `[batch, length]`, slot of each token; -1 for tokens that leave.
+    sizes : torch.Tensor or None
+        `[batch, length]`.
+    """
+    sizes = torch.ones(target.shape, device=target.device) if sizes is None else sizes
+    return torch.zeros_like(sizes).scatter_add(1, target.clamp_min(0), sizes.masked_fill(target < 0, 0.0))
+
+
+def ranks(scores: torch.Tensor) -> torch.Tensor:
+    """Rank of each entry of `scores [batch, entries]` in its row, 0 for the largest, ties by place."""
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    return torch.empty_like(order).scatter(1, order, places)
+
+
+def ordered_indices(among: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
+    """Indices of the marked tokens, by falling score or, without scores, by place.
+
+    Parameters
+    ----------
+    among : torch.BoolTensor
+        `[batch, length]`.
+    scores : torch.Tensor or None
+        `[batch, length]`.
+
+    Returns
+    -------
+    torch.LongTensor
+        `[batch, most marked tokens of a row]`, padded with -1 on the right.
+    """
+    if scores is None:
+        scores = -torch.arange(among.shape[1], device=among.device, dtype=torch.float64).expand(among.shape)
+    count = among.sum(-1, keepdim=True)
+    order = torch.where(among, scores, float("-inf")).argsort(dim=-1, descending=True, stable=True)
+    order = torch.where(torch.arange(order.shape[1], device=order.device) < count, order, -1)
+    return order[:, : int(count.max())]
