@@ -25,10 +25,11 @@ STOCK_HEADS = {
 
 ANSWERS = ("red", "green", "light blue", "yes", "no", "yellow", "blue", "circle", "square", "2")
 
-WORDS = (
+QUESTIONS = (
     "what colour color is the square circle ? red green blue yellow light yes no maybe not there a in picture which "
     "letter answer with one word : or b c d two many how"
-).split()
+)
+WORDS = tuple(QUESTIONS.split())
 
 
 def tiny_vilt_config(layers: int = 4, **options) -> ViltConfig:

@@ -255,7 +255,8 @@ def check_counts(reducer: FusionReducer, stage: Stage, before: FusionTokens, aft
     for name, (wanted, found) in pairs.items():
         if not torch.equal(wanted, found):
             raise RuntimeError(
-                f"layer {stage.layer} was to leave {wanted.tolist()} {name}tokens of its batch and left {found.tolist()}"
+                f"layer {stage.layer} was to leave {wanted.tolist()} {name}tokens of its batch and left "
+                f"{found.tolist()}"
             )
 
 

@@ -185,7 +185,7 @@ def test_wrong_inputs_raise(tiny_vilt_checkpoint, change, message):
 
 
 def test_wrong_options_raise(tiny_vilt_checkpoint):
-    with pytest.raises(ValueError, match="unknown option 'methd'.*did you mean 'method'"):
+    with pytest.raises(ValueError, match=r"unknown option 'methd'.*did you mean 'method'"):
         ViltTokenDropForQuestionAnswering.from_pretrained(tiny_vilt_checkpoint(), token_reduction={"methd": "none"})
     with pytest.raises(ValueError, match="method='mustdrop'; allowed: 'none'"):
         ViltTokenDropConfig(token_reduction={"method": "mustdrop"})
