@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from lmms_tokendrop.evaluation.manifests import VARIANTS
-from lmms_tokendrop.modeling.token_reducer import PRESETS, REDUCERS, TokenReductionConfig
+from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig, ReductionOptions, TokenReductionConfig
 
 NOT_MEASURED = "not measured"
 BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -54,25 +54,33 @@ def variants_table(results: Path) -> str:
     return markdown_table(("`--model`", "method", "default `pretrained`", "what it is"), rows)
 
 
-def options_table(results: Path) -> str:
-    """Every option of a reduction, and the methods that read it."""
-    rows = []
-    for entry in fields(TokenReductionConfig):
-        readers = [name for name, reducer in REDUCERS.items() if entry.name in reducer.options]
-        allowed = entry.metadata["allowed"]
-        values = "" if allowed is None or entry.name == "preset" else ", ".join(f"`{value}`" for value in allowed)
-        default = "" if entry.default is None else f"`{entry.default}`"
-        rows.append((f"`{entry.name}`", default, values, entry.metadata["help"], ", ".join(readers) or "all"))
-    return markdown_table(("option", "default", "allowed", "meaning", "methods"), rows)
+def options_table(config: type[ReductionOptions]) -> Callable[[Path], str]:
+    """A table of every option of a reduction, and the methods that read it."""
+
+    def table(results: Path) -> str:
+        rows = []
+        for entry in fields(config):
+            readers = [name for name, reducer in config.reducers.items() if entry.name in reducer.options]
+            allowed = entry.metadata["allowed"]
+            values = "" if allowed is None or entry.name == "preset" else ", ".join(f"`{value}`" for value in allowed)
+            default = "" if entry.default is None else f"`{entry.default}`"
+            rows.append((f"`{entry.name}`", default, values, entry.metadata["help"], ", ".join(readers) or "all"))
+        return markdown_table(("option", "default", "allowed", "meaning", "methods"), rows)
+
+    return table
 
 
-def presets_table(results: Path) -> str:
-    """Every preset and what it stands for."""
-    rows = [
-        (f"`{name}`", ", ".join(f"`{key}={value}`" for key, value in options.items()))
-        for name, options in PRESETS.items()
-    ]
-    return markdown_table(("preset", "stands for"), rows)
+def presets_table(config: type[ReductionOptions]) -> Callable[[Path], str]:
+    """A table of every preset and what it stands for."""
+
+    def table(results: Path) -> str:
+        rows = [
+            (f"`{name}`", ", ".join(f"`{key}={value}`" for key, value in options.items()))
+            for name, options in config.presets.items()
+        ]
+        return markdown_table(("preset", "stands for"), rows)
+
+    return table
 
 
 def comparison_table(name: str) -> Callable[[Path], str]:
@@ -132,8 +140,10 @@ def _read(path: Path):
 
 TABLES: dict[str, Callable[[Path], str]] = {
     "variants": variants_table,
-    "options": options_table,
-    "presets": presets_table,
+    "options": options_table(TokenReductionConfig),
+    "presets": presets_table(TokenReductionConfig),
+    "fusion-options": options_table(FusionReductionConfig),
+    "fusion-presets": presets_table(FusionReductionConfig),
     "pocket-scenes": comparison_table("pocket_scenes_comparison.json"),
     "easy-vqa": comparison_table("easy_vqa_comparison.json"),
     "prefill": prefill_table,

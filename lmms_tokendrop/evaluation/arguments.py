@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lmms_tokendrop.modeling.token_reducer import REDUCERS
+from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class LoadOptions:
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
 
-def parse_model_args(args: Mapping[str, Any], *, method: str, pretrained: str) -> tuple[LoadOptions, dict[str, Any]]:
+def parse_model_args(
+    args: Mapping[str, Any], *, method: str, pretrained: str, architecture: str = "llava_next"
+) -> tuple[LoadOptions, dict[str, Any]]:
     """Split lmms-eval's model arguments into loading options and reducer options.
 
     Parameters
@@ -70,6 +72,8 @@ def parse_model_args(args: Mapping[str, Any], *, method: str, pretrained: str) -
         Reduction method; it belongs to the model's name and is no argument.
     pretrained
         Checkpoint used if ``args`` names none.
+    architecture
+        Model type of the stock class.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def parse_model_args(args: Mapping[str, Any], *, method: str, pretrained: str) -
         If an argument is unknown; the message names those that exist.
     """
     load_names = [field.name for field in fields(LoadOptions)]
-    reducer_names = sorted(REDUCERS[method].options)
+    reducer_names = sorted(REDUCTION_CONFIGS[architecture].reducers[method].options)
     unknown = sorted(set(args) - set(load_names) - set(reducer_names))
     if unknown:
         raise ValueError(

@@ -3,61 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-import torch
-from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
-from lmms_eval.api.model import lmms
-from tqdm import tqdm
 
-from lmms_tokendrop.evaluation.arguments import parse_model_args
-from lmms_tokendrop.evaluation.batching import Batches
-from lmms_tokendrop.evaluation.cost import CostLedger, SampleCost
+from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped
 from lmms_tokendrop.evaluation.engine import Engine
 from lmms_tokendrop.evaluation.generation import GenerationSettings
-from lmms_tokendrop.evaluation.loading import load_model
-from lmms_tokendrop.evaluation.manifests import variant
-from lmms_tokendrop.evaluation.prompts import Prompt, Question, chat_prompt, is_padding, load_images
-
-Output = TypeVar("Output")
+from lmms_tokendrop.evaluation.prompts import Prompt, Question, chat_prompt, load_images
 
 
-class GenerativeTokenDrop(lmms):
-    """A reduced vision-language model behind lmms-eval's requests.
+class GenerativeTokenDrop(TokenDropAdapter):
+    """A reduced vision-language model that writes its answers, behind lmms-eval's requests."""
 
-    Subclasses set `model_id`. Prompts of about equal size are answered together and the answers returned in the
-    order of the requests; an answer depends neither on its batch nor on the process that gives it.
-
-    Parameters
-    ----------
-    **model_args
-        The reducer's options and those of `lmms_tokendrop.evaluation.arguments.LoadOptions`.
-    """
-
-    is_simple = True
-    model_id: ClassVar[str]
-
-    def __init__(self, **model_args: Any) -> None:
-        super().__init__()
-        entry = variant(self.model_id)
-        options, reduction = parse_model_args(model_args, method=entry.method, pretrained=entry.pretrained)
-        self.accelerator = Accelerator()
-        self._rank = self.accelerator.process_index
-        self._world_size = self.accelerator.num_processes
-        if self.world_size > 1 and options.device_map is not None:
-            raise ValueError("device_map spreads one process over all devices; start it without accelerate launch")
-        chosen = options.device if self.world_size == 1 else None
-        self.device = torch.device(chosen) if chosen is not None else self.accelerator.device
-        self.engine = Engine(*load_model(entry.architecture, entry.method, options, reduction, self.device))
-        self.batches = Batches(options.batch_size, self.device, largest=options.max_batch_size)
-        self.ledger = CostLedger()
+    engine_class = Engine
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Write an answer for each request."""
         results: dict[int, GenerationResult] = {}
-        for numbers in _grouped(requests, lambda request: json.dumps(request.args[1], sort_keys=True, default=str)):
+        for numbers in grouped(requests, lambda request: json.dumps(request.args[1], sort_keys=True, default=str)):
             settings = GenerationSettings.from_task(requests[numbers[0]].args[1])
             questions = [Question.of(requests[number]) for number in numbers]
 
@@ -75,7 +40,7 @@ class GenerativeTokenDrop(lmms):
 
         All candidates of a document are scored behind one prefill of its prompt.
         """
-        groups = _grouped(requests, Question.of)
+        groups = grouped(requests, Question.of)
         questions = [Question.of(requests[numbers[0]]) for numbers in groups]
         candidates = [[self._candidate(requests[number]) for number in numbers] for numbers in groups]
 
@@ -95,40 +60,12 @@ class GenerativeTokenDrop(lmms):
         """Write one answer per round; the task reads each answer, then asks on or stops."""
         return [self._converse(request) for request in requests]
 
-    def clean(self) -> None:
-        """Log what the run cost and free the model. lmms-eval calls this once, when all requests are answered."""
-        self.ledger.log(self.device, first_process=self.rank == 0)
-        self.__dict__.pop("engine", None)
-        super().clean()
-
     def prompt(self, question: Question) -> Prompt:
         """Load a question's images and apply the chat template."""
         images: tuple = ()
         if question.doc_to_visual is not None:
             images = load_images(question.doc_to_visual(self._document(question)))
         return Prompt(chat_prompt(self.engine.processor, question.context, images), images, question.seed)
-
-    def _in_batches(
-        self, questions: Sequence[Question], function: Callable[[Sequence[Prompt], Sequence[int]], Sequence[Output]]
-    ) -> Iterator[tuple[int, Output]]:
-        """Yield the place of each question with what ``function`` made of its prompt, similar sizes together."""
-        places = list(range(len(questions)))
-        if self.batches.size > 1:
-            places.sort(key=[self.prompt(question).size_key for question in questions].__getitem__)
-
-        def run(batch: Sequence[int]) -> Sequence[Output]:
-            return function([self.prompt(questions[place]) for place in batch], batch)
-
-        answered = self.batches.run(places, run)
-        yield from tqdm(answered, total=len(questions), disable=self.rank != 0, desc=self.model_id)
-
-    def _document(self, question: Question) -> Any:
-        return self.task_dict[question.task][question.split][question.doc_id]
-
-    def _candidate(self, request: Instance) -> str:
-        """Return the candidate answer; tasks of type loglikelihood give a function instead."""
-        candidate = request.args[1]
-        return candidate(self._document(Question.of(request))) if callable(candidate) else candidate
 
     def _converse(self, request: Instance) -> list[str]:
         question = Question.of(request)
@@ -150,19 +87,6 @@ class GenerativeTokenDrop(lmms):
                 return list(answers)
             images = load_images(visuals)
             prompt = Prompt(chat_prompt(self.engine.processor, context, images), images, question.seed)
-
-    def _count(self, cost: SampleCost, requests: Sequence[Instance]) -> None:
-        """Add a sample to the ledger, unless it only repeats one to give every process the same number."""
-        if not all(is_padding(request) for request in requests):
-            self.ledger.add(cost)
-
-
-def _grouped(requests: Sequence[Instance], key: Callable[[Instance], Hashable]) -> list[list[int]]:
-    """Return the numbers of the requests with equal keys, in order of first appearance."""
-    groups: dict[Hashable, list[int]] = {}
-    for number, request in enumerate(requests):
-        groups.setdefault(key(request), []).append(number)
-    return list(groups.values())
 
 
 class LlavaNextFull(GenerativeTokenDrop):

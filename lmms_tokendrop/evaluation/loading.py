@@ -16,11 +16,18 @@ MODEL_CLASSES = {
         "lmms_tokendrop.modeling.modeling_llava_next_tokendrop",
         "LlavaNextTokenDropForConditionalGeneration",
     ),
+    "vilt": ("lmms_tokendrop.modeling.modeling_vilt_tokendrop", "ViltTokenDropForQuestionAnswering"),
 }
 """Module and class that load each architecture."""
 
 FLAT_PROCESSORS = {"llava_next": "FlatLlavaNextProcessor"}
 """Processor, in the same module, that counts placeholders for ``packing="flat"``."""
+
+PADDING_SIDES = {"llava_next": "left", "vilt": "right"}
+"""Where texts of a batch are padded."""
+
+QUANTIZABLE = ("llava_next",)
+"""Architectures whose language model bitsandbytes can quantise."""
 
 UNQUANTIZED_MODULES = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 
@@ -46,8 +53,10 @@ def load_model(
     Returns
     -------
     tuple of PreTrainedModel and ProcessorMixin
-        The model in evaluation mode, and a processor that pads on the left.
+        The model in evaluation mode, and a processor that pads where the model expects it.
     """
+    if (options.load_in_4bit or options.load_in_8bit) and architecture not in QUANTIZABLE:
+        raise ValueError(f"load_in_4bit and load_in_8bit are for {', '.join(QUANTIZABLE)}, not for {architecture}")
     path = str(pocket_path(architecture, method)) if options.pretrained == "pocket" else options.pretrained
     module_name, class_name = MODEL_CLASSES[architecture]
     module = import_module(module_name)
@@ -70,7 +79,7 @@ def load_model(
     flat = token_reduction.get("packing") == "flat"
     processor_class = getattr(module, FLAT_PROCESSORS[architecture]) if flat else AutoProcessor
     processor = processor_class.from_pretrained(path, trust_remote_code=options.trust_remote_code, **hub)
-    processor.tokenizer.padding_side = "left"
+    processor.tokenizer.padding_side = PADDING_SIDES[architecture]
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return model.eval(), processor

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 LLAVA_NEXT_ADAPTER = "lmms_tokendrop.evaluation.generative"
 LLAVA_NEXT_CHECKPOINT = "llava-hf/llava-v1.6-vicuna-7b-hf"
+VILT_ADAPTER = "lmms_tokendrop.evaluation.encoder"
+VILT_CHECKPOINT = "dandelin/vilt-b32-finetuned-vqa"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Variant:
     architecture
         Model type of the stock class.
     method
-        Reduction method, a key of `lmms_tokendrop.modeling.token_reducer.REDUCERS`.
+        Reduction method, a key of the architecture's reducers in `lmms_tokendrop.modeling.token_reducer`.
     pretrained
         Checkpoint that is loaded unless ``pretrained=`` names another one.
     adapter
@@ -64,6 +66,54 @@ VARIANTS: tuple[Variant, ...] = (
         pretrained=LLAVA_NEXT_CHECKPOINT,
         adapter=f"{LLAVA_NEXT_ADAPTER}.LlavaNextRandom",
         description="LLaVA-NeXT with visual tokens dropped at random before the language model; the control",
+    ),
+    Variant(
+        model_id="vilt_full",
+        architecture="vilt",
+        method="none",
+        pretrained=VILT_CHECKPOINT,
+        adapter=f"{VILT_ADAPTER}.ViltFull",
+        description="ViLT with every token; the baseline",
+    ),
+    Variant(
+        model_id="vilt_pumer",
+        architecture="vilt",
+        method="pumer",
+        pretrained=VILT_CHECKPOINT,
+        adapter=f"{VILT_ADAPTER}.ViltPuMer",
+        description="ViLT with PuMer: image tokens pruned by what the text looks at, text and image merged apart",
+    ),
+    Variant(
+        model_id="vilt_tome",
+        architecture="vilt",
+        method="tome",
+        pretrained=VILT_CHECKPOINT,
+        adapter=f"{VILT_ADAPTER}.ViltToMe",
+        description="ViLT with ToMe: the most similar image tokens merge in every block",
+    ),
+    Variant(
+        model_id="vilt_dynamicvit",
+        architecture="vilt",
+        method="dynamicvit",
+        pretrained=VILT_CHECKPOINT,
+        adapter=f"{VILT_ADAPTER}.ViltDynamicViT",
+        description="ViLT with DynamicViT: trained predictors decide which patches stay; needs a checkpoint with them",
+    ),
+    Variant(
+        model_id="vilt_random",
+        architecture="vilt",
+        method="random",
+        pretrained=VILT_CHECKPOINT,
+        adapter=f"{VILT_ADAPTER}.ViltRandom",
+        description="ViLT with image tokens dropped at random at PuMer's places; the control",
+    ),
+    Variant(
+        model_id="vilt_smres",
+        architecture="vilt",
+        method="smres",
+        pretrained=VILT_CHECKPOINT,
+        adapter=f"{VILT_ADAPTER}.ViltSmallerResolution",
+        description="ViLT with images scaled down and positions interpolated",
     ),
 )
 """Every registered variant, in the order in which tables show them."""

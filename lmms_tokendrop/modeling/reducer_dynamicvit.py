@@ -6,6 +6,7 @@ from torch import nn
 from .fusion_selection import fusion_layers, pruned_image, staying_target
 from .fusion_stages import FusionContext, FusionReducer
 from .stages import Keep, Stage
+from .token_ops import right_padded_indices
 
 PAPER_LAYERS = (3, 6, 9)
 
@@ -80,7 +81,20 @@ class DynamicViT(FusionReducer):
         """Keep the patches most likely to be kept."""
         tokens = context.tokens
         patches = tokens.image & ~tokens.image_cls
-        predictor = self.predictors[self.layers.index(stage.layer)]
-        scores = predictor(context.hidden_states, patches)[..., 0]
+        index, valid = right_padded_indices(patches)
+        states = context.hidden_states
+        states = states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+        judged = self.predictors[self.layers.index(stage.layer)](states, valid)[..., 0].float()
+        scores = judged.new_zeros(patches.shape).scatter_add(1, index, judged.masked_fill(~valid, 0.0))
         kept = self.counts(stage, *tokens.counts(), context.first_counts)[1]
         return Keep.from_target(staying_target(pruned_image(tokens, scores, kept)))
+
+    def module_macs(self, text: int, image: int) -> int:
+        """Of the predictors, each on the patches that it judges."""
+        first = now = (torch.tensor([text]), torch.tensor([image]))
+        total = 0
+        for stage, predictor in zip(self.stages(), self.predictors, strict=True):
+            weights = sum(module.weight.numel() for module in predictor.modules() if isinstance(module, nn.Linear))
+            total += int(now[1] - 1) * weights
+            now = self.counts(stage, *now, first)
+        return total

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -87,6 +87,7 @@ class ViltTokenDropPreTrainedModel(ViltPreTrainedModel):
     config: ViltTokenDropConfig
     config_class = ViltTokenDropConfig
     _supports_sdpa = True
+    _no_split_modules: ClassVar = ["ViltTokenDropModel"]
 
     @classmethod
     def from_pretrained(
@@ -136,6 +137,11 @@ class ViltTokenDropPreTrainedModel(ViltPreTrainedModel):
             pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
         )
         missing = {key for key in info["missing_keys"] if not key.startswith(tuple(new_parameters))}
+        if any("token_reducer." in key for key in missing):
+            raise ValueError(
+                f"method {model.config.token_reduction['method']!r} has trained weights and this checkpoint has none "
+                "of them; to start training them, pass new_parameters=('vilt.token_reducer.',)"
+            )
         check_loaded(cls, {**info, "missing_keys": missing})
         return (model, info) if output_loading_info else model
 

@@ -6,7 +6,7 @@ import pytest
 
 from lmms_tokendrop.benchmark.report import NOT_MEASURED, TABLES, markdown_table, render_blocks
 from lmms_tokendrop.evaluation.manifests import VARIANTS
-from lmms_tokendrop.modeling.token_reducer import PRESETS
+from lmms_tokendrop.modeling.token_reducer import FUSION_PRESETS, PRESETS
 
 ROW = {
     "model_id": "llava_next_full",
@@ -54,3 +54,4 @@ def test_an_unknown_block_raises(tmp_path):
 def test_tables_of_registries_have_a_row_per_entry(tmp_path):
     assert TABLES["variants"](tmp_path).count("\n") == 1 + len(VARIANTS)
     assert TABLES["presets"](tmp_path).count("\n") == 1 + len(PRESETS)
+    assert TABLES["fusion-presets"](tmp_path).count("\n") == 1 + len(FUSION_PRESETS)

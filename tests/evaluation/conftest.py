@@ -22,13 +22,19 @@ DOCUMENTS = [
     ("what is in the picture ?", [(60, 40)], ["circle", "square", "a curious user"]),
 ]
 
+SINGLE_IMAGE_DOCUMENTS = [
+    ("what colour is the square ?", [(48, 32)], ["red", "green", "light blue"]),
+    ("is there a circle in the picture ?", [(32, 64)], ["Yes.", "no", "not a label"]),
+    ("how many ?", [(40, 40)], ["2", "blue", "no"]),
+    ("what colour is the circle ? answer with one word", [(32, 32)], ["yellow", "blue", "red"]),
+    ("no ?", [(40, 60)], ["yes", "no", "circle"]),
+]
 
-@pytest.fixture(scope="session")
-def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the test tasks and their data: one, two or no images per question, of several sizes."""
+
+def write_tasks(folder: Path, documents: list[tuple]) -> Path:
+    """Write the test tasks to ``folder``, with these questions, image sizes and choices as their data."""
     from datasets import Dataset, Features, Image, List, Value
 
-    folder = tmp_path_factory.mktemp("tasks") / "tiny"
     shutil.copytree(TASKS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     rows = [
         {
@@ -37,7 +43,7 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "choices": choices,
             "answer": number % len(choices),
         }
-        for number, (question, sizes, choices) in enumerate(DOCUMENTS)
+        for number, (question, sizes, choices) in enumerate(documents)
     ]
     features = Features(
         {
@@ -49,6 +55,33 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     Dataset.from_list(rows, features=features).to_parquet(folder / "tiny.parquet")
     return folder
+
+
+def evaluator(folder: Path) -> Callable[..., dict]:
+    """Return ``run(model, tasks, batch_size=1, limit=None, **model_args) -> results`` through lmms-eval itself."""
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    def run(model: str, tasks: str | list[str], *, batch_size: int | str = 1, limit: int | None = None, **model_args):
+        return simple_evaluate(
+            model=model,
+            model_args=",".join(f"{name}={value}" for name, value in model_args.items()),
+            tasks=[tasks] if isinstance(tasks, str) else tasks,
+            task_manager=TaskManager("ERROR", include_path=str(folder), include_defaults=False),
+            batch_size=batch_size,
+            device="cpu",
+            limit=limit,
+            bootstrap_iters=0,
+            process_docs_parallel=1,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the test tasks and their data: one, two or no images per question, of several sizes."""
+    return write_tasks(tmp_path_factory.mktemp("tasks") / "tiny", DOCUMENTS)
 
 
 @pytest.fixture
@@ -68,20 +101,16 @@ def datasets_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 @pytest.fixture
 def evaluate(task_folder: Path) -> Callable[..., dict]:
     """Return ``run(model, tasks, batch_size=1, limit=None, **model_args) -> results`` through lmms-eval itself."""
-    from lmms_eval.evaluator import simple_evaluate
-    from lmms_eval.tasks import TaskManager
+    return evaluator(task_folder)
 
-    def run(model: str, tasks: str | list[str], *, batch_size: int | str = 1, limit: int | None = None, **model_args):
-        return simple_evaluate(
-            model=model,
-            model_args=",".join(f"{name}={value}" for name, value in model_args.items()),
-            tasks=[tasks] if isinstance(tasks, str) else tasks,
-            task_manager=TaskManager("ERROR", include_path=str(task_folder), include_defaults=False),
-            batch_size=batch_size,
-            device="cpu",
-            limit=limit,
-            bootstrap_iters=0,
-            process_docs_parallel=1,
-        )
 
-    return run
+@pytest.fixture(scope="session")
+def single_image_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the same tasks for classifiers: one image per question, answers among their labels."""
+    return write_tasks(tmp_path_factory.mktemp("tasks") / "single", SINGLE_IMAGE_DOCUMENTS)
+
+
+@pytest.fixture
+def classify(single_image_tasks: Path) -> Callable[..., dict]:
+    """Return what `evaluate` returns, for the tasks with one image per question."""
+    return evaluator(single_image_tasks)

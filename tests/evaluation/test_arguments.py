@@ -1,7 +1,7 @@
 import pytest
 
 from lmms_tokendrop.evaluation.arguments import parse_model_args as parse
-from lmms_tokendrop.modeling.token_reducer import REDUCERS
+from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 
 
 def test_options_are_split_and_lists_parsed():
@@ -35,10 +35,13 @@ def test_only_the_options_of_the_method_are_allowed():
         parse({"keep_ratio": 0.5}, method="none", pretrained="x")
 
 
-@pytest.mark.parametrize("method", REDUCERS)
-def test_every_option_of_every_method_is_taken(method):
-    given = dict.fromkeys(REDUCERS[method].options, 1)
-    assert set(parse(given, method=method, pretrained="x")[1]) == set(given)
+@pytest.mark.parametrize(
+    ("architecture", "method"),
+    [(architecture, method) for architecture, config in REDUCTION_CONFIGS.items() for method in config.reducers],
+)
+def test_every_option_of_every_method_is_taken(architecture, method):
+    given = dict.fromkeys(REDUCTION_CONFIGS[architecture].reducers[method].options, 1)
+    assert set(parse(given, method=method, pretrained="x", architecture=architecture)[1]) == set(given)
 
 
 @pytest.mark.parametrize(

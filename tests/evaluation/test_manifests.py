@@ -29,11 +29,11 @@ def test_the_entry_point_gives_every_variant():
 
 
 def test_every_variant_has_a_model_class_and_a_reducer():
-    from lmms_tokendrop.modeling.token_reducer import REDUCERS
+    from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 
     for entry in VARIANTS:
         assert entry.architecture in MODEL_CLASSES
-        assert entry.method in REDUCERS
+        assert entry.method in REDUCTION_CONFIGS[entry.architecture].reducers
     assert len({entry.model_id for entry in VARIANTS}) == len(VARIANTS) == len(manifests())
 
 

@@ -1,0 +1,74 @@
+"""What an encoder of text and image costs: multiply-accumulates (MACs), from its configuration and its reducer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig
+
+
+def encoder_layer_macs(config: Any, attention_tokens: int, ffn_tokens: int) -> int:
+    """MACs of one block.
+
+    Parameters
+    ----------
+    config
+        The encoder's configuration.
+    attention_tokens, ffn_tokens
+        Tokens that the attention and the feed-forward network process.
+
+    Returns
+    -------
+    int
+        Projections, attention in full, and the feed-forward network; norms, and what a reducer computes to decide,
+        are left out.
+    """
+    width = config.hidden_size
+    attention = attention_tokens * (4 * width * width + 2 * attention_tokens * width)
+    return attention + 2 * ffn_tokens * width * config.intermediate_size
+
+
+def patch_embedding_macs(config: Any, patches: int) -> int:
+    """MACs of the patch embedding."""
+    return patches * config.num_channels * config.patch_size**2 * config.hidden_size
+
+
+def encoder_macs(config: Any, attention_tokens: Sequence[int], ffn_tokens: Sequence[int], patches: int) -> int:
+    """MACs of the encoder with its patch embedding, without pooler and head.
+
+    Parameters
+    ----------
+    config
+        The encoder's configuration.
+    attention_tokens, ffn_tokens
+        Tokens of each block, text and padding included.
+    patches
+        Patches of the image.
+    """
+    layers = zip(attention_tokens, ffn_tokens, strict=True)
+    return patch_embedding_macs(config, patches) + sum(encoder_layer_macs(config, *lengths) for lengths in layers)
+
+
+def planned_macs(config: Any, token_reduction: dict, text_tokens: int, image_size: int | None = None) -> int:
+    """MACs for a square image, from the counts that a method plans, DynamicViT's predictors included.
+
+    Parameters
+    ----------
+    config
+        The encoder's configuration.
+    token_reduction
+        Options of `FusionReductionConfig`.
+    text_tokens
+        Tokens of the text, without padding.
+    image_size
+        Side of the image in pixels; None: the configuration's.
+    """
+    options = FusionReductionConfig.from_dict(token_reduction)
+    reducer = options.build(config.num_hidden_layers, config.hidden_size, config.image_size)
+    side = (image_size or config.image_size) / config.patch_size
+    if reducer.image_size is not None:
+        side *= reducer.image_size / config.image_size
+    patches = round(side) ** 2
+    plan = reducer.plan(text_tokens, 1 + patches, config.num_hidden_layers)
+    return encoder_macs(config, *plan, patches) + reducer.module_macs(text_tokens, 1 + patches)

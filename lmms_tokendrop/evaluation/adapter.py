@@ -1,0 +1,102 @@
+"""What the lmms-eval model classes of all architectures share: arguments, batches, documents, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from tqdm import tqdm
+
+from lmms_tokendrop.evaluation.arguments import parse_model_args
+from lmms_tokendrop.evaluation.batching import Batches
+from lmms_tokendrop.evaluation.cost import CostLedger, SampleCost
+from lmms_tokendrop.evaluation.loading import load_model
+from lmms_tokendrop.evaluation.manifests import variant
+from lmms_tokendrop.evaluation.prompts import Prompt, Question, is_padding
+
+Output = TypeVar("Output")
+
+
+class TokenDropAdapter(lmms):
+    """A reduced model behind lmms-eval's requests.
+
+    Subclasses set `model_id`, `engine_class`, which runs a batch of prompts, and `prompt`. Prompts of about equal size
+    are answered together; an answer depends neither on its batch nor on the process that gives it.
+
+    Parameters
+    ----------
+    **model_args
+        The reducer's options and those of `lmms_tokendrop.evaluation.arguments.LoadOptions`.
+    """
+
+    is_simple = True
+    model_id: ClassVar[str]
+    engine_class: ClassVar[Callable[..., Any]]
+
+    def __init__(self, **model_args: Any) -> None:
+        super().__init__()
+        entry = variant(self.model_id)
+        options, reduction = parse_model_args(
+            model_args, method=entry.method, pretrained=entry.pretrained, architecture=entry.architecture
+        )
+        self.accelerator = Accelerator()
+        self._rank = self.accelerator.process_index
+        self._world_size = self.accelerator.num_processes
+        if self.world_size > 1 and options.device_map is not None:
+            raise ValueError("device_map spreads one process over all devices; start it without accelerate launch")
+        chosen = options.device if self.world_size == 1 else None
+        self.device = torch.device(chosen) if chosen is not None else self.accelerator.device
+        self.engine = type(self).engine_class(
+            *load_model(entry.architecture, entry.method, options, reduction, self.device)
+        )
+        self.batches = Batches(options.batch_size, self.device, largest=options.max_batch_size)
+        self.ledger = CostLedger()
+
+    def clean(self) -> None:
+        """Log what the run cost and free the model. lmms-eval calls this once, when all requests are answered."""
+        self.ledger.log(self.device, first_process=self.rank == 0)
+        self.__dict__.pop("engine", None)
+        super().clean()
+
+    def prompt(self, question: Question) -> Prompt:
+        """What the engine takes for a question."""
+        raise NotImplementedError
+
+    def _in_batches(
+        self, questions: Sequence[Question], function: Callable[[Sequence[Prompt], Sequence[int]], Sequence[Output]]
+    ) -> Iterator[tuple[int, Output]]:
+        """Yield the place of each question with what ``function`` made of its prompt, similar sizes together."""
+        places = list(range(len(questions)))
+        if self.batches.size > 1:
+            places.sort(key=[self.prompt(question).size_key for question in questions].__getitem__)
+
+        def run(batch: Sequence[int]) -> Sequence[Output]:
+            return function([self.prompt(questions[place]) for place in batch], batch)
+
+        answered = self.batches.run(places, run)
+        yield from tqdm(answered, total=len(questions), disable=self.rank != 0, desc=self.model_id)
+
+    def _document(self, question: Question) -> Any:
+        return self.task_dict[question.task][question.split][question.doc_id]
+
+    def _candidate(self, request: Instance) -> str:
+        """Return the candidate answer; tasks of type loglikelihood give a function instead."""
+        candidate = request.args[1]
+        return candidate(self._document(Question.of(request))) if callable(candidate) else candidate
+
+    def _count(self, cost: SampleCost, requests: Sequence[Instance]) -> None:
+        """Add a sample to the ledger, unless it only repeats one to give every process the same number."""
+        if not all(is_padding(request) for request in requests):
+            self.ledger.add(cost)
+
+
+def grouped(requests: Sequence[Instance], key: Callable[[Instance], Hashable]) -> list[list[int]]:
+    """Return the numbers of the requests with equal keys, in order of first appearance."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, request in enumerate(requests):
+        groups.setdefault(key(request), []).append(number)
+    return list(groups.values())

@@ -1,0 +1,98 @@
+"""The lmms-eval model classes for encoders with a classifier over answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+
+from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped
+from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
+from lmms_tokendrop.evaluation.prompts import Prompt, Question, load_images
+
+
+class EncoderTokenDrop(TokenDropAdapter):
+    """A reduced encoder that picks its answer from the labels of its head, behind lmms-eval's requests.
+
+    `generate_until` gives the likeliest label. `loglikelihood`, and with it `multiple_choice`, reads the labels'
+    log-probabilities; a candidate that is no label has the probability 0. A question has exactly one image.
+    """
+
+    engine_class = EncoderEngine
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Give the likeliest label for each request."""
+        results: dict[int, GenerationResult] = {}
+        questions = [Question.of(request) for request in requests]
+        for number, (answer, cost) in self._in_batches(questions, lambda prompts, _: self.engine.classify(prompts)):
+            results[number] = GenerationResult(answer.label, TokenCounts(cost.input_tokens, 1))
+            self._count(cost, [requests[number]])
+        return [results[number] for number in range(len(requests))]
+
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Return ``(loss, is_greedy)`` of each candidate answer; the model runs once per question."""
+        groups = grouped(requests, Question.of)
+        questions = [Question.of(requests[numbers[0]]) for numbers in groups]
+        results: dict[int, GenerationResult] = {}
+        for place, (answer, cost) in self._in_batches(questions, lambda prompts, _: self.engine.classify(prompts)):
+            candidates = [self._candidate(requests[number]) for number in groups[place]]
+            for number, pair in zip(groups[place], self.engine.score(answer, candidates), strict=True):
+                # lmms-eval turns a bare tuple into text; inside a GenerationResult it stays what it is.
+                untyped: Any = pair
+                results[number] = GenerationResult(untyped, TokenCounts(cost.input_tokens, 0))
+            self._count(cost, [requests[number] for number in groups[place]])
+        return [results[number] for number in range(len(requests))]
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[list[str]]:
+        """Not possible: a classifier has no conversation."""
+        raise NotImplementedError(f"{self.model_id} answers single questions, not conversations")
+
+    def prompt(self, question: Question) -> Prompt:
+        """Load the question's image."""
+        visuals: Sequence[Any] = ()
+        if question.doc_to_visual is not None:
+            visuals = question.doc_to_visual(self._document(question))
+        images = load_images(visuals)
+        if len(images) != 1:
+            raise ValueError(
+                f"{self.model_id} answers questions about one image; document {question.doc_id} of {question.task} "
+                f"has {len(images)}"
+            )
+        return Prompt(question.context, images, question.seed)
+
+
+class ViltFull(EncoderTokenDrop):
+    """ViLT with every token, through the same code as the reduced ones."""
+
+    model_id = "vilt_full"
+
+
+class ViltPuMer(EncoderTokenDrop):
+    """ViLT with PuMer."""
+
+    model_id = "vilt_pumer"
+
+
+class ViltToMe(EncoderTokenDrop):
+    """ViLT with ToMe (https://arxiv.org/abs/2210.09461)."""
+
+    model_id = "vilt_tome"
+
+
+class ViltDynamicViT(EncoderTokenDrop):
+    """ViLT with DynamicViT (https://arxiv.org/abs/2106.02034)."""
+
+    model_id = "vilt_dynamicvit"
+
+
+class ViltRandom(EncoderTokenDrop):
+    """ViLT with image tokens dropped at random."""
+
+    model_id = "vilt_random"
+
+
+class ViltSmallerResolution(EncoderTokenDrop):
+    """ViLT with smaller images."""
+
+    model_id = "vilt_smres"
