@@ -103,12 +103,15 @@ class FusionReducer(TokenReducer):
         Whether text and image merge with each other, so that only the sum of their counts is known beforehand.
     proportional_attention : bool
         Whether attention logits get the logarithm of the key's size.
+    soft_training : bool
+        Whether tokens stay in training, and a policy with gradients says which are there (`soft_policy`).
     image_size : int or None
         Side to which images of the encoder's own size, and others in proportion, are reduced first; None: as they come.
     """
 
     joint: bool = False
     proportional_attention: bool = False
+    soft_training: bool = False
     image_size: int | None = None
 
     def __init__(self, config, num_layers: int, hidden_size: int, image_size: int):
@@ -153,6 +156,10 @@ class FusionReducer(TokenReducer):
                 lengths.append(int(now[0] + now[1]))
         return attention, ffn
 
+    def soft_policy(self, stage: Stage, hidden_states: torch.Tensor, tokens: FusionTokens, policy: torch.Tensor):
+        """The policy `[batch, length]` after a stage in training, given the one before it."""
+        raise NotImplementedError
+
     def module_macs(self, text: int, image: int) -> int:
         """Multiply-accumulates of the method's own trained modules, from the counts of the input."""
         return 0
@@ -174,11 +181,14 @@ class FusionReport:
         Per layer, what its FFN processed.
     patches : torch.LongTensor or None
         `[batch, image length - 1, 2]`, row and column of each patch of the unreduced sequence; -1 for padding.
+    policies : list[torch.Tensor]
+        `[batch, length]` per stage, which tokens are there, where training keeps them all (DynamicViT).
     """
 
     received: list[FusionTokens] = field(default_factory=list)
     left: list[FusionTokens] = field(default_factory=list)
     patches: torch.Tensor | None = None
+    policies: list[torch.Tensor] = field(default_factory=list)
 
     @property
     def text_tokens(self) -> list[list[int]]:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from .fusion_selection import fusion_layers, pruned_image, staying_target
-from .fusion_stages import FusionContext, FusionReducer
+from .fusion_stages import FusionContext, FusionReducer, FusionReport, FusionTokens
 from .stages import Keep, Stage
 from .token_ops import right_padded_indices
 
@@ -58,8 +58,13 @@ class DynamicViT(FusionReducer):
 
     Stage k of an image of I patches leaves `int(I * keep_ratio ** k)` of them, k = 1, 2, ...; the CLS tokens and the
     text stay, and the text has no say. The predictors' weights are part of the checkpoint.
+
+    In training no token leaves: each stage draws a hard Gumbel sample for every patch, multiplies it with the decision
+    before, and attention counts keys accordingly. :meth:`ratio_loss` of the policies in the output's report belongs to
+    the loss (the paper: twice).
     """
 
+    soft_training = True
     options = frozenset({"layers", "keep_ratio"})
 
     def __init__(self, config, num_layers: int, hidden_size: int, image_size: int):
@@ -98,3 +103,24 @@ class DynamicViT(FusionReducer):
             total += int(now[1] - 1) * weights
             now = self.counts(stage, *now, first)
         return total
+
+    def soft_policy(self, stage: Stage, hidden_states: torch.Tensor, tokens: FusionTokens, policy: torch.Tensor):
+        """Draw which of the patches still there stay; gradients flow through the sample."""
+        patches = tokens.image & ~tokens.image_cls
+        judged = self.predictors[self.layers.index(stage.layer)](hidden_states, policy * patches)
+        drawn = nn.functional.gumbel_softmax(judged.float(), tau=1.0, hard=True)[..., 0]
+        return torch.where(patches, policy * drawn, policy)
+
+    def ratio_loss(self, report: FusionReport) -> torch.Tensor:
+        """Mean over stages and rows of (share of patches kept - its target) squared.
+
+        Parameters
+        ----------
+        report : FusionReport
+            Of a forward pass in training.
+        """
+        tokens = report.received[0]
+        patches = tokens.image & ~tokens.image_cls
+        kept = torch.stack([(policy * patches).sum(-1) for policy in report.policies]) / patches.sum(-1)
+        targets = [self.config.keep_ratio ** (1 + number) for number in range(len(self.layers))]
+        return (kept - torch.tensor(targets, device=kept.device).unsqueeze(-1)).square().mean()

@@ -1,23 +1,19 @@
 """ViLT's encoder with stages: sdpa beside eager attention, a fixed patch order, tokens that leave inside a block."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers.models.vilt.modeling_vilt import (
-    ViltAttention,
     ViltEmbeddings,
     ViltEncoder,
     ViltLayer,
-    ViltSelfAttention,
-    ViltSelfOutput,
 )
 
 from .fusion_stages import FusionContext, FusionReducer, FusionReport, FusionTokens, apply_fusion_keep, check_counts
 from .image_patches import place_patches, position_grid, shrink_images
-from .token_ops import right_padded_indices
+from .vilt_attention import StagedViltAttention, attention_bias, attention_rows
 
 Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[FusionTokens, torch.Tensor]]
 
@@ -100,52 +96,6 @@ class StagedViltEmbeddings(ViltEmbeddings):
         return image, nn.functional.pad(valid, (1, 0), value=True), patches
 
 
-class StagedViltSelfAttention(ViltSelfAttention):
-    """ViLT's self-attention through sdpa or eager, which also hands out its queries and keys."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.config = config
-
-    def forward(self, hidden_states: torch.Tensor, attention_mask=None, output_attentions: bool = False):
-        """Attend.
-
-        Returns
-        -------
-        tuple
-            Context `[batch, length, channels]`, probabilities `[batch, heads, length, length]` or None, and queries and
-            keys `[batch, heads, length, head_dim]`.
-        """
-        batch, length, _ = hidden_states.shape
-        query, key, value = (
-            layer(hidden_states).view(batch, length, -1, self.attention_head_size).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
-        dropout = self.dropout.p if self.training else 0.0
-        probabilities = None
-        if self.config._attn_implementation == "sdpa" and not output_attentions:
-            context = nn.functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=attention_mask, dropout_p=dropout
-            )
-        else:
-            logits = query @ key.transpose(-1, -2) / math.sqrt(self.attention_head_size)
-            if attention_mask is not None:
-                logits = logits + attention_mask
-            probabilities = nn.functional.dropout(logits.softmax(-1), dropout)
-            context = probabilities @ value
-        context = context.transpose(1, 2).reshape(batch, length, self.all_head_size)
-        return context, probabilities, query, key
-
-
-class StagedViltAttention(ViltAttention):
-    """ViLT's attention block around :class:`StagedViltSelfAttention`."""
-
-    def __init__(self, config):
-        nn.Module.__init__(self)
-        self.attention = StagedViltSelfAttention(config)
-        self.output = ViltSelfOutput(config)
-
-
 class StagedViltLayer(ViltLayer):
     """ViLT's block with a stage behind the residual connection of the attention."""
 
@@ -159,6 +109,7 @@ class StagedViltLayer(ViltLayer):
         attention_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
         decide: Decide | None = None,
+        policy: torch.Tensor | None = None,
     ):
         """Run the block.
 
@@ -172,6 +123,8 @@ class StagedViltLayer(ViltLayer):
             Whether to return probabilities.
         decide : Callable or None
             From states, queries and keys to the tokens that stay and their states.
+        policy : torch.Tensor or None
+            `[batch, length]`, which tokens are there, in DynamicViT's training.
 
         Returns
         -------
@@ -179,7 +132,7 @@ class StagedViltLayer(ViltLayer):
             States, probabilities or None, and the tokens that stayed or None.
         """
         attended, probabilities, query, key = self.attention(
-            self.layernorm_before(hidden_states), attention_mask, output_attentions
+            self.layernorm_before(hidden_states), attention_mask, output_attentions, policy
         )
         hidden_states = attended + hidden_states.to(attended.device)
         tokens = None
@@ -244,6 +197,8 @@ class StagedViltEncoder(ViltEncoder):
         """
         stages = {(stage.layer, stage.point): stage for stage in reducer.stages()}
         first, report = tokens.counts(), FusionReport()
+        soft = self.training and reducer.soft_training
+        policy = tokens.valid.float() if soft else None
         collected: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []
 
@@ -257,7 +212,10 @@ class StagedViltEncoder(ViltEncoder):
             return after, states
 
         for number, layer in enumerate(self.layer):
-            if (number, "before_block") in stages:
+            if soft and (number, "before_block") in stages:
+                policy = reducer.soft_policy(stages[number, "before_block"], hidden_states, tokens, policy)
+                report.policies.append(policy)
+            elif (number, "before_block") in stages:
                 tokens, hidden_states = act(stages[number, "before_block"], tokens, hidden_states, None)
             if output_hidden_states:
                 collected.append(hidden_states)
@@ -269,7 +227,7 @@ class StagedViltEncoder(ViltEncoder):
                     return act(stage, tokens, states, mask, query, key)
 
             report.received.append(tokens)
-            hidden_states, probabilities, kept = layer(hidden_states, mask, output_attentions, decide)
+            hidden_states, probabilities, kept = layer(hidden_states, mask, output_attentions, decide, policy)
             tokens = tokens if kept is None else kept
             report.left.append(tokens)
             if output_attentions:
@@ -277,40 +235,3 @@ class StagedViltEncoder(ViltEncoder):
         if output_hidden_states:
             collected.append(hidden_states)
         return StagedViltEncoderOutput(hidden_states, tuple(collected) or None, tuple(attentions) or None, report)
-
-
-def attention_bias(tokens: FusionTokens, dtype: torch.dtype, proportional: bool) -> torch.Tensor | None:
-    """Additive mask `[batch, 1, 1, length]`: lowest for padding, else 0 or the logarithm of the token's size.
-
-    None where it would be zero.
-    """
-    sized = proportional and bool((tokens.size > 1).any())
-    if not sized and bool(tokens.valid.all()):
-        return None
-    bias = tokens.size.clamp_min(1).log().to(dtype) if sized else torch.zeros_like(tokens.size, dtype=dtype)
-    return bias.masked_fill(~tokens.valid, torch.finfo(dtype).min)[:, None, None]
-
-
-def attention_rows(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, rows: torch.Tensor):
-    """Softmax attention of some queries, without the others.
-
-    Parameters
-    ----------
-    query, key : torch.Tensor
-        `[batch, heads, length, head_dim]`.
-    mask : torch.Tensor or None
-        Additive, `[batch, 1, 1, length]`.
-    rows : torch.BoolTensor
-        `[batch, length]`, the queries.
-
-    Returns
-    -------
-    torch.Tensor
-        `[batch, heads, queries, length]` float32, zero where a row has fewer queries than the longest.
-    """
-    index, valid = right_padded_indices(rows)
-    chosen = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-    logits = (chosen @ key.transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
-    if mask is not None:
-        logits = logits + mask.float()
-    return logits.softmax(-1).masked_fill(~valid[:, None, :, None], 0.0)

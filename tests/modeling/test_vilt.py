@@ -17,7 +17,7 @@ from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
     ViltTokenDropForVisualEntailment,
     ViltTokenDropModel,
 )
-from lmms_tokendrop.modeling.staged_vilt import attention_rows
+from lmms_tokendrop.modeling.vilt_attention import attention_rows
 
 HEADS = {
     "model": ViltTokenDropModel,
