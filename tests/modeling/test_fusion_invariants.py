@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from fusion_reference import METHODS, REDUCING, masked_logits
@@ -202,3 +204,54 @@ def test_a_wrong_decision_raises(tiny_vilt_checkpoint, wrong, message, monkeypat
     monkeypatch.setattr(model.vilt.token_reducer, "keep", keep)
     with pytest.raises(RuntimeError, match=message):
         model(**tiny_vilt_inputs("whole"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@torch.no_grad()
+def test_two_threads_share_a_model(reduced, method):
+    model = reduced(method)
+    batches = [tiny_vilt_inputs("ragged"), tiny_vilt_inputs("whole", seed=1)]
+    expected = [model(**batch).logits for batch in batches]
+
+    def run(number):
+        with torch.no_grad():
+            return model(**batches[number % 2]).logits
+
+    with ThreadPoolExecutor(2) as pool:
+        for number, logits in enumerate(pool.map(run, range(6))):
+            assert torch.equal(logits, expected[number % 2])
+
+
+@pytest.mark.parametrize("method", ["pumer", "tome", "random"])
+def test_gradient_checkpointing_changes_no_gradient(tiny_vilt_checkpoint, method):
+    gradients = []
+    for checkpointing in (False, True):
+        model = ViltTokenDropForQuestionAnswering.from_pretrained(
+            tiny_vilt_checkpoint(), token_reduction=METHODS[method]
+        ).train()
+        if checkpointing:
+            new_name = getattr(model, "activation_checkpointing_enable", None)  # transformers before 5.23 has the old
+            (new_name or model.gradient_checkpointing_enable)()
+            assert model.vilt.encoder.layer[0].gradient_checkpointing
+        output = model(**tiny_vilt_inputs("ragged"))
+        output.logits.square().sum().backward()
+        assert output.report.image_tokens[-1] < output.report.image_tokens[0]
+        gradients.append([parameter.grad for parameter in model.vilt.encoder.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@torch.no_grad()
+def test_bfloat16_runs_with_the_same_counts(tiny_vilt_checkpoint, reduced, method):
+    model = ViltTokenDropForQuestionAnswering.from_pretrained(
+        tiny_vilt_checkpoint(),
+        token_reduction=METHODS[method],
+        dtype=torch.bfloat16,
+        new_parameters=("vilt.token_reducer.",),
+    )
+    output = model(**tiny_vilt_inputs("ragged"))
+    assert output.logits.dtype == torch.bfloat16
+    assert output.logits.isfinite().all()
+    if method != "tome_joint":
+        assert output.report.image_tokens == reduced(method)(**tiny_vilt_inputs("ragged")).report.image_tokens

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import METHODS, PROMPTS, greedy, stacked_logits
+from fusion_reference import METHODS as ENCODER_METHODS
 
 import lmms_tokendrop
 
@@ -28,11 +29,13 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llava_next import configuration_llava_next, modeling_llava_next, processing_llava_next
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.vilt import configuration_vilt, modeling_vilt
 from transformers.generation import utils as generation_utils
 
 MODULES = [
     cache_utils, masking_utils, modeling_utils, modeling_clip, modeling_llama, configuration_llava_next,
     modeling_llava_next, processing_llava_next, modeling_mistral, modeling_qwen2, generation_utils,
+    configuration_vilt, modeling_vilt,
 ]
 
 def snapshot():
@@ -74,6 +77,12 @@ for reduction in {methods!r}:
     model.generate(**inputs, **options)
     model.generate(**inputs, **options, num_beams=2)
 
+from tiny_vilt import tiny_vilt_config, tiny_vilt_inputs
+from lmms_tokendrop import ViltTokenDropConfig, ViltTokenDropForQuestionAnswering
+for reduction in {encoder_methods!r}:
+    ours = ViltTokenDropConfig(**tiny_vilt_config().to_dict() | {{"token_reduction": reduction}})
+    ViltTokenDropForQuestionAnswering(ours).eval()(**tiny_vilt_inputs())
+
 after = snapshot()
 changed = [key for key in before if before[key] != after.get(key)] + [key for key in after if key not in before]
 print("changed:", changed)
@@ -88,7 +97,9 @@ def run_fresh(code: str) -> str:
 
 def test_importing_and_running_changes_no_stock_object():
     paths = [str(PACKAGE.parent), str(Path(__file__).parents[1])]
-    output = run_fresh(SNAPSHOT.format(paths=paths, methods=list(METHODS.values())))
+    output = run_fresh(
+        SNAPSHOT.format(paths=paths, methods=list(METHODS.values()), encoder_methods=list(ENCODER_METHODS.values()))
+    )
     assert output.splitlines()[-1] == "changed: []"
 
 
