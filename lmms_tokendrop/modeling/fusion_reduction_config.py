@@ -66,6 +66,11 @@ class FusionReductionConfig(ReductionOptions):
         "product of the text's `keys` or `queries` with its key.",
         allowed=("attention", "first_head", "keys", "queries"),
     )
+    reference: str = option(
+        "paper",
+        "Where they differ, follow the `paper`, each row on its own, or the `release`, padding included.",
+        allowed=("paper", "release"),
+    )
     r: int = option(13, "Tokens that merge in each block.", low=1)
     schedule: str = option(
         "constant", "The same `r` in every block, or linearly from twice that to 0.", allowed=("constant", "decreasing")

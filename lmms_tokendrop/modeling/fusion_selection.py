@@ -2,7 +2,8 @@
 
 import torch
 
-from .fusion_stages import FusionContext, FusionTokens
+from .fusion_stages import FusionContext
+from .fusion_tokens import FusionTokens
 from .token_matching import ranks
 
 PAPER_DEPTH = 12
@@ -61,10 +62,10 @@ def pruned_image(tokens: FusionTokens, scores: torch.Tensor, kept: torch.Tensor)
     return tokens.text | (tokens.image & (ranks(image_priority(tokens, scores)) < kept.unsqueeze(-1)))
 
 
-def image_priority(tokens: FusionTokens, scores: torch.Tensor) -> torch.Tensor:
-    """Scores with the image's CLS above all and everything that is not of the image below all."""
+def image_priority(tokens: FusionTokens, scores: torch.Tensor, protect: bool = True) -> torch.Tensor:
+    """Scores with everything that is not of the image below all and, to `protect` it, the image's CLS above all."""
     scores = scores.masked_fill(~tokens.image, float("-inf"))
-    return scores.masked_fill(tokens.image_cls & tokens.image, float("inf"))
+    return scores.masked_fill(tokens.image_cls & tokens.image, float("inf")) if protect else scores
 
 
 def staying_target(stays: torch.Tensor) -> torch.Tensor:

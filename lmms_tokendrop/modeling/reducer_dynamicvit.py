@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from .fusion_selection import fusion_layers, pruned_image, staying_target
-from .fusion_stages import FusionContext, FusionReducer, FusionReport, FusionTokens
+from .fusion_stages import FusionContext, FusionReducer
+from .fusion_tokens import FusionReport, FusionTokens
 from .stages import Keep, Stage
 from .token_ops import right_padded_indices
 

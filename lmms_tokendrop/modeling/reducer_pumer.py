@@ -2,10 +2,10 @@
 
 import torch
 
-from .fusion_selection import fusion_layers, image_priority, pruned_image, share, staying_target, text_scores
+from .fusion_selection import fusion_layers, image_priority, share, staying_target, text_scores
 from .fusion_stages import FusionContext, FusionReducer
 from .stages import Keep, Stage
-from .token_matching import bipartite_targets, ordered_indices
+from .token_matching import bipartite_targets, merge_groups, ordered_indices, ranks
 
 PAPER_LAYERS = (2, 5, 8)
 PAPER_PRUNE_RATIO = 0.1
@@ -14,14 +14,30 @@ PAPER_PRUNE_RATIO = 0.1
 class PuMer(FusionReducer):
     """Text-informed pruning, then modality-aware merging, inside some blocks before their FFN.
 
-    With I image and T text tokens of a row before a stage, padding excluded, `round(prune_ratio * I)` image tokens
-    leave, `round(image_merge_ratio * I)` of the rest merge into others (never more than half of them), and so do
+    With I image and T text tokens of a row before a stage, `round(prune_ratio * I)` image tokens leave,
+    `round(image_merge_ratio * I)` of the rest merge into others (never more than half of them), and so do
     `round(text_merge_ratio * T)` text tokens. Merged tokens are plain means; keys, averaged over heads, are matched.
-    Each of the three parts works without the others.
+    Before they are split into the halves that are matched, image tokens are sorted by score if the stage prunes.
 
-    Before they are split into the halves that are matched, image tokens are sorted by score if the stage prunes, else
-    they keep their order. The CLS tokens of text and image neither leave nor merge. (The release protects the text's
-    CLS and the best patch instead, counts padding as tokens and lets it vote and merge.)
+    `reference="release"` follows the published code where it differs from the paper or from what makes a row's answer
+    its own:
+
+    ================================ ======================================== ======================================
+    what                             `paper` (default)                        `release`
+    ================================ ======================================== ======================================
+    I and T                          the row's own tokens                     padded lengths
+    text that scores                 the row's own tokens                     padding too
+    image's CLS                      stays, never merges                      may leave or merge; the best patch
+                                                                              never merges instead
+    padding and merged tokens        padding never takes part                 padding merges with words; a token's
+                                                                              mask is the mean of its members'
+                                                                              and weighs it as a key
+    padding of the image             masked to the end                        unmasked by the first stage
+    `prune_ratio=0`                  merging works alone                      an error: nothing would happen
+    order of merged text             its own                                  first half, then second half
+    ================================ ======================================== ======================================
+
+    Either way the text's CLS stays, and the parts' counts come from the tokens before the stage.
     """
 
     merges = True
@@ -33,6 +49,7 @@ class PuMer(FusionReducer):
             "image_merge_ratio",
             "text_merge_ratio",
             "score",
+            "reference",
             "image_size",
         }
     )
@@ -46,6 +63,9 @@ class PuMer(FusionReducer):
                 "pumer: prune_ratio, image_merge_ratio and text_merge_ratio are 0, so nothing would happen"
             )
         self.image_size = config.smaller_size(image_size)
+        self.counts_padding = config.reference == "release"
+        if self.counts_padding and not self.prune_ratio:
+            raise ValueError("pumer: the release does nothing at prune_ratio=0; allowed there: reference='paper'")
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage in each of the layers."""
@@ -62,21 +82,52 @@ class PuMer(FusionReducer):
         kept, image_merged, text_merged = self._parts(*tokens.counts())
         stays, scores = tokens.valid, None
         if self.prune_ratio:
-            scores = text_scores(context, self.config.score)
-            stays = pruned_image(tokens, scores, kept)
-            scores = image_priority(tokens, scores)
+            scores = image_priority(tokens, text_scores(context, self.config.score), protect=not self.counts_padding)
+            stays = tokens.text | (tokens.image & (ranks(scores) < kept.unsqueeze(-1)))
         target = staying_target(stays)
         if bool(image_merged.any()):
             order = ordered_indices(tokens.image & stays, scores)
             target = torch.where(tokens.image & stays, bipartite_targets(context.keys(), order, image_merged), target)
+        text_order = ordered_indices(tokens.text, self._text_rank(context))
         if bool(text_merged.any()):
-            order = ordered_indices(tokens.text)
-            target = torch.where(tokens.text, bipartite_targets(context.keys(), order, text_merged), target)
-        return Keep.from_target(target)
+            target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)
+        if not self.counts_padding:
+            return Keep.from_target(target)
+        carry = dict(context.carry)
+        if int(kept[0]) < int(tokens.image[0].sum()):
+            weight = merge_groups(carry["key_weight"].unsqueeze(-1), target)[..., 0]
+            carry["key_weight"] = weight.masked_fill(tokens.image, 1.0)
+        if bool(text_merged.any()):
+            carry["text_rank"] = halves_apart(text_order, tokens.text)
+        return Keep.from_target(target, carry=carry)
+
+    def _text_rank(self, context: FusionContext) -> torch.Tensor | None:
+        """Priority of the text tokens in the order of the release; None for their own order."""
+        rank = context.carry.get("text_rank")
+        return None if rank is None else -rank
 
     def _parts(self, text: torch.Tensor, image: torch.Tensor):
         """Image tokens that stay after pruning, image tokens that merge away, text tokens that merge away."""
-        kept = (image - share(image, self.prune_ratio)).clamp_min(1)
+        pruned = share(image, self.prune_ratio)
+        kept = (image - pruned).clamp_min(1)
         image_merged = torch.minimum(share(image, self.config.image_merge_ratio), (kept - 1) // 2)
         text_merged = torch.minimum(share(text, self.config.text_merge_ratio), (text - 1) // 2)
+        if self.counts_padding:
+            acts = (pruned > 0).long()
+            return kept, image_merged * acts, text_merged * acts
         return kept, image_merged, text_merged
+
+
+def halves_apart(order: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """Rank `[batch, length]` in which the first half of a matching (places 0, 2, ...) comes before the second.
+
+    Parameters
+    ----------
+    order : torch.LongTensor
+        `[batch, tokens]`, all tokens that `among` marks, the same number in each row.
+    among : torch.BoolTensor
+        `[batch, length]`.
+    """
+    halves = torch.cat([order[:, 0::2], order[:, 1::2]], dim=1)
+    places = torch.arange(halves.shape[1], device=order.device, dtype=torch.float32).expand(halves.shape)
+    return torch.zeros(among.shape, device=order.device).scatter(1, halves, places)

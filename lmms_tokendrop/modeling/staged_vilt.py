@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,11 +12,12 @@ from transformers.models.vilt.modeling_vilt import (
     ViltLayer,
 )
 
-from .fusion_stages import FusionContext, FusionReducer, FusionReport, FusionTokens, apply_fusion_keep, check_counts
+from .fusion_stages import FusionContext, FusionReducer, apply_fusion_keep, check_counts
+from .fusion_tokens import FusionReport, FusionTokens
 from .image_patches import place_patches, position_grid, shrink_images
 from .vilt_attention import StagedViltAttention, attention_bias, attention_rows
 
-Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[FusionTokens, torch.Tensor]]
+Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[Any, torch.Tensor]]
 
 
 class StagedViltEmbeddings(ViltEmbeddings):
@@ -122,24 +124,24 @@ class StagedViltLayer(ViltLayer):
         output_attentions : bool
             Whether to return probabilities.
         decide : Callable or None
-            From states, queries and keys to the tokens that stay and their states.
+            From states, queries and keys to what is known of the tokens that stay, and their states.
         policy : torch.Tensor or None
-            `[batch, length]`, which tokens are there, in DynamicViT's training.
+            `[batch, length]`, how much each token counts as a key.
 
         Returns
         -------
         tuple
-            States, probabilities or None, and the tokens that stayed or None.
+            States, probabilities or None, and what `decide` said of the tokens that stayed or None.
         """
         attended, probabilities, query, key = self.attention(
             self.layernorm_before(hidden_states), attention_mask, output_attentions, policy
         )
         hidden_states = attended + hidden_states.to(attended.device)
-        tokens = None
+        kept = None
         if decide is not None:
-            tokens, hidden_states = decide(hidden_states, query, key)
+            kept, hidden_states = decide(hidden_states, query, key)
         hidden_states = self.output(self.intermediate(self.layernorm_after(hidden_states)), hidden_states)
-        return hidden_states, probabilities, tokens
+        return hidden_states, probabilities, kept
 
 
 @dataclass
@@ -196,39 +198,48 @@ class StagedViltEncoder(ViltEncoder):
             What to collect.
         """
         stages = {(stage.layer, stage.point): stage for stage in reducer.stages()}
-        first, report = tokens.counts(), FusionReport()
         soft = self.training and reducer.soft_training
-        policy = tokens.valid.float() if soft else None
+        policy = tokens.valid.float() if soft or reducer.counts_padding else None
+        carry = {}
+        if reducer.counts_padding:
+            tokens, carry = tokens.with_padding(), {"key_weight": policy}
+        first, report = tokens.counts(), FusionReport()
         collected: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []
 
-        def act(stage, tokens, states, mask, query=None, key=None):
-            context = FusionContext(states, tokens, sample_seeds, first)
+        def act(stage, tokens, carry, states, mask=None, query=None, key=None):
+            context = FusionContext(states, tokens, sample_seeds, first, carry=carry)
             if query is not None:
                 context.keys, context.queries = lambda: key.mean(1), lambda: query.mean(1)
-                context.attention_rows = lambda rows: attention_rows(query, key, mask, rows)
-            after, states = apply_fusion_keep(tokens, states, reducer.keep(stage, context), reducer.joint)
+                weight = carry.get("key_weight")
+                context.attention_rows = lambda rows: attention_rows(query, key, mask, rows, weight)
+            keep = reducer.keep(stage, context)
+            after, states = apply_fusion_keep(tokens, states, keep, reducer.joint)
             check_counts(reducer, stage, tokens, after, first)
-            return after, states
+            carry = {name: values.gather(1, keep.index) for name, values in keep.carry.items()}
+            return (after, carry), states
 
         for number, layer in enumerate(self.layer):
-            if soft and (number, "before_block") in stages:
-                policy = reducer.soft_policy(stages[number, "before_block"], hidden_states, tokens, policy)
+            stage = stages.get((number, "before_block"))
+            if stage is not None and soft:
+                policy = reducer.soft_policy(stage, hidden_states, tokens, policy)
                 report.policies.append(policy)
-            elif (number, "before_block") in stages:
-                tokens, hidden_states = act(stages[number, "before_block"], tokens, hidden_states, None)
+            elif stage is not None:
+                (tokens, carry), hidden_states = act(stage, tokens, carry, hidden_states)
             if output_hidden_states:
                 collected.append(hidden_states)
             mask = attention_bias(tokens, hidden_states.dtype, reducer.proportional_attention)
             stage, decide = stages.get((number, "before_ffn")), None
             if stage is not None:
 
-                def decide(states, query, key, stage=stage, tokens=tokens, mask=mask):
-                    return act(stage, tokens, states, mask, query, key)
+                def decide(states, query, key, stage=stage, tokens=tokens, carry=carry, mask=mask):
+                    return act(stage, tokens, carry, states, mask, query, key)
 
             report.received.append(tokens)
-            hidden_states, probabilities, kept = layer(hidden_states, mask, output_attentions, decide, policy)
-            tokens = tokens if kept is None else kept
+            hidden_states, probabilities, kept = layer(
+                hidden_states, mask, output_attentions, decide, carry.get("key_weight", policy)
+            )
+            tokens, carry = (tokens, carry) if kept is None else kept
             report.left.append(tokens)
             if output_attentions:
                 attentions.append(probabilities)

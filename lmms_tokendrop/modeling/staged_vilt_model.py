@@ -13,7 +13,7 @@ from transformers.models.vilt.modeling_vilt import ViltPooler
 from transformers.utils.generic import can_return_tuple
 
 from .fusion_reduction_config import FusionReductionConfig
-from .fusion_stages import FusionReport
+from .fusion_tokens import FusionReport
 from .generation import check_loaded
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
 

@@ -1,7 +1,7 @@
 """The protocol between a token reducer, which decides what stays, and the framework, which does the rest."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -120,6 +120,9 @@ class Keep:
     target : torch.LongTensor or None
         `[batch, length]`, the token that each token becomes part of: itself if it stays, -1 if it leaves (fusion
         stages, whose `index` is padded on the right).
+    carry : dict[str, torch.Tensor]
+        `[batch, length]` each, gathered like states and handed to the next stage; attention weighs keys by an entry
+        `key_weight` (fusion stages).
     """
 
     index: torch.Tensor
@@ -128,6 +131,7 @@ class Keep:
     forced_merges: torch.Tensor | None = None
     order: torch.Tensor | None = None
     target: torch.Tensor | None = None
+    carry: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def from_mask(cls, keep: torch.Tensor, **details) -> "Keep":
@@ -136,7 +140,7 @@ class Keep:
         return cls(index, valid, **details)
 
     @classmethod
-    def from_target(cls, target: torch.Tensor, weights: torch.Tensor | None = None) -> "Keep":
+    def from_target(cls, target: torch.Tensor, weights: torch.Tensor | None = None, **details) -> "Keep":
         """From `[batch, length]`, the token that each token becomes part of, itself or -1 (fusion stages).
 
         Tokens of one target become their mean, weighted by `weights [batch, length]` if given.
@@ -148,7 +152,7 @@ class Keep:
             return merge_groups(states, target, weights)
 
         merges = bool(((target >= 0) & (target != places)).any())
-        return cls(index, valid, merge=merge if merges else None, target=target)
+        return cls(index, valid, merge=merge if merges else None, target=target, **details)
 
 
 class TokenReducer(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers.models.vilt.modeling_vilt import ViltAttention, ViltSelfAttention, ViltSelfOutput
 
-from .fusion_stages import FusionTokens
+from .fusion_tokens import FusionTokens
 from .token_ops import right_padded_indices
 
 POLICY_EPS = 1e-6
@@ -81,15 +81,17 @@ class StagedViltAttention(ViltAttention):
         return self.output(context, hidden_states), *others
 
 
-def policy_softmax(logits: torch.Tensor, policy: torch.Tensor) -> torch.Tensor:
+def policy_softmax(logits: torch.Tensor, policy: torch.Tensor, queries: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax in which keys count as much as a policy says (DynamicViT, training). Every query sees itself.
 
     Parameters
     ----------
     logits : torch.Tensor
-        `[batch, heads, length, length]`.
+        `[batch, heads, queries, length]`.
     policy : torch.Tensor
         `[batch, length]`, from 0 to 1; gradients flow into it.
+    queries : torch.LongTensor or None
+        `[batch, queries]`, the tokens that ask; None: all.
 
     Returns
     -------
@@ -97,8 +99,10 @@ def policy_softmax(logits: torch.Tensor, policy: torch.Tensor) -> torch.Tensor:
         Probabilities in the shape and dtype of `logits`.
     """
     length = logits.shape[-1]
+    keys = torch.arange(length, device=logits.device)
+    itself = (keys.unsqueeze(-1) == keys)[None] if queries is None else queries.unsqueeze(-1) == keys
     weight = policy.float()[:, None, None, :]
-    weight = weight + (1 - weight) * torch.eye(length, device=logits.device)
+    weight = weight + (1 - weight) * itself.unsqueeze(1)
     scaled = (logits.float() - logits.float().amax(-1, keepdim=True).detach()).exp() * weight
     return ((scaled + POLICY_EPS / length) / (scaled.sum(-1, keepdim=True) + POLICY_EPS)).to(logits.dtype)
 
@@ -115,7 +119,13 @@ def attention_bias(tokens: FusionTokens, dtype: torch.dtype, proportional: bool)
     return bias.masked_fill(~tokens.valid, torch.finfo(dtype).min)[:, None, None]
 
 
-def attention_rows(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, rows: torch.Tensor):
+def attention_rows(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    rows: torch.Tensor,
+    policy: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Softmax attention of some queries, without the others.
 
     Parameters
@@ -126,6 +136,8 @@ def attention_rows(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | 
         Additive, `[batch, 1, 1, length]`.
     rows : torch.BoolTensor
         `[batch, length]`, the queries.
+    policy : torch.Tensor or None
+        `[batch, length]`, how much each token counts as a key; see :func:`policy_softmax`.
 
     Returns
     -------
@@ -137,4 +149,5 @@ def attention_rows(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | 
     logits = (chosen @ key.transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
     if mask is not None:
         logits = logits + mask.float()
-    return logits.softmax(-1).masked_fill(~valid[:, None, :, None], 0.0)
+    probabilities = logits.softmax(-1) if policy is None else policy_softmax(logits, policy, index)
+    return probabilities.masked_fill(~valid[:, None, :, None], 0.0)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lmms_tokendrop.modeling.fusion_reduction_config import FusionReductionConfig
-from lmms_tokendrop.modeling.fusion_stages import FusionContext, FusionTokens
+from lmms_tokendrop.modeling.fusion_stages import FusionContext
+from lmms_tokendrop.modeling.fusion_tokens import FusionTokens
 from lmms_tokendrop.modeling.reducer_dynamicvit import KeepPredictor
 from lmms_tokendrop.modeling.reducer_tome import merge_schedule
 

@@ -1,0 +1,99 @@
+"""The tokens inside an encoder of text and image, and what happened to them."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class FusionTokens:
+    """The tokens inside the encoder, without their states. Token 0 of each row is the text's CLS.
+
+    Attributes
+    ----------
+    valid : torch.BoolTensor
+        `[batch, length]`, False for padding.
+    image : torch.BoolTensor
+        `[batch, length]`, True for the tokens of the image, its CLS included.
+    image_cls : torch.BoolTensor
+        `[batch, length]`, True for the image's CLS.
+    place : torch.LongTensor
+        `[batch, length]`, place in the unreduced sequence; -1 for padding.
+    size : torch.Tensor
+        `[batch, length]` float32, number of unreduced tokens that a token is made of; 0 for padding.
+    owner : torch.LongTensor
+        `[batch, unreduced length]`, the token that each unreduced token is part of; -1 if it left.
+    """
+
+    valid: torch.Tensor
+    image: torch.Tensor
+    image_cls: torch.Tensor
+    place: torch.Tensor
+    size: torch.Tensor
+    owner: torch.Tensor
+
+    @classmethod
+    def start(cls, text_valid: torch.Tensor, image_valid: torch.Tensor) -> "FusionTokens":
+        """Of an unreduced sequence, from `[batch, text]` and `[batch, image]`, the image's CLS first."""
+        valid = torch.cat([text_valid, image_valid], dim=1).bool()
+        place = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
+        image = valid & (place >= text_valid.shape[1])
+        place = place.masked_fill(~valid, -1)
+        return cls(valid, image, place == text_valid.shape[1], place, valid.float(), place)
+
+    def with_padding(self) -> "FusionTokens":
+        """The same, of an unreduced sequence, with padding as tokens of text and image."""
+        text = int(self.image_cls[0].nonzero()[0, 0])
+        return FusionTokens.start(torch.ones_like(self.valid[:, :text]), torch.ones_like(self.valid[:, text:]))
+
+    @property
+    def text(self) -> torch.Tensor:
+        """`[batch, length]`, True for the tokens of the text."""
+        return self.valid & ~self.image
+
+    def counts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens of the text and of the image, `[batch]` each."""
+        return self.text.sum(-1), self.image.sum(-1)
+
+
+@dataclass
+class FusionReport:
+    """What happened to the tokens of a batch.
+
+    Attributes
+    ----------
+    received : list[FusionTokens]
+        Per layer, what its attention processed.
+    left : list[FusionTokens]
+        Per layer, what its FFN processed.
+    patches : torch.LongTensor or None
+        `[batch, image length - 1, 2]`, row and column of each patch of the unreduced sequence; -1 for padding.
+    policies : list[torch.Tensor]
+        `[batch, length]` per stage, which tokens are there, where training keeps them all (DynamicViT).
+    """
+
+    received: list[FusionTokens] = field(default_factory=list)
+    left: list[FusionTokens] = field(default_factory=list)
+    patches: torch.Tensor | None = None
+    policies: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def text_tokens(self) -> list[list[int]]:
+        """Tokens of the text that each layer received, per layer and row."""
+        return [tokens.counts()[0].tolist() for tokens in self.received]
+
+    @property
+    def image_tokens(self) -> list[list[int]]:
+        """Tokens of the image that each layer received, its CLS included, per layer and row."""
+        return [tokens.counts()[1].tolist() for tokens in self.received]
+
+    @property
+    def average_image_tokens(self) -> list[float]:
+        """Mean over layers of the tokens of the image that a layer received, per row."""
+        return torch.tensor(self.image_tokens, dtype=torch.float64).mean(0).tolist()
+
+    @property
+    def average_image_tokens_left(self) -> list[float]:
+        """The same after each layer's stage."""
+        counts = torch.stack([tokens.counts()[1] for tokens in self.left])
+        return counts.double().mean(0).tolist()
