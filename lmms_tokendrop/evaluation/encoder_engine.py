@@ -48,7 +48,9 @@ class EncoderEngine:
     def __init__(self, model: Any, processor: ProcessorMixin) -> None:
         self.model = model
         self.processor = processor
-        self.labels = {normalized(label): number for number, label in model.config.id2label.items()}
+        self.labels: dict[str, int] = {}
+        for number, label in model.config.id2label.items():
+            self.labels.setdefault(normalized(label), number)
 
     @torch.inference_mode()
     def classify(self, prompts: Sequence[Prompt]) -> list[tuple[Classification, SampleCost]]:

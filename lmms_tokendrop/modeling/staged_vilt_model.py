@@ -28,6 +28,7 @@ class ViltTokenDropConfig(ViltConfig):
     """
 
     model_type = "vilt_tokendrop"
+    keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "report"]
     token_reduction: dict | None = None
 
     def __post_init__(self, **kwargs):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_vilt import STOCK_HEADS, row_of, tiny_vilt_config, tiny_vilt_inputs
-from transformers import ViltConfig, ViltForQuestionAnswering
+from transformers import Trainer, TrainingArguments, ViltConfig, ViltForQuestionAnswering
 
 from lmms_tokendrop.modeling.image_patches import place_patches, position_grid, shrink_images
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
@@ -226,3 +226,20 @@ def test_images_shrink_on_their_own_to_whole_patches():
     assert whole.all()
     assert torch.equal(alone[0], smaller[1, :, :12, :8])
     assert not smaller[1, :, 12:].any()
+
+
+def test_the_trainer_fits_and_predicts(tiny_vilt_checkpoint, tmp_path):
+    reduction = {"method": "pumer"}
+    model = ViltTokenDropForQuestionAnswering.from_pretrained(tiny_vilt_checkpoint(), token_reduction=reduction)
+    rows = [
+        {name: values[row] for name, values in tiny_vilt_inputs("ragged").items()} | {"labels": torch.eye(10)[row]}
+        for row in range(3)
+    ]
+    options = TrainingArguments(
+        tmp_path, max_steps=2, per_device_train_batch_size=2, report_to=[], use_cpu=True, disable_tqdm=True
+    )
+    trainer = Trainer(model, options, train_dataset=rows)
+    assert trainer.train().global_step == 2
+    predicted = trainer.predict(rows)
+    assert predicted.predictions.shape == (3, 10)
+    assert predicted.metrics["test_loss"] > 0
