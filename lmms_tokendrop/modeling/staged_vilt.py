@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers.models.vilt.modeling_vilt import (
 from .fusion_stages import FusionContext, FusionReducer, apply_fusion_keep, check_counts
 from .fusion_tokens import FusionReport, FusionTokens
 from .image_patches import place_patches, position_grid, shrink_images
+from .stages import Stage
 from .vilt_attention import StagedViltAttention, attention_bias, attention_rows
 
 Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[Any, torch.Tensor]]
@@ -164,6 +166,47 @@ class StagedViltEncoderOutput:
     report: FusionReport
 
 
+@dataclass(frozen=True)
+class StageRunner:
+    """Asks a reducer at each stage of one forward pass, and does what it says.
+
+    Attributes
+    ----------
+    reducer : FusionReducer
+        The method.
+    first : tuple[torch.Tensor, torch.Tensor]
+        Tokens of the text and of the image of the unreduced sequence, `[batch]` each.
+    sample_seeds : torch.LongTensor
+        `[batch]`.
+    """
+
+    reducer: FusionReducer
+    first: tuple[torch.Tensor, torch.Tensor]
+    sample_seeds: torch.Tensor
+
+    def __call__(
+        self,
+        stage: Stage,
+        tokens: FusionTokens,
+        carry: dict[str, torch.Tensor],
+        mask: torch.Tensor | None,
+        hidden_states: torch.Tensor,
+        query: torch.Tensor | None = None,
+        key: torch.Tensor | None = None,
+    ) -> tuple[tuple[FusionTokens, dict[str, torch.Tensor]], torch.Tensor]:
+        """Tokens and carry after a stage, and the states of the tokens; queries and keys are the layer's."""
+        context = FusionContext(hidden_states, tokens, self.sample_seeds, self.first, carry=carry)
+        if query is not None and key is not None:
+            weight = carry.get("key_weight")
+            context.keys, context.queries = lambda: key.mean(1), lambda: query.mean(1)
+            context.attention_rows = lambda rows: attention_rows(query, key, mask, rows, weight)
+        keep = self.reducer.keep(stage, context)
+        after, hidden_states = apply_fusion_keep(tokens, hidden_states, keep, self.reducer.joint)
+        check_counts(self.reducer, stage, tokens, after, self.first)
+        carry = {name: values.gather(1, keep.index) for name, values in keep.carry.items()}
+        return (after, carry), hidden_states
+
+
 class StagedViltEncoder(ViltEncoder):
     """ViLT's stack of blocks with the stages of a reducer."""
 
@@ -203,38 +246,21 @@ class StagedViltEncoder(ViltEncoder):
         carry = {}
         if reducer.counts_padding:
             tokens, carry = tokens.with_padding(), {"key_weight": policy}
-        first, report = tokens.counts(), FusionReport()
+        act, report = StageRunner(reducer, tokens.counts(), sample_seeds), FusionReport()
         collected: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []
-
-        def act(stage, tokens, carry, states, mask=None, query=None, key=None):
-            context = FusionContext(states, tokens, sample_seeds, first, carry=carry)
-            if query is not None:
-                context.keys, context.queries = lambda: key.mean(1), lambda: query.mean(1)
-                weight = carry.get("key_weight")
-                context.attention_rows = lambda rows: attention_rows(query, key, mask, rows, weight)
-            keep = reducer.keep(stage, context)
-            after, states = apply_fusion_keep(tokens, states, keep, reducer.joint)
-            check_counts(reducer, stage, tokens, after, first)
-            carry = {name: values.gather(1, keep.index) for name, values in keep.carry.items()}
-            return (after, carry), states
-
         for number, layer in enumerate(self.layer):
             stage = stages.get((number, "before_block"))
             if stage is not None and soft:
                 policy = reducer.soft_policy(stage, hidden_states, tokens, policy)
                 report.policies.append(policy)
             elif stage is not None:
-                (tokens, carry), hidden_states = act(stage, tokens, carry, hidden_states)
+                (tokens, carry), hidden_states = act(stage, tokens, carry, None, hidden_states)
             if output_hidden_states:
                 collected.append(hidden_states)
             mask = attention_bias(tokens, hidden_states.dtype, reducer.proportional_attention)
-            stage, decide = stages.get((number, "before_ffn")), None
-            if stage is not None:
-
-                def decide(states, query, key, stage=stage, tokens=tokens, carry=carry, mask=mask):
-                    return act(stage, tokens, carry, states, mask, query, key)
-
+            stage = stages.get((number, "before_ffn"))
+            decide = None if stage is None else partial(act, stage, tokens, carry, mask)
             report.received.append(tokens)
             hidden_states, probabilities, kept = layer(
                 hidden_states, mask, output_attentions, decide, carry.get("key_weight", policy)
