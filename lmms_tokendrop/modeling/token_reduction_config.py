@@ -46,7 +46,7 @@ class TokenReductionConfig:
 
     method: str = _option("none", "The method.", allowed=tuple(REDUCERS))
     visual_tokens: float | None = _option(
-        None, "Budget: visual tokens per `scope`, averaged over what the decoder layers receive.", low=1
+        None, "Budget: visual tokens per `scope` and turn, averaged over what the decoder layers receive.", low=1
     )
     keep_ratio: float | None = _option(
         None, "The same as a share (above 0, at most 1) of what the unreduced model processes.", low=1e-9, high=1
@@ -54,7 +54,7 @@ class TokenReductionConfig:
     scope: str = _option("image", "What a budget is stated for.", allowed=("image", "tile", "request"))
     counter: str = _option(
         "input",
-        "`input` counts what a layer receives; `release` counts after the drop that follows the layer.",
+        "What a budget counts: tokens that a layer receives (`input`), or those left after its drop (`release`).",
         allowed=("input", "release"),
     )
     preset: str | None = _option(None, "Named thresholds or budget of the papers.", allowed=tuple(PRESETS))
@@ -84,7 +84,9 @@ class TokenReductionConfig:
         "Every so many generated tokens each layer drops its least attended visual entries; default: never.",
         low=1,
     )
-    decode_drop_ratio: float = _option(0.1, "Share of an image's entries in a layer that then leaves.", low=0, high=1)
+    decode_drop_ratio: float = _option(
+        0.1, "Share of an image's entries in a layer that then leaves, rounded up.", low=0, high=1
+    )
     decode_floor: int = _option(1, "Entries per image and layer that stay in any case.", low=1)
     position_mode: str = _option(
         "original",
@@ -129,6 +131,10 @@ class TokenReductionConfig:
             For an unknown key, a value out of range, an option that the method does not read, or options that
             exclude each other. The message names the key and what is allowed.
         """
+        if not isinstance(options, dict | None):
+            raise ValueError(
+                f"token_reduction={options!r}; allowed: a dict of options, such as {{'method': 'mustdrop'}}"
+            )
         options = dict(options or {})
         names = {entry.name: entry for entry in fields(cls)}
         for key, value in options.items():
@@ -188,6 +194,10 @@ def _check_exclusions(options: dict) -> None:
         )
     if options.get("merge_order") == "similarity" and options.get("packing") != "flat":
         raise ValueError("token_reduction: merge_order='similarity' needs packing='flat'")
+    if options.get("packing") == "flat" and "newlines" in given:
+        raise ValueError("token_reduction: newlines has no meaning with packing='flat', which makes no newlines")
+    if given & {"decode_drop_ratio", "decode_floor"} and "decode_interval" not in given:
+        raise ValueError("token_reduction: decode_drop_ratio and decode_floor need decode_interval")
 
 
 def _checked(entry, value):
