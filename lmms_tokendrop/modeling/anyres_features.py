@@ -69,6 +69,12 @@ class AnyresFeaturesMixin:
         TokenDropImageOutput
             `pooler_output`: per image `[placeholders, text channels]`; `visual_tokens`: their provenance.
         """
+        stages = [stage for stage in self.token_reducer.stages() if stage.where == "vision"]
+        if stages and vision_feature_select_strategy != "default":
+            raise ValueError(
+                f"vision_feature_select_strategy={vision_feature_select_strategy!r}: a reduction in the vision tower "
+                "needs 'default'"
+            )
         image_size = self.config.vision_config.image_size
         pinpoints = self.config.image_grid_pinpoints
         tiles_per_image = [image_size_to_num_patches(size, pinpoints, image_size) for size in image_sizes]
@@ -85,7 +91,6 @@ class AnyresFeaturesMixin:
             return self._pack(features, image_sizes, vision_feature_select_strategy, newline)
 
         layout = anyres_layout(pack, tiles_per_image, cells, newlines=not self._flat)
-        stages = [stage for stage in self.token_reducer.stages() if stage.where == "vision"]
         layers: Any = vision_feature_layer if isinstance(vision_feature_layer, list) else [vision_feature_layer]
         if not stages:
             features = self._plain_features(pixel_values, layers, vision_feature_select_strategy)
@@ -138,8 +143,11 @@ class AnyresFeaturesMixin:
             return self._pack(features, image_sizes, "default", newline)
 
         lengths = [len(tile) for tile in anyres_layout(pack, tiles, cells, newlines=not self._flat).tiles]
+        totals = placeholders.sum(-1).tolist()
+        if sum(totals) != sum(lengths):
+            raise ValueError(f"Image features and image tokens do not match, tokens: {totals}, features: {lengths}")
         counts, taken = [], iter(lengths)
-        for total in placeholders.sum(-1).tolist():
+        for total in totals:
             counts.append(0)
             while total > 0:
                 total -= next(taken)

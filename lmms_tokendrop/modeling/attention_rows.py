@@ -42,7 +42,10 @@ def decoder_attention_rows(
     attention: Any = layer.self_attn
     batch, length, channels = layer_input.shape
     device = keys.device
-    index, valid = left_padded_indices(rows.to(device))
+    rows_here = rows.to(device)
+    index, valid = (torch.zeros_like(rows_here, dtype=torch.long), rows_here)
+    if length > 1:
+        index, valid = left_padded_indices(rows_here)
     layer_input = layer_input.to(device)
     queries = layer_input.gather(1, index.unsqueeze(-1).expand(-1, -1, channels))
     queries = attention.q_proj(layer.input_layernorm(queries))

@@ -22,19 +22,32 @@ def compact_cache(cache: StagedCache, final: Entries, chunk_lengths: list[int], 
     first_layer : int
         Earlier layers keep all that they hold.
     """
-    known: dict[int, tuple[Entries, torch.Tensor, Entries]] = {}
+    known: dict[int, tuple[Entries, torch.Tensor | None, Entries]] = {}
+    left: list[Entries] = []
     for layer, length in list(zip(cache.layers, chunk_lengths, strict=True))[first_layer:]:
-        earlier = layer.entries.index.shape[1] - length
-        chunk = layer.entries.index[:, earlier:].contiguous()
-        if torch.equal(chunk, final.index):
-            continue
-        if id(layer.entries) not in known:
-            place = torch.searchsorted(chunk, final.index.clamp_min(0).contiguous())
-            place = place.masked_fill(final.index < 0, 0) + earlier
-            before = torch.arange(earlier, device=place.device).expand(len(place), -1)
-            kept_before = Entries(layer.entries.index[:, :earlier], layer.entries.padded)
-            known[id(layer.entries)] = (layer.entries, torch.cat([before, place], dim=1), kept_before.append(final))
-        layer.select(*known[id(layer.entries)][1:])
+        held = layer.entries
+        if id(held) not in known:
+            known[id(held)] = (held, *_survivors(held, held.index.shape[1] - length, final, left))
+        place, entries = known[id(held)][1:]
+        if place is None:
+            layer.entries = entries
+        else:
+            layer.select(place, entries)
+
+
+def _survivors(held: Entries, earlier: int, final: Entries, left: list[Entries]) -> tuple[torch.Tensor | None, Entries]:
+    """Places of what stays in a layer (None: all), and its entries; one object for all layers that hold the same."""
+    chunk = held.index[:, earlier:].contiguous()
+    entries = final if earlier == 0 else Entries(held.index[:, :earlier], held.padded).append(final)
+    same = [known for known in left if torch.equal(known.index, entries.index)]
+    entries = same[0] if same else entries
+    left.extend([] if same else [entries])
+    if torch.equal(chunk, final.index):
+        return None, entries
+    place = torch.searchsorted(chunk, final.index.clamp_min(0).contiguous())
+    place = place.masked_fill(final.index < 0, 0) + earlier
+    before = torch.arange(earlier, device=place.device).expand(len(place), -1)
+    return torch.cat([before, place], dim=1), entries
 
 
 def accumulate_attention(layer: StagedLayer, attention: torch.Tensor) -> None:
@@ -50,7 +63,7 @@ def evict_least_attended(cache: StagedCache, drop_ratio: float, floor: int) -> N
     cache : StagedCache
         Changed in place.
     drop_ratio : float
-        Share of each image's entries in a layer that leaves, rounded down.
+        Share of each image's entries in a layer that leaves, rounded up.
     floor : int
         Entries per image that stay in any case.
     """
@@ -60,7 +73,8 @@ def evict_least_attended(cache: StagedCache, drop_ratio: float, floor: int) -> N
         groups, count = tokens.groups("image")
         visual = tokens.visual
         held = segment_sum(visual.long(), groups, count)
-        counts = torch.maximum(held - (held * drop_ratio).long(), held.clamp_max(floor))
+        leaving = torch.ceil(held * drop_ratio - 1e-9).long()
+        counts = torch.maximum(held - leaving, held.clamp_max(floor))
         no_line = torch.full_like(groups[visual], -1)
         keep = index >= 0
         keep[visual] = fit_counts(layer.attention[visual], groups[visual], no_line, counts)

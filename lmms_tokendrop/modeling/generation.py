@@ -80,10 +80,29 @@ def check_loaded(model_class: type, info: dict) -> None:
         raise ValueError(f"The checkpoint does not fit {model_class.__name__}: {shown}")
 
 
-def check_labels(labels: torch.Tensor, logits: torch.Tensor) -> None:
-    """Fail where dropped tokens leave logits that labels no longer match."""
-    if labels.shape[1] != logits.shape[1]:
+def check_nothing_left(argument: str, index: torch.Tensor, attention_mask: torch.Tensor | None, length: int) -> None:
+    """Fail where an argument counts positions of the whole input and some of its tokens left.
+
+    Parameters
+    ----------
+    argument : str
+        The argument, for the message.
+    index : torch.LongTensor
+        `[batch, kept]`, place of each token that is left; -1 for padding.
+    attention_mask : torch.Tensor or None
+        `[batch, past + length]`.
+    length : int
+        Tokens of the input.
+
+    Raises
+    ------
+    ValueError
+        If a sequence lost a token.
+    """
+    kept = (index >= 0).sum(-1)
+    whole = torch.full_like(kept, length) if attention_mask is None else attention_mask[:, -length:].sum(-1)
+    if index.shape[1] != length or not bool((kept == whole.to(kept.device)).all()):
         raise ValueError(
-            f"labels: {logits.shape[1]} of {labels.shape[1]} positions are left after the reduction, so a loss over "
-            "the prompt is undefined; score an answer on the cache of its prompt instead"
+            f"{argument} counts positions of the unreduced input; of {whole.tolist()} tokens {kept.tolist()} are left. "
+            "Score an answer on the cache of its prompt instead"
         )

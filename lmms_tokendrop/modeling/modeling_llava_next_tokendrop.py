@@ -1,6 +1,7 @@
 """LLaVA-NeXT with fewer visual tokens."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from transformers.models.llava_next.modeling_llava_next import (
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .anyres_features import AnyresFeaturesMixin
-from .generation import StagedGenerationMixin, check_labels, check_loaded
+from .generation import StagedGenerationMixin, check_loaded, check_nothing_left
 from .reduction_request import ReductionRequest
 from .staged_clip import StagedCLIPVisionModel
 from .staged_decoder import STAGED_DECODERS
@@ -36,15 +37,30 @@ class LlavaNextTokenDropConfig(LlavaNextConfig):
     Parameters
     ----------
     token_reduction : dict, optional
-        Options of :class:`TokenReductionConfig`; None is the unreduced model.
+        Options of :class:`TokenReductionConfig`, read when a model is built; None is the unreduced model.
     """
 
     model_type = "llava_next_tokendrop"
     token_reduction: dict | None = None
 
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """Read a configuration; a stock LLaVA-NeXT one becomes this class's."""
+        options, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if options.get("model_type") == LlavaNextConfig.model_type:
+            options = {**options, "model_type": cls.model_type}
+        return options, kwargs
+
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         self.token_reduction = TokenReductionConfig.from_dict(self.token_reduction).to_dict()
+
+
+@dataclass
+class LlavaNextTokenDropModelOutput(LlavaNextModelOutputWithPast):
+    """The model's output, and `index [batch, kept]`: the place of each state's token in the unreduced sequence."""
+
+    index: torch.Tensor | None = None
 
 
 class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
@@ -56,7 +72,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
     def __init__(self, config: LlavaNextTokenDropConfig):
         LlavaNextPreTrainedModel.__init__(self, config)
         text_config, vision_config = config.text_config, config.vision_config
-        options = TokenReductionConfig.from_dict(config.token_reduction)
+        options = TokenReductionConfig.from_dict(getattr(config, "token_reduction", None))
         if text_config.model_type not in STAGED_DECODERS:
             raise ValueError(
                 f"text_config.model_type={text_config.model_type!r} has no staged decoder; "
@@ -93,7 +109,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
         prompt_length: int | None = None,
         sample_seeds: torch.LongTensor | None = None,
         **kwargs,
-    ) -> LlavaNextModelOutputWithPast:
+    ) -> LlavaNextTokenDropModelOutput:
         """Run the model; the parameters are those of :class:`LlavaNextTokenDropForConditionalGeneration`."""
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
@@ -116,6 +132,8 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
             )
         features: torch.Tensor | None = None
         tokens = None
+        if images is None and input_ids is not None:
+            self._check_no_placeholders(input_ids[:, :prompt_length], past_key_values)
         if images is not None:
             features = torch.cat(list(images.pooler_output), dim=0).to(inputs_embeds.device, inputs_embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds=inputs_embeds, image_features=features)
@@ -130,13 +148,19 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
             reduction=ReductionRequest(self.token_reducer, tokens, prompt_length, sample_seeds),
             **kwargs,
         )
-        return LlavaNextModelOutputWithPast(
+        return LlavaNextTokenDropModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=features,
+            index=outputs.index,
         )
+
+    def _check_no_placeholders(self, prompt: torch.Tensor, cache) -> None:
+        started = cache is not None and cache.get_seq_length() > 0
+        if not started and self.token_reducer.stages() and bool((prompt == self.config.image_token_id).any()):
+            raise ValueError("input_ids has image placeholders, but there are no pixel_values to reduce")
 
 
 class LlavaNextTokenDropForConditionalGeneration(StagedGenerationMixin, LlavaNextForConditionalGeneration):
@@ -186,6 +210,9 @@ class LlavaNextTokenDropForConditionalGeneration(StagedGenerationMixin, LlavaNex
         ValueError
             If an option is wrong, or if the checkpoint's keys are not exactly the model's.
         """
+        if config is not None and not isinstance(config, LlavaNextTokenDropConfig):
+            options = {key: value for key, value in config.to_dict().items() if key != "model_type"}
+            config = LlavaNextTokenDropConfig(**options)
         if config is not None and token_reduction is not None:
             config = copy.deepcopy(config)
             config.token_reduction = TokenReductionConfig.from_dict(token_reduction).to_dict()
@@ -279,11 +306,14 @@ class LlavaNextTokenDropForConditionalGeneration(StagedGenerationMixin, LlavaNex
             return_dict=True,
             **kwargs,
         )
+        for argument, value in (("labels", labels), ("logits_to_keep", logits_to_keep)):
+            if isinstance(value, torch.Tensor):
+                length = (inputs_embeds if input_ids is None else input_ids).shape[1]
+                check_nothing_left(argument, outputs.index, attention_mask, length)
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs[0][:, positions])
         loss = None
         if labels is not None:
-            check_labels(labels, logits)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )

@@ -94,7 +94,9 @@ class MustDrop(TokenReducer):
         return Keep.from_mask(present, merge=merge, forced_merges=forced, order=order)
 
     def _filter(self, context: StageContext) -> Keep:
-        if not bool((context.text_rows.any(-1) | ~context.tokens.visual.any(-1)).all()):
+        place = torch.arange(context.valid.shape[1], device=context.valid.device)
+        last_text = torch.where(context.text_rows, place, -1).amax(-1)
+        if not bool((context.tokens.visual & (place > last_text.unsqueeze(-1))).any(-1).logical_not().all()):
             raise ValueError(
                 "mustdrop scores images by the text that follows them: the prompt must not end in an image"
             )

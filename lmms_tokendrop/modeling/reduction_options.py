@@ -47,6 +47,10 @@ class ReductionOptions:
             For an unknown key, a value out of range, an option that the method does not read, or options that
             exclude each other. The message names the key and what is allowed.
         """
+        if not isinstance(options, dict | None):
+            raise ValueError(
+                f"token_reduction={options!r}; allowed: a dict of options, such as {{'method': 'mustdrop'}}"
+            )
         options = dict(options or {})
         names = {entry.name: entry for entry in fields(cls)}
         for key, value in options.items():

@@ -30,6 +30,11 @@ class ReductionRequest:
     prompt_length: int | None = None
     sample_seeds: torch.Tensor | None = None
 
+    def __post_init__(self):
+        seeds, tokens = self.sample_seeds, self.tokens
+        if seeds is not None and tokens is not None and tuple(seeds.shape) != (len(tokens),):
+            raise ValueError(f"sample_seeds of shape {tuple(seeds.shape)}; allowed: one per sequence, ({len(tokens)},)")
+
     def new_prompt_tokens(self, past: int, length: int) -> int:
         """How many of `length` new tokens are the prompt's.
 

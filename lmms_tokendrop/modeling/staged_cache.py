@@ -146,7 +146,7 @@ class StagedCache(DynamicCache):
     records : list[StageRecord]
         What each stage left, in order.
     generated : int
-        Single-token steps since the last prefill.
+        Single-token steps since the last prefill with an image.
     """
 
     def __init__(self, config):

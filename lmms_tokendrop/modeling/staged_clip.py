@@ -60,6 +60,8 @@ class StagedCLIPVisionModel(CLIPVisionModel):
             States of what is left. Earlier states go through the same merge.
         """
         depth = len(self.encoder.layers)
+        if any(not -depth - 1 <= layer <= depth for layer in feature_layers):
+            raise ValueError(f"vision_feature_layer={feature_layers}; allowed: {-depth - 1} to {depth}")
         wanted = [layer % (depth + 1) for layer in feature_layers]
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
         collected = {0: hidden_states}

@@ -1,6 +1,6 @@
 """The layer loop of Llama-like decoders, with stages at which visual tokens leave."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,19 @@ from .staged_cache import Entries, StagedCache
 from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
 from .stages import Sequence
 from .visual_tokens import VisualTokens
+
+
+@dataclass
+class StagedDecoderOutput(BaseModelOutputWithPast):
+    """The decoder's output.
+
+    Attributes
+    ----------
+    index : torch.LongTensor
+        `[batch, kept]`, place of each state's token in the unreduced sequence; -1 for padding.
+    """
+
+    index: torch.Tensor | None = None
 
 
 class StagedDecoderMixin:
@@ -43,7 +56,7 @@ class StagedDecoderMixin:
         use_cache: bool | None = None,
         reduction: ReductionRequest | None = None,
         **kwargs,
-    ) -> BaseModelOutputWithPast:
+    ) -> StagedDecoderOutput:
         """Run the decoder.
 
         Parameters
@@ -65,7 +78,7 @@ class StagedDecoderMixin:
 
         Returns
         -------
-        BaseModelOutputWithPast
+        StagedDecoderOutput
             `last_hidden_state [batch, length - dropped, channels]`; padding stays on the left.
 
         Raises
@@ -91,17 +104,23 @@ class StagedDecoderMixin:
 
         prompt = length if reduction is None else reduction.new_prompt_tokens(past, length)
         cuts = [0, prompt, length] if prompt < length else [0, length]
-        outputs = []
+        outputs, left = [], []
         for start, stop in pairwise(cuts):
             part = None if reduction is None else reduction.chunk(start, stop)
             mask = None if attention_mask is None else attention_mask[:, past + start : past + stop].bool()
             sequence = _enter(cache, inputs_embeds.shape[0], position_ids[:, start:stop], mask, part)
-            outputs.append(self._run(sequence, inputs_embeds[:, start:stop], cache, part, kwargs))
+            sequence, hidden_states = self._run(sequence, inputs_embeds[:, start:stop], cache, part, kwargs)
+            outputs.append(hidden_states)
+            left.append(sequence.index)
         hidden_states = self.norm(torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0])
-        return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=cache if use_cache else None)
+        return StagedDecoderOutput(
+            last_hidden_state=hidden_states,
+            past_key_values=cache if use_cache else None,
+            index=torch.cat(left, dim=1) if len(left) > 1 else left[0],
+        )
 
     def _run(self, sequence: Sequence, hidden_states, cache: StagedCache, request: ReductionRequest | None, kwargs):
-        """Run a chunk through layers and stages: `[batch, length, channels]` to `[batch, kept, channels]`."""
+        """Run a chunk through layers and stages; returns what is left and its states `[batch, kept, channels]`."""
         options: Any = None if request is None else request.reducer.config
         prefill = watch = None
         if request is not None and request.tokens is not None and bool(sequence.tokens.visual.any()):
@@ -144,7 +163,7 @@ class StagedDecoderMixin:
             cache.generated += 1
             if watch and cache.generated % options.decode_interval == 0:
                 evict_least_attended(cache, options.decode_drop_ratio, options.decode_floor)
-        return hidden_states
+        return sequence, hidden_states
 
     def _prepare(self, number: int, sequence: Sequence, hidden_states, cache: StagedCache, compact_positions: bool):
         """Entries, attention mask and rotary embeddings for a layer; equal for all layers that hold the same."""

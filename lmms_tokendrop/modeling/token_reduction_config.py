@@ -44,7 +44,7 @@ class TokenReductionConfig(ReductionOptions):
 
     method: str = option("none", "The method.", allowed=tuple(REDUCERS))
     visual_tokens: float | None = option(
-        None, "Budget: visual tokens per `scope`, averaged over what the decoder layers receive.", low=1
+        None, "Budget: visual tokens per `scope` and turn, averaged over what the decoder layers receive.", low=1
     )
     keep_ratio: float | None = option(
         None, "The same as a share (above 0, at most 1) of what the unreduced model processes.", low=1e-9, high=1
@@ -52,7 +52,7 @@ class TokenReductionConfig(ReductionOptions):
     scope: str = option("image", "What a budget is stated for.", allowed=("image", "tile", "request"))
     counter: str = option(
         "input",
-        "`input` counts what a layer receives; `release` counts after the drop that follows the layer.",
+        "What a budget counts: tokens that a layer receives (`input`), or those left after its drop (`release`).",
         allowed=("input", "release"),
     )
     preset: str | None = option(None, "Named thresholds or budget of the papers.", allowed=tuple(PRESETS))
@@ -82,7 +82,9 @@ class TokenReductionConfig(ReductionOptions):
         "Every so many generated tokens each layer drops its least attended visual entries; default: never.",
         low=1,
     )
-    decode_drop_ratio: float = option(0.1, "Share of an image's entries in a layer that then leaves.", low=0, high=1)
+    decode_drop_ratio: float = option(
+        0.1, "Share of an image's entries in a layer that then leaves, rounded up.", low=0, high=1
+    )
     decode_floor: int = option(1, "Entries per image and layer that stay in any case.", low=1)
     position_mode: str = option(
         "original",
@@ -126,6 +128,10 @@ class TokenReductionConfig(ReductionOptions):
             )
         if options.get("merge_order") == "similarity" and options.get("packing") != "flat":
             raise ValueError("token_reduction: merge_order='similarity' needs packing='flat'")
+        if options.get("packing") == "flat" and "newlines" in given:
+            raise ValueError("token_reduction: newlines has no meaning with packing='flat', which makes no newlines")
+        if given & {"decode_drop_ratio", "decode_floor"} and "decode_interval" not in given:
+            raise ValueError("token_reduction: decode_drop_ratio and decode_floor need decode_interval")
 
     def __post_init__(self) -> None:
         stated = (self.visual_tokens, self.keep_ratio, self.global_threshold, self.individual_threshold)

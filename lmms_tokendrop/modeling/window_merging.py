@@ -72,6 +72,8 @@ class _GroupPlanner:
         order = rank_in_groups(flat, (~candidates).long())[: int(candidates.sum())]
         counts = self._counts_after(tiles, order, similarity.shape)
         full = self._full(tiles)
+        if full == 0:
+            return torch.zeros_like(wanted)
         target = self.budget.target(full.unsqueeze(0))
         least = torch.full((1,), self._least(tiles), device=counts.device)
         steps = torch.arange(len(counts), device=counts.device)

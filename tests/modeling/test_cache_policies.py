@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from cases import ATTENTIONS, METHODS, greedy, largest_difference, stacked_logits
@@ -57,7 +59,7 @@ def least_attended_reference(stock, inputs, output, reduction):
                 row = int((image_of == image).any(-1).nonzero())
                 entries = ((image_of[row] == image) & held[layer][row]).nonzero().flatten()
                 stays = max(
-                    len(entries) - int(len(entries) * reduction["decode_drop_ratio"]),
+                    len(entries) - math.ceil(len(entries) * reduction["decode_drop_ratio"]),
                     min(len(entries), reduction["decode_floor"]),
                 )
                 order = attended[layer][row, entries].argsort(descending=True, stable=True)
