@@ -165,6 +165,6 @@ def write_card(results: dict[str, Any], path: Path) -> None:
         seeds=len(scenes["random_0.11"]["by_seed"]),
         rows=_rows(scenes),
         types=_types(scenes["by_type"]),
-        easy_vqa_section=_easy_vqa(results["easy_vqa"]),
+        easy_vqa_section=_easy_vqa(results.get("easy_vqa", {})),
     )
     path.write_text(text)
