@@ -135,7 +135,7 @@ def count_parameters(folder: Path) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="random choices averaged in each random row")
+    parser.add_argument("--seeds", type=int, default=1, help="random choices averaged in each random row")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument(
         "--tasks",
