@@ -70,7 +70,14 @@ def calibrate(
     task: Annotated[str, typer.Option(help="Task that gives images and questions.")] = "pocket_scenes",
     limit: Annotated[int, typer.Option(help="Number of documents.")] = 200,
     pretrained: Annotated[str, typer.Option(help="Checkpoint; 'pocket' is the bundled one.")] = "pocket",
-    individual_threshold: Annotated[float, typer.Option(help="The threshold that stays as it is.")] = 0.001,
+    individual_threshold: Annotated[
+        float | None, typer.Option(help="The threshold that stays as it is; none if not given.")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers after which tokens leave, such as 2+6+10+14; MustDrop's if not given.")
+    ] = None,
+    merge_threshold: Annotated[float | None, typer.Option(help="Similarity from which windows merge.")] = None,
+    key_ratio: Annotated[float | None, typer.Option(help="Share of each tile's tokens that never leave.")] = None,
     counter: Annotated[str, typer.Option(help="'input', or 'release' as the MustDrop release counts.")] = "input",
     tolerance: Annotated[float, typer.Option(help="How near the average must come.")] = 1.0,
     batch_size: Annotated[str, typer.Option(help="A number or 'auto'.")] = "auto",
@@ -83,20 +90,28 @@ def calibrate(
     _prepare(pretrained)
     from lmms_tokendrop.benchmark.calibrate import calibrate as find_threshold
     from lmms_tokendrop.benchmark.calibrate import task_batches
+    from lmms_tokendrop.evaluation.arguments import parse_layers
     from lmms_tokendrop.evaluation.generative import LlavaNextMustDrop
     from lmms_tokendrop.evaluation.tasks_path import tasks_path
 
     placement = {} if device is None else {"device": device}
     adapter = LlavaNextMustDrop(pretrained=pretrained, batch_size=batch_size, **placement)
     batches = task_batches(adapter, task, limit, str(include_path or tasks_path()))
-    options = {"individual_threshold": individual_threshold, "counter": counter, "tolerance": tolerance}
     try:
-        found = find_threshold(adapter.engine.model, batches, budget, **options)
+        given = {
+            "individual_threshold": individual_threshold,
+            "layers": None if layers is None else parse_layers(layers),
+            "merge_threshold": merge_threshold,
+            "key_ratio": key_ratio,
+        }
+        options = {name: value for name, value in given.items() if value is not None}
+        found = find_threshold(adapter.engine.model, batches, budget, counter=counter, tolerance=tolerance, **options)
     except ValueError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"global_threshold={found.token_reduction['global_threshold']:.6g}")
-    typer.echo(f"individual_threshold={individual_threshold:g}")
+    if individual_threshold is not None:
+        typer.echo(f"individual_threshold={individual_threshold:g}")
     typer.echo(f"average visual tokens: {found.average:.2f} over {found.samples} samples ({counter} counter)")
     typer.echo(f"token_reduction={json.dumps(found.token_reduction)}")
 

@@ -2,20 +2,19 @@
 
 Creates the virtual environment `.venv` in the source tree, installs the package into it, and compares the full
 model, MustDrop and random dropping on the bundled model and task. Options are those of `lmms-tokendrop demo`, such as
-`--limit 200`. Needs Python >= 3.11 and nothing else.
+`--limit 200`. Needs Python >= 3.11 and nothing else. What an aborted run left behind is made anew.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / ".venv"
-PROGRAMS = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+WINDOWS = os.name == "nt"
 
 
 def run(*command: str | Path) -> None:
@@ -25,15 +24,36 @@ def run(*command: str | Path) -> None:
         sys.exit(code)
 
 
+def has_pip(python: Path) -> bool:
+    if not python.exists():
+        return False
+    return subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+
+
+def prepare(environment: Path) -> Path:
+    """Return the folder of the environment's programs; without a working pip the environment is made anew."""
+    programs = environment / ("Scripts" if WINDOWS else "bin")
+    if has_pip(programs / ("python.exe" if WINDOWS else "python")):
+        return programs
+    for module in ("venv", "ensurepip"):
+        if importlib.util.find_spec(module) is None:
+            sys.exit(
+                f"This Python has no module {module}, so no virtual environment can be made. On Debian and Ubuntu it "
+                "is in the package python3-venv: sudo apt install python3-venv"
+            )
+    import venv
+
+    venv.create(environment, clear=True, with_pip=True)
+    return programs
+
+
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 (the script runs under whatever python3 is)
         sys.exit("lmms_tokendrop needs Python 3.11 or newer")
-    python = PROGRAMS / ("python.exe" if os.name == "nt" else "python")
-    if not python.exists():
-        venv.create(ENVIRONMENT, with_pip=True)
+    programs = prepare(ROOT / ".venv")
     print("Installing; torch is large, so the first time takes some minutes.", flush=True)
-    run(python, "-m", "pip", "install", "--quiet", "-e", ".[dev,bench]")
-    run(PROGRAMS / "lmms-tokendrop", "demo", *sys.argv[1:])
+    run(programs / ("python.exe" if WINDOWS else "python"), "-m", "pip", "install", "--quiet", "-e", ".[dev,bench]")
+    run(programs / "lmms-tokendrop", "demo", *sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from tiny_models import tiny_image
 from typer.testing import CliRunner
@@ -56,3 +58,31 @@ def test_the_command_prints_thresholds_or_fails(tiny_checkpoint):
     bad = CliRunner().invoke(app, [*options, "--budget", "100000"])
     assert bad.exit_code == 1
     assert "can't be met" in bad.output
+
+
+def test_the_defaults_meet_half_the_tokens_of_the_bundled_model():
+    result = CliRunner().invoke(app, ["calibrate", "--budget", "96", "--limit", "16"])
+    assert result.exit_code == 0, result.output
+    assert "individual_threshold" not in result.output
+    average = float(result.output.split("average visual tokens: ")[1].split()[0])
+    assert average == pytest.approx(96, abs=1)
+
+
+def test_the_command_takes_the_options_that_set_the_rest(tiny_checkpoint):
+    options = ["calibrate", "--pretrained", str(tiny_checkpoint("llama")), "--limit", "2", "--tolerance", "30"]
+    options += ["--budget", "60", "--merge-threshold", "0.9", "--key-ratio", "0.05"]
+    good = CliRunner().invoke(app, [*options, "--layers", "0+1"])
+    assert good.exit_code == 0, good.output
+    found = json.loads(good.output.split("token_reduction=")[1])
+    assert found.pop("global_threshold") > 0
+    assert found == {
+        "method": "mustdrop",
+        "counter": "input",
+        "layers": [0, 1],
+        "merge_threshold": 0.9,
+        "key_ratio": 0.05,
+    }
+    for layers, message in (("0,1", "integers joined by"), ("0+9", "layers=")):
+        bad = CliRunner().invoke(app, [*options, "--layers", layers])
+        assert bad.exit_code == 1
+        assert message in bad.output

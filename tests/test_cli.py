@@ -53,6 +53,8 @@ def test_demo_compares_the_variants_on_the_bundled_task(tiny_checkpoint, tmp_pat
         assert row["kv_bytes"] < full["kv_bytes"]
     for run in DEMO_RUNS:
         assert run.model_id in result.output
+    assert "KV kB" in result.output
+    assert f" {full['kv_bytes'] / 1000:.0f} " in result.output
 
 
 def test_demo_fails_with_the_run():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from importlib.metadata import entry_points
@@ -69,3 +70,9 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists():
         assert getattr(lmms_tokendrop, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = lmms_tokendrop.no_such_name
+
+
+def test_the_extras_name_what_training_and_benchmarks_import():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in ("train", "bench"):
+        assert any(requirement.startswith("easy-vqa") for requirement in extras[extra])

@@ -69,8 +69,8 @@ def bisect_threshold(average: Callable[[float], float], budget: float, tolerance
     if not least - tolerance <= budget <= most + tolerance:
         raise ValueError(
             f"budget {budget:g} can't be met: the average is {most:.2f} with global_threshold={low:g} and {least:.2f} "
-            f"with {high:g}; a larger individual_threshold lets more tokens leave, merging and the layers before the "
-            "first drop set the rest"
+            f"with {high:g}; more tokens leave with no individual_threshold or a larger one, merging and the layers "
+            "before the first drop set the rest"
         )
     tried = {low: most, high: least}
     for _ in range(MAX_STEPS):
@@ -91,7 +91,7 @@ def calibrate(
     batches: Sequence[dict[str, torch.Tensor]],
     budget: float,
     *,
-    individual_threshold: float | None = 0.001,
+    individual_threshold: float | None = None,
     tolerance: float = 1.0,
     **options: Any,
 ) -> Calibration:
@@ -106,7 +106,8 @@ def calibrate(
     budget
         Visual tokens per request that a decoder layer shall receive, averaged over layers and samples.
     individual_threshold
-        Attention of the best text token below which a token may leave; None asks the global threshold alone.
+        Attention of the best text token below which a token may leave; None asks the global threshold alone. Under
+        the attention that each of a prompt's tokens gets on average, few tokens leave whatever the global threshold.
     tolerance
         How near the mean must come.
     **options

@@ -35,7 +35,8 @@ class PrefillSpeed:
     speed_up
         Ratio of the medians.
     macs_speed_up
-        Ratio of MACs, causal attention counted as half; scoring is not counted.
+        Ratio of MACs of whole layers, causal attention counted as half; scoring is not counted. The layer after which
+        tokens leave counts in full, although its MLP runs on what stays.
     macs_speed_up_full_attention
         The same with attention counted in full.
     quotient

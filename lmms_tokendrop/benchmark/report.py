@@ -62,7 +62,10 @@ def options_table(config: type[ReductionOptions]) -> Callable[[Path], str]:
         for entry in fields(config):
             readers = [name for name, reducer in config.reducers.items() if entry.name in reducer.options]
             allowed = entry.metadata["allowed"]
-            values = "" if allowed is None or entry.name == "preset" else ", ".join(f"`{value}`" for value in allowed)
+            low, high = entry.metadata["low"], entry.metadata["high"]
+            values = "" if low is None else f"from {low:g}" + ("" if high is None else f" to {high:g}")
+            if allowed is not None and entry.name != "preset":
+                values = ", ".join(f"`{value}`" for value in allowed)
             default = "" if entry.default is None else f"`{entry.default}`"
             rows.append((f"`{entry.name}`", default, values, entry.metadata["help"], ", ".join(readers) or "all"))
         return markdown_table(("option", "default", "allowed", "meaning", "methods"), rows)
@@ -97,12 +100,12 @@ def comparison_table(name: str) -> Callable[[Path], str]:
                 f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_stderr']:.1f}",
                 "" if number == 0 else f"{100 * row['difference']:+.1f} ± {100 * row['difference_stderr']:.1f}",
                 f"{row['visual_tokens']:.1f} of {row['full_visual_tokens']:.0f}",
-                f"{row['kv_bytes'] / 1024:.0f}",
+                f"{row['kv_bytes'] / 1000:.0f}",
                 f"{row['seconds'] * 1000:.0f}",
             )
             for number, row in enumerate(rows)
         ]
-        header = ("variant", "budget", "accuracy, %", "difference to full", "visual tokens", "KV, KiB", "ms a question")
+        header = ("variant", "budget", "accuracy, %", "difference to full", "visual tokens", "KV, kB", "ms a question")
         return f"{rows[0]['samples']} questions.\n\n{markdown_table(header, lines)}"
 
     return table

@@ -20,6 +20,8 @@ from lmms_tokendrop.evaluation.prompts import Prompt, Question, is_padding
 
 Output = TypeVar("Output")
 
+POOL_BATCHES = 8
+
 
 class TokenDropAdapter(lmms):
     """A reduced model behind lmms-eval's requests.
@@ -69,16 +71,33 @@ class TokenDropAdapter(lmms):
     def _in_batches(
         self, questions: Sequence[Question], function: Callable[[Sequence[Prompt], Sequence[int]], Sequence[Output]]
     ) -> Iterator[tuple[int, Output]]:
-        """Yield the place of each question with what ``function`` made of its prompt, similar sizes together."""
-        places = list(range(len(questions)))
-        if self.batches.size > 1:
-            places.sort(key=[self.prompt(question).size_key for question in questions].__getitem__)
+        """Yield the place of each question with what ``function`` made of its prompt, similar sizes together.
+
+        Sizes are compared within pools of `POOL_BATCHES` batches: each image is loaded once, and few are held.
+        """
+        with tqdm(total=len(questions), disable=self.rank != 0, desc=self.model_id) as progress:
+            start = 0
+            while start < len(questions):
+                end = min(start + (self.batches.size * POOL_BATCHES if self.batches.size > 1 else 1), len(questions))
+                for answered in self._in_pool(range(start, end), questions, function):
+                    progress.update()
+                    yield answered
+                start = end
+
+    def _in_pool(
+        self,
+        places: Sequence[int],
+        questions: Sequence[Question],
+        function: Callable[[Sequence[Prompt], Sequence[int]], Sequence[Output]],
+    ) -> Iterator[tuple[int, Output]]:
+        """Do the same for some of the questions, whose images are held together."""
+        prompts = {place: self.prompt(questions[place]) for place in places}
+        by_size = sorted(places, key=lambda place: prompts[place].size_key)
 
         def run(batch: Sequence[int]) -> Sequence[Output]:
-            return function([self.prompt(questions[place]) for place in batch], batch)
+            return function([prompts[place] for place in batch], batch)
 
-        answered = self.batches.run(places, run)
-        yield from tqdm(answered, total=len(questions), disable=self.rank != 0, desc=self.model_id)
+        yield from self.batches.run(by_size, run)
 
     def _document(self, question: Question) -> Any:
         return self.task_dict[question.task][question.split][question.doc_id]

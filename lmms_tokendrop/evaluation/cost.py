@@ -117,6 +117,9 @@ class CostLedger:
 
     lmms-eval averages what is logged without weights and never gathers it over processes. So the sums are kept here,
     added up over all processes, and logged by the first one only.
+
+    lmms-eval reports one throughput per run, not per task: with several tasks in a run the means are over the samples
+    of all of them. ``avg_speed`` divides the generated tokens by all seconds, those of scoring candidates included.
     """
 
     def __init__(self) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import ProcessorMixin
+from transformers import ProcessorMixin, StoppingCriteriaList
 
 from lmms_tokendrop.evaluation.cost import SampleCost, sample_costs
 from lmms_tokendrop.evaluation.generation import GenerationSettings, answer_length
 from lmms_tokendrop.evaluation.prompts import Prompt, collate, continuation_ids
 from lmms_tokendrop.evaluation.reduction import check_reduced
 from lmms_tokendrop.evaluation.scoring import CandidateScore, score_candidates
+from lmms_tokendrop.evaluation.stopping import AnswerEnds
 from lmms_tokendrop.modeling.staged_cache import StagedCache, TokenReport
 from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
 
@@ -38,17 +39,25 @@ class Engine:
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[tuple[str, SampleCost]]:
         """Write an answer to each prompt.
 
-        A prompt's answer is the same in every batch, unless the settings ask for sampling.
+        A prompt's answer is the same in every batch, unless the settings ask for sampling. It ends with the token
+        that completes a stop string, and that token is the last that counts; with beams the answer is cut
+        afterwards, and the cost includes what follows.
         """
         started = time.perf_counter()
         inputs = self.inputs(prompts)
+        prompt_length = inputs["input_ids"].shape[1]
+        ends = AnswerEnds(self.processor.tokenizer, settings.until if settings.stops_early else (), prompt_length)
         output = self.model.generate(
             **inputs,
             **settings.options,
+            stopping_criteria=StoppingCriteriaList([ends]),
             pad_token_id=self.processor.tokenizer.pad_token_id,
             return_dict_in_generate=True,
         )
-        new_ids = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        new_ids = output.sequences[:, prompt_length:].tolist()
+        steps = len(new_ids[0])
+        eos_token_id = self.model.generation_config.eos_token_id
+        new_ids = [ids[: min(answer_length(ids, eos_token_id), ends.length(row))] for row, ids in enumerate(new_ids)]
         seconds = time.perf_counter() - started
         report = self._checked_report(output.past_key_values)
         costs = sample_costs(
@@ -56,8 +65,8 @@ class Engine:
             report,
             inputs["attention_mask"].sum(-1).tolist(),
             seconds=seconds,
-            output_tokens=[answer_length(ids, self.model.generation_config.eos_token_id) for ids in new_ids],
-            steps=len(new_ids[0]),
+            output_tokens=[len(ids) for ids in new_ids],
+            steps=steps,
         )
         texts = self.processor.batch_decode(new_ids, skip_special_tokens=True)
         return [(settings.cut(text), cost) for text, cost in zip(texts, costs, strict=True)]

@@ -1,5 +1,6 @@
 """The layer loop of Llama-like decoders, with stages at which visual tokens leave."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -9,6 +10,9 @@ from torch import nn
 from transformers import LlamaModel, MistralModel, Qwen2Model
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -43,6 +47,14 @@ class StagedDecoderMixin:
     layers: nn.ModuleList
     norm: nn.Module
     rotary_emb: nn.Module
+    layer_class: type
+    post_init: Callable[[], None]
+
+    def __init__(self, config):
+        super().__init__(config)  # type: ignore[call-arg]
+        self._no_split_modules = [self.layer_class.__name__]
+        self.layers = nn.ModuleList([self.layer_class(config, number) for number in range(config.num_hidden_layers)])
+        self.post_init()
 
     @merge_with_config_defaults
     @capture_outputs
@@ -126,7 +138,8 @@ class StagedDecoderMixin:
         if request is not None and request.tokens is not None and bool(sequence.tokens.visual.any()):
             training = self.training and torch.is_grad_enabled()
             prefill = StagedPrefill(request, sequence, cache, self.config.num_hidden_layers, training)
-            sequence, hidden_states = prefill.leave(BEFORE_FIRST_LAYER, sequence, hidden_states)
+            if prefill.acts_after(BEFORE_FIRST_LAYER):
+                sequence, hidden_states = prefill.leave(BEFORE_FIRST_LAYER, sequence, hidden_states)
         generates = prefill is None and cache.received and sequence.index.shape[1] == 1
         watch = generates and options is not None and options.decode_interval is not None
         compact_positions = options is not None and options.position_mode == "compact"
@@ -141,21 +154,27 @@ class StagedDecoderMixin:
             entries, mask, position_embeddings = prepared[place][2:]
             if prefill is not None:
                 prefill.receive(sequence)
-            layer_input = hidden_states
+            rows = _RowScores(layer, hidden_states, position_embeddings, held)
+            leaving = None
+            if prefill is not None and prefill.acts_after(number):
+                leaving = _Leaving(prefill, number, sequence, held, entries, rows)
             hidden_states = layer(
-                layer_input,
+                hidden_states,
                 attention_mask=mask,
                 position_embeddings=position_embeddings,
                 past_key_values=cache,
                 use_cache=True,
+                after_attention=leaving,
                 **kwargs,
             )
-            held.extend(entries)
-            rows = _RowScores(layer, layer_input, position_embeddings, held)
+            if leaving is None:
+                held.extend(entries)
+            else:
+                sequence = leaving.sequence
             if watch:
                 accumulate_attention(held, rows.over_cache(sequence.valid)[0].mean(1).squeeze(1))
             if prefill is not None:
-                sequence, hidden_states = prefill.leave(number, sequence, hidden_states, rows.over_chunk)
+                prefill.left(sequence)
         if prefill is not None:
             prefill.finish(sequence)
             cache.generated = 0
@@ -184,19 +203,81 @@ class StagedDecoderMixin:
         return entries, mask, self.rotary_emb(hidden_states, position_ids=position_ids)
 
 
+class StagedLayerMixin:
+    """Lets tokens leave a decoder layer between attention and MLP, so that the MLP runs on what stays.
+
+    For a drop after the layer this is the same: the MLP sees each token alone, and nothing reads what it would give
+    for a token that leaves.
+    """
+
+    input_layernorm: nn.Module
+    self_attn: nn.Module
+    post_attention_layernorm: nn.Module
+    mlp: nn.Module
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        after_attention: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """Run the layer; `after_attention` maps `[batch, length, channels]` to `[batch, kept, channels]`."""
+        if after_attention is None:
+            return super().forward(hidden_states, attention_mask=attention_mask, **kwargs)  # type: ignore[misc]
+        attended, _ = self.self_attn(
+            hidden_states=self.input_layernorm(hidden_states), attention_mask=attention_mask, **kwargs
+        )
+        hidden_states = after_attention(hidden_states + attended)
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
+class StagedLlamaDecoderLayer(StagedLayerMixin, LlamaDecoderLayer):
+    """Llama decoder layer with a place for tokens to leave."""
+
+
+class StagedMistralDecoderLayer(StagedLayerMixin, MistralDecoderLayer):
+    """Mistral decoder layer with a place for tokens to leave."""
+
+
+class StagedQwen2DecoderLayer(StagedLayerMixin, Qwen2DecoderLayer):
+    """Qwen2 decoder layer with a place for tokens to leave."""
+
+
 class StagedLlamaModel(StagedDecoderMixin, LlamaModel):
     """Llama decoder with stages."""
+
+    layer_class = StagedLlamaDecoderLayer
 
 
 class StagedMistralModel(StagedDecoderMixin, MistralModel):
     """Mistral decoder with stages."""
 
+    layer_class = StagedMistralDecoderLayer
+
 
 class StagedQwen2Model(StagedDecoderMixin, Qwen2Model):
     """Qwen2 decoder with stages."""
 
+    layer_class = StagedQwen2DecoderLayer
+
 
 STAGED_DECODERS = {"llama": StagedLlamaModel, "mistral": StagedMistralModel, "qwen2": StagedQwen2Model}
+
+
+class _Leaving:
+    """Called between a layer's attention and its MLP: runs the stage, and remembers the sequence that it leaves."""
+
+    def __init__(self, prefill: StagedPrefill, number: int, sequence: Sequence, held, entries: Entries, rows):
+        self.prefill, self.number, self.sequence = prefill, number, sequence
+        self.held, self.entries, self.rows = held, entries, rows
+
+    def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        self.held.extend(self.entries)
+        self.sequence, hidden_states = self.prefill.leave(
+            self.number, self.sequence, hidden_states, self.rows.over_chunk
+        )
+        return hidden_states
 
 
 class _RowScores:

@@ -53,13 +53,17 @@ class StagedPrefill:
         self.received.append(sequence.tokens.visual.sum(-1))
         self.lengths.append(sequence.index.shape[1])
 
+    def acts_after(self, layer: int) -> bool:
+        """Whether a stage follows a decoder layer (or `BEFORE_FIRST_LAYER`)."""
+        return layer in self.stages
+
     def leave(self, layer: int, sequence: Sequence, hidden_states: torch.Tensor, attention_rows=None):
-        """Run the stage after a decoder layer, if there is one.
+        """Run the stage after a decoder layer.
 
         Parameters
         ----------
         layer : int
-            The layer just run, or `BEFORE_FIRST_LAYER`.
+            The layer whose attention has just run, or `BEFORE_FIRST_LAYER`.
         sequence : Sequence
             The chunk.
         hidden_states : torch.Tensor
@@ -73,19 +77,20 @@ class StagedPrefill:
             The chunk and its states afterwards.
         """
         before = sequence
-        if layer in self.stages:
-            keep = self.reducer.keep(self.stages[layer], self._context(sequence, attention_rows))
-            sequence, hidden_states = apply_keep(sequence, hidden_states, keep)
-            if self.training and sequence is not before:
-                raise RuntimeError(
-                    "token_reduction: a hard drop has no gradient for what leaves; call model.eval(), or train "
-                    'with {"method": "none"}'
-                )
-            name = "before layer 0" if layer == BEFORE_FIRST_LAYER else f"after layer {layer}"
-            self.cache.records.append(StageRecord(name, sequence.index))
-        if layer != BEFORE_FIRST_LAYER:
-            self.received_release.append(sequence.tokens.visual.sum(-1))
+        keep = self.reducer.keep(self.stages[layer], self._context(sequence, attention_rows))
+        sequence, hidden_states = apply_keep(sequence, hidden_states, keep)
+        if self.training and sequence is not before:
+            raise RuntimeError(
+                "token_reduction: a hard drop has no gradient for what leaves; call model.eval(), or train "
+                'with {"method": "none"}'
+            )
+        name = "before layer 0" if layer == BEFORE_FIRST_LAYER else f"after layer {layer}"
+        self.cache.records.append(StageRecord(name, sequence.index))
         return sequence, hidden_states
+
+    def left(self, sequence: Sequence) -> None:
+        """Note what a layer, and the stage after it, left."""
+        self.received_release.append(sequence.tokens.visual.sum(-1))
 
     def finish(self, sequence: Sequence) -> None:
         """After the last layer: compact the cache if the method does, and hand over the accounts."""

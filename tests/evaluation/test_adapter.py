@@ -6,6 +6,7 @@ from tiny_models import TEXT_BACKBONES
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
 from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.modeling.reducer_baselines import RandomDrop
 from lmms_tokendrop.modeling.token_reducer import Keep
@@ -51,6 +52,24 @@ def test_answers_and_costs_do_not_depend_on_the_batch(evaluate, tiny_checkpoint,
         assert answers(results, "tiny_generate") == answers(alone, "tiny_generate")
         assert losses(results) == pytest.approx(losses(alone), abs=1e-4)
         assert counts(results) == pytest.approx(counts(alone))
+
+
+@pytest.mark.parametrize("pool", [1, 8])
+def test_each_image_is_loaded_once(evaluate, tiny_checkpoint, monkeypatch, pool):
+    loaded = []
+    original = GenerativeTokenDrop.prompt
+
+    def prompt(self, question):
+        loaded.append(question.doc_id)
+        return original(self, question)
+
+    path = tiny_checkpoint("llama")
+    expected = answers(evaluate("llava_next_full", "tiny_generate", pretrained=path), "tiny_generate")
+    monkeypatch.setattr(GenerativeTokenDrop, "prompt", prompt)
+    monkeypatch.setattr("lmms_tokendrop.evaluation.adapter.POOL_BATCHES", pool)
+    results = evaluate("llava_next_full", "tiny_generate", pretrained=path, batch_size=2)
+    assert loaded == list(range(7))
+    assert answers(results, "tiny_generate") == expected
 
 
 @pytest.mark.parametrize("entry", LLAVA_VARIANTS, ids=lambda entry: entry.model_id)

@@ -93,14 +93,48 @@ def test_a_ragged_batch_scores_as_each_prompt_alone(engines, method):
         assert [score.is_greedy for score in scores] == [score.is_greedy for score in alone]
 
 
-def test_the_answer_is_cut_but_its_tokens_are_counted(engines):
+@pytest.mark.parametrize("method", REDUCTIONS)
+@pytest.mark.parametrize("pretrained", ["tiny", "pocket"])
+def test_an_answer_that_ends_with_a_stop_string_is_the_longer_one_cut(tiny_checkpoint, method, pretrained):
+    path = "pocket" if pretrained == "pocket" else str(tiny_checkpoint("llama"))
+    options = LoadOptions(pretrained=path)
+    engine = Engine(*load_model("llava_next", method, options, REDUCTIONS[method], torch.device("cpu")))
+    questions = [
+        prompt(engine, "what is in the picture ?", (60, 40)),
+        prompt(engine, "yes or no ?", seed=1),
+        prompt(engine, "what colour is the circle ?", (84, 84), seed=2),
+    ]
+    eos = {"min_new_tokens": 12} if pretrained == "pocket" else {}  # it would answer with one word
+    options = {"max_new_tokens": 12, **eos, **GREEDY}
+    whole = engine.generate(questions, GenerationSettings(options, ()))
+    first, second = whole[0][0], whole[2][0]
+    for until in [(first[5:7],), (second[len(second) // 2 :][:3], first[-3:]), (first[3], second[1:4]), ("~none~",)]:
+        settings = GenerationSettings(options, until)
+        batch = engine.generate(questions, settings)
+        assert [text for text, _ in batch] == [settings.cut(text) for text, _ in whole]
+        for question, (text, cost), (long, long_cost) in zip(questions, batch, whole, strict=True):
+            [(alone, alone_cost)] = engine.generate([question], settings)
+            assert alone == text
+            assert (alone_cost.output_tokens, alone_cost.kv_bytes) == (cost.output_tokens, cost.kv_bytes)
+            assert cost.output_tokens <= long_cost.output_tokens
+            assert cost.kv_bytes <= long_cost.kv_bytes
+            if settings.cut(long) == long:
+                assert cost.output_tokens == long_cost.output_tokens
+    assert batch[0][1].output_tokens == 12
+    [(_, early)] = engine.generate(questions[:1], GenerationSettings(options, (first[5:7],)))
+    assert early.output_tokens < 12
+    assert early.kv_bytes < whole[0][1].kv_bytes
+
+
+def test_beams_are_cut_afterwards(engines):
     engine = engines["none"]
     question = prompt(engine, "what is in the picture ?", (60, 40))
-    [(text, cost)] = engine.generate([question], GenerationSettings({"max_new_tokens": 6, **GREEDY}, ()))
-    assert len(text) > 2
-    [(cut, cut_cost)] = engine.generate([question], GenerationSettings({"max_new_tokens": 6, **GREEDY}, (text[2],)))
-    assert cut == text[:2].split(text[2])[0]
-    assert cut_cost.output_tokens == cost.output_tokens == 6
+    options = {"max_new_tokens": 6, "num_beams": 2, **GREEDY}
+    [(text, cost)] = engine.generate([question], GenerationSettings(options, ()))
+    settings = GenerationSettings(options, (text[2:4],))
+    [(cut, cut_cost)] = engine.generate([question], settings)
+    assert cut == settings.cut(text)
+    assert cut_cost.output_tokens == cost.output_tokens
 
 
 def test_beams_run_and_their_bytes_are_added_up(engines):

@@ -1,6 +1,10 @@
 import logging
 
+import pytest
+from tiny_models import tiny_tokenizer
+
 from lmms_tokendrop.evaluation.generation import GenerationSettings, answer_length
+from lmms_tokendrop.evaluation.stopping import AnswerEnds
 
 
 def test_greedy_settings_drop_sampling_options():
@@ -30,3 +34,106 @@ def test_answer_length_counts_the_end_token():
     assert answer_length([5, 6, 2, 3, 3], 2) == 3
     assert answer_length([5, 6, 9, 3], [2, 9]) == 3
     assert answer_length([5, 6], None) == 2
+
+
+BUNDLED = [
+    ({"max_new_tokens": 16, "temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False}, {"num_beams": 1}),
+    ({"max_new_tokens": 16, "temperature": 0.0, "top_p": 0, "do_sample": False, "until": []}, {}),
+    ({"max_new_tokens": 16, "until": ["ASSISTANT:", "</s>"], "image_aspect_ratio": "original"}, {}),
+    ({"max_gen_toks": 16, "visual_cot": True, "seed": 0, "stop_sequences": ["x"], "skip_special_tokens": False}, {}),
+    (
+        {"max_new_tokens": 16, "repetition_penalty": 1.2, "temperature": None, "do_sample": None},
+        {"repetition_penalty": 1.2},
+    ),
+]
+"""What lmms-eval's own tasks carry, and what is left of it beside the length and greedy decoding."""
+
+
+@pytest.mark.parametrize(("given", "left"), BUNDLED)
+def test_what_tasks_commonly_carry_is_taken(given, left):
+    assert GenerationSettings.from_task(given).options == {"max_new_tokens": 16, "do_sample": False, **left}
+
+
+def test_sampling_tasks_keep_their_options():
+    options = {"max_new_tokens": 16, "temperature": 1, "top_p": 0.95, "top_k": 1, "do_sample": True}
+    settings = GenerationSettings.from_task(options)
+    assert settings.options == options
+    assert isinstance(settings.options["temperature"], float)
+
+
+def test_numbers_and_switches_are_read_from_strings_as_on_the_command_line():
+    given = {"temperature": "0.5", "max_new_tokens": "8", "do_sample": "True", "top_p": "1e-1"}
+    read = {"temperature": 0.5, "max_new_tokens": 8, "do_sample": True, "top_p": 0.1}
+    assert GenerationSettings.from_task(given).options == read
+    assert GenerationSettings.from_task({"temperature": "0", "max_new_tokens": None}).options == {
+        "max_new_tokens": 1024,
+        "do_sample": False,
+    }
+
+
+def test_what_is_always_so_may_be_stated():
+    given = {"use_cache": True, "num_return_sequences": 1, "return_dict_in_generate": True, "early_stopping": "never"}
+    assert GenerationSettings.from_task({"max_new_tokens": 4, **given}).options == {
+        "max_new_tokens": 4,
+        "early_stopping": "never",
+        "do_sample": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("use_cache", False, "use_cache=False; allowed: True"),
+        ("num_return_sequences", 2, "num_return_sequences=2; allowed: 1"),
+        ("return_dict_in_generate", False, "return_dict_in_generate=False; allowed: True"),
+        (
+            "stop_strings",
+            ["a"],
+            "stop_strings is not supported; until does.*allowed: until, max_gen_toks, max_new_tokens",
+        ),
+        ("eos_token_id", 5, "eos_token_id is not supported"),
+        ("temperature", "hot", "temperature='hot'; allowed: a number"),
+        ("temperature", True, "temperature=True; allowed: a number"),
+        ("temperature", float("nan"), "temperature=nan; allowed: a number"),
+        ("max_new_tokens", 1.5, "max_new_tokens=1.5; allowed: a whole number"),
+        ("num_beams", "two", "num_beams='two'; allowed: a whole number"),
+        ("do_sample", "maybe", "do_sample='maybe'; allowed: true, false"),
+        ("bad_words_ids", 5, "bad_words_ids=5; allowed: a list of token ids"),
+        ("until", 5, "until=5; allowed: a string or a list of strings"),
+        ("until", [5], r"until=\[5\]; allowed"),
+    ],
+)
+def test_what_is_not_supported_is_named(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        GenerationSettings.from_task({name: value})
+
+
+def ends_of(text: str, *until: str) -> tuple[str, bool]:
+    """Feed a text token by token; return what was read when it ended, and whether it did."""
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    ends = AnswerEnds(tokenizer, until, prompt_length=0)
+    for length in range(1, ids.shape[1] + 1):
+        if ends(ids[:, :length], None).item():
+            assert ends.length(0) == length
+            return tokenizer.decode(ids[0, :length]), True
+    return text, False
+
+
+def test_an_answer_ends_where_no_further_token_changes_its_cut():
+    assert ends_of("a red square ? and more", "?") == ("a red square ?", True)
+    assert ends_of("a red square", "circle", "\n") == ("a red square", False)
+    text, ended = ends_of("x ABC y z", "B", "ABC")
+    assert ended
+    assert GenerationSettings({}, ("B", "ABC")).cut(text) == "x "
+    text, ended = ends_of("x ABz y", "B", "ABC")
+    assert ended
+    assert GenerationSettings({}, ("B", "ABC")).cut(text) == "x A"
+
+
+def test_the_prompt_does_not_end_an_answer():
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer("\n\nred", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    prompt_length = len(tokenizer("\n", add_special_tokens=False)["input_ids"])
+    ends = AnswerEnds(tokenizer, ("\n\n",), prompt_length)
+    assert not ends(ids, None).item()

@@ -220,3 +220,20 @@ class TestErrors:
         model = workshop.reduced("none", "mistral", sliding_window=200)
         expected = greedy(workshop.stock("mistral", sliding_window=200), inputs)
         assert torch.equal(greedy(model, inputs).sequences, expected.sequences)
+
+
+def test_the_mlp_of_a_layer_after_which_tokens_leave_runs_on_what_stays(workshop, monkeypatch):
+    model = workshop.reduced("budget")
+    seen = []
+    for layer in model.model.language_model.layers:
+        monkeypatch.setattr(
+            layer.mlp, "forward", lambda states, run=layer.mlp.forward: seen.append(states.shape[1]) or run(states)
+        )
+    output = greedy(model, workshop.inputs("one_image"), 1)
+    lengths = {record.name: record.index.shape[1] for record in output.past_key_values.records}
+    assert seen[:3] == [lengths[f"after layer {number}"] for number in range(3)]
+    assert seen[0] < lengths["before layer 0"]
+
+
+def test_staged_layers_are_not_split_over_devices(workshop):
+    assert "StagedLlamaDecoderLayer" in workshop.reduced("none")._no_split_modules

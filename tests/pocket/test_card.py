@@ -18,3 +18,9 @@ def test_card_names_the_rows_that_matter():
     text = (CARDS / "pocket_llava_next.md").read_text()
     for row in ("chance", "blind", "full", "random, 11 % kept", "Attention guidance"):
         assert row in text
+
+
+def test_card_says_that_easy_vqa_was_trained_on():
+    card = (CARDS / "pocket_llava_next.md").read_text()
+    assert "on the training half of the public easy-VQA set" in card
+    assert "test questions are **in-distribution**" in card
