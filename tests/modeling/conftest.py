@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -26,3 +27,9 @@ settings.load_profile("core")
 def workshop(tiny_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """Return the builder of models and inputs."""
     return Workshop(tiny_checkpoint, tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Draw the same random inputs in every run."""
+    torch.manual_seed(0)
