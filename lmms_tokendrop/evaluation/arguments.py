@@ -16,7 +16,8 @@ class LoadOptions:
     Parameters
     ----------
     pretrained
-        Local folder, Hub id, or ``"pocket"`` for the bundled model.
+        Local folder, Hub id, ``"pocket"`` for the bundled model of the method, or ``"pocket-teacher"`` for the bundled
+        model that was trained without reduction.
     device
         Device of this process; None takes what accelerate chooses.
     device_map

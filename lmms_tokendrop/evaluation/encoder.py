@@ -92,6 +92,12 @@ class ViltRandom(EncoderTokenDrop):
     model_id = "vilt_random"
 
 
+class ViltClsAttention(EncoderTokenDrop):
+    """ViLT with the image tokens dropped that a CLS token looks at least."""
+
+    model_id = "vilt_cls_attention"
+
+
 class ViltSmallerResolution(EncoderTokenDrop):
     """ViLT with smaller images."""
 

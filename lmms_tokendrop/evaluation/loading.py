@@ -57,7 +57,7 @@ def load_model(
     """
     if (options.load_in_4bit or options.load_in_8bit) and architecture not in QUANTIZABLE:
         raise ValueError(f"load_in_4bit and load_in_8bit are for {', '.join(QUANTIZABLE)}, not for {architecture}")
-    path = str(pocket_path(architecture, method)) if options.pretrained == "pocket" else options.pretrained
+    path = checkpoint_path(architecture, method, options.pretrained)
     module_name, class_name = MODEL_CLASSES[architecture]
     module = import_module(module_name)
     model_class = getattr(module, class_name)
@@ -83,6 +83,12 @@ def load_model(
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return model.eval(), processor
+
+
+def checkpoint_path(architecture: str, method: str, pretrained: str) -> str:
+    """Return the folder of a bundled model where ``pretrained`` asks for one, else ``pretrained`` itself."""
+    bundled = {"pocket": method, "pocket-teacher": "none"}
+    return str(pocket_path(architecture, bundled[pretrained])) if pretrained in bundled else pretrained
 
 
 def resolve_dtype(name: str, device: torch.device) -> str | torch.dtype:

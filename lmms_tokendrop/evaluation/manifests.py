@@ -108,6 +108,14 @@ VARIANTS: tuple[Variant, ...] = (
         description="ViLT with image tokens dropped at random at PuMer's places; the control",
     ),
     Variant(
+        model_id="vilt_cls_attention",
+        architecture="vilt",
+        method="cls_attention",
+        pretrained=VILT_CHECKPOINT,
+        adapter=f"{VILT_ADAPTER}.ViltClsAttention",
+        description="ViLT with the image tokens that the CLS token looks at least dropped at PuMer's places",
+    ),
+    Variant(
         model_id="vilt_smres",
         architecture="vilt",
         method="smres",

@@ -112,6 +112,35 @@ def test_no_bundled_vilt_is_a_clear_error(classify):
         classify("vilt_pumer", "tiny_generate", pretrained="pocket")
 
 
+def test_pocket_is_the_methods_own_model_and_pocket_teacher_the_unreduced_one(
+    classify, tiny_vilt_checkpoint, tmp_path, monkeypatch
+):
+    teacher, student = tiny_vilt_checkpoint(), tmp_path / "student"
+    model = ViltTokenDropForQuestionAnswering.from_pretrained(
+        teacher, token_reduction={"method": "pumer", "layers": [1], "prune_ratio": 0.5}
+    )
+    with torch.no_grad():
+        model.classifier[3].bias[ANSWERS.index("yellow")] = 1e4
+    model.save_pretrained(student)
+    ViltProcessor.from_pretrained(teacher).save_pretrained(student)
+    monkeypatch.setattr("lmms_tokendrop.pocket.registry.WEIGHTS", tmp_path)
+    folders = {("vilt", "none"): teacher, ("vilt", "random"): teacher, ("vilt", "pumer"): student}
+    monkeypatch.setattr("lmms_tokendrop.pocket.registry.POCKET_MODELS", folders)
+
+    def run(model_id, pretrained):
+        results = classify(model_id, "tiny_generate", pretrained=pretrained, batch_size="auto")
+        return results["throughput"]["avg_visual_tokens"], answers(results, "tiny_generate")
+
+    assert run("vilt_pumer", "pocket")[1] == [["yellow"]] * 5
+    assert run("vilt_pumer", "pocket") == run("vilt_pumer", student)
+    assert run("vilt_pumer", "pocket-teacher") == run("vilt_pumer", teacher)
+    assert run("vilt_random", "pocket") == run("vilt_random", "pocket-teacher") == run("vilt_random", teacher)
+    with pytest.raises(ValueError, match="no bundled model for architecture 'vilt' with method 'dynamicvit'"):
+        classify("vilt_dynamicvit", "tiny_generate", pretrained="pocket")
+    with pytest.raises(ValueError, match="'dynamicvit' has trained weights"):
+        classify("vilt_dynamicvit", "tiny_generate", pretrained="pocket-teacher")
+
+
 def test_predictors_that_were_never_trained_are_an_error(classify, tiny_vilt_checkpoint):
     with pytest.raises(ValueError, match="'dynamicvit' has trained weights and this checkpoint has none"):
         classify("vilt_dynamicvit", "tiny_generate", pretrained=tiny_vilt_checkpoint())
