@@ -13,11 +13,12 @@ from transformers.models.vilt.modeling_vilt import (
     ViltLayer,
 )
 
+from .fusion_attention import attention_bias, attention_rows
 from .fusion_stages import FusionContext, FusionReducer, apply_fusion_keep, check_counts
 from .fusion_tokens import FusionReport, FusionTokens
 from .image_patches import place_patches, position_grid, shrink_images
 from .stages import Stage
-from .vilt_attention import StagedViltAttention, attention_bias, attention_rows
+from .vilt_attention import StagedViltAttention
 
 Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[Any, torch.Tensor]]
 

@@ -7,8 +7,8 @@ import torch
 from tiny_vilt import tiny_vilt_inputs
 from transformers import ViltForQuestionAnswering
 
+from lmms_tokendrop.modeling.fusion_attention import policy_softmax
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
-from lmms_tokendrop.modeling.vilt_attention import policy_softmax
 
 LAYERS = [1, 2, 3]
 

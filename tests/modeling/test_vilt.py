@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from tiny_vilt import STOCK_HEADS, row_of, tiny_vilt_config, tiny_vilt_inputs
 from transformers import Trainer, TrainingArguments, ViltConfig, ViltForQuestionAnswering
 
+from lmms_tokendrop.modeling.fusion_attention import attention_rows
 from lmms_tokendrop.modeling.image_patches import place_patches, position_grid, shrink_images
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
     ViltTokenDropConfig,
@@ -17,7 +18,6 @@ from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
     ViltTokenDropForVisualEntailment,
     ViltTokenDropModel,
 )
-from lmms_tokendrop.modeling.vilt_attention import attention_rows
 
 HEADS = {
     "model": ViltTokenDropModel,

@@ -1,0 +1,197 @@
+"""The parts of METER: its CLIP tower and the layers in which text and image attend to each other."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
+from transformers.models.roberta.modeling_roberta import RobertaIntermediate, RobertaOutput, RobertaSelfOutput
+
+from .fusion_attention import attend
+
+
+class MeterVisionModel(nn.Module):
+    """CLIP's vision tower, with its last norm on every token and without projection.
+
+    Parameters
+    ----------
+    config : CLIPVisionConfig
+        Its configuration; METER's tower has 11 blocks.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embeddings = CLIPVisionEmbeddings(config)
+        self.pre_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList([CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)])
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Patches with CLS first, with positions interpolated (bicubic) to the image's grid.
+
+        Parameters
+        ----------
+        pixel_values : torch.Tensor
+            `[batch, 3, height, width]`, sides multiples of the patch size.
+
+        Returns
+        -------
+        torch.Tensor
+            `[batch, 1 + patches, channels]`.
+
+        Raises
+        ------
+        ValueError
+            If a side is not a multiple of the patch size.
+        """
+        height, width = pixel_values.shape[-2:]
+        if height % self.config.patch_size or width % self.config.patch_size:
+            raise ValueError(
+                f"pixel_values: images of {height}x{width} pixels; their sides must be multiples of the patch size, "
+                f"{self.config.patch_size}"
+            )
+        return self.pre_layernorm(self.embeddings(pixel_values, interpolate_pos_encoding=True))
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """States `[batch, 1 + patches, channels]` of images `[batch, 3, height, width]`, CLS first."""
+        hidden_states = self.embed(pixel_values)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, None)
+        return self.post_layernorm(hidden_states)
+
+
+class MeterAttentionHeads(nn.Module):
+    """Attention to the own sequence or to another one, through sdpa or eager, which also gives queries and keys."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.query, self.key, self.value = (nn.Linear(config.hidden_size, config.hidden_size) for _ in range(3))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        other: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        policy: torch.Tensor | None = None,
+    ):
+        """Attend.
+
+        Parameters
+        ----------
+        hidden_states : torch.Tensor
+            `[batch, queries, channels]`.
+        other : torch.Tensor
+            `[batch, keys, channels]`, what is attended to.
+        bias : torch.Tensor or None
+            Added to logits, `[batch, 1, 1, keys]`.
+        output_attentions : bool
+            Whether to return probabilities.
+        policy : torch.Tensor or None
+            `[batch, keys]`, how much each key counts; see :func:`.fusion_attention.policy_softmax`.
+
+        Returns
+        -------
+        tuple
+            Context `[batch, queries, channels]`, probabilities `[batch, heads, queries, keys]` or None, queries
+            `[batch, heads, queries, head_dim]` and keys `[batch, heads, keys, head_dim]`.
+        """
+        heads = self.config.num_attention_heads
+        query, key, value = (
+            layer(states).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for layer, states in ((self.query, hidden_states), (self.key, other), (self.value, other))
+        )
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        sdpa = self.config._attn_implementation == "sdpa" and not output_attentions
+        context, probabilities = attend(query, key, value, bias, dropout, sdpa, policy)
+        return context, probabilities, query, key
+
+
+class MeterAttention(nn.Module):
+    """Attention with projection, residual connection and norm."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.self = MeterAttentionHeads(config)
+        self.output = RobertaSelfOutput(config)
+
+    def forward(self, hidden_states, other, bias=None, output_attentions=False, policy=None):
+        """Attend; see :meth:`MeterAttentionHeads.forward`."""
+        context, *others = self.self(hidden_states, other, bias, output_attentions, policy)
+        return self.output(context, hidden_states), *others
+
+
+@dataclass
+class CrossAttended:
+    """States after both attentions of a layer, and what the attentions computed.
+
+    Attributes
+    ----------
+    hidden_states : torch.Tensor
+        `[batch, length, channels]`.
+    self_attention, cross_attention : torch.Tensor or None
+        `[batch, heads, length, keys]`, if asked for.
+    own_key : torch.Tensor
+        `[batch, heads, length, head_dim]`, keys of the attention to the own sequence.
+    query, other_key : torch.Tensor
+        Queries and keys of the attention to the other sequence.
+    """
+
+    hidden_states: torch.Tensor
+    self_attention: torch.Tensor | None
+    cross_attention: torch.Tensor | None
+    own_key: torch.Tensor
+    query: torch.Tensor
+    other_key: torch.Tensor
+
+
+class MeterCrossLayer(GradientCheckpointingLayer):
+    """Self-attention, attention to the other modality, and a feed-forward network, each with a norm behind it.
+
+    The form and the parameter names of BridgeTower's layer.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.attention = MeterAttention(config)
+        self.crossattention = MeterAttention(config)
+        self.intermediate = RobertaIntermediate(config)
+        self.output = RobertaOutput(config)
+
+    def attend(
+        self,
+        hidden_states: torch.Tensor,
+        other: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        other_bias: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        policy: torch.Tensor | None = None,
+        other_policy: torch.Tensor | None = None,
+    ) -> CrossAttended:
+        """Attend to the own sequence, then to the other one; arguments as :class:`MeterAttentionHeads` takes them."""
+        hidden_states, own_probabilities, _, own_key = self.attention(
+            hidden_states, hidden_states, bias, output_attentions, policy
+        )
+        hidden_states, probabilities, query, other_key = self.crossattention(
+            hidden_states, other, other_bias, output_attentions, other_policy
+        )
+        return CrossAttended(hidden_states, own_probabilities, probabilities, own_key, query, other_key)
+
+    def feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Run the feed-forward network."""
+        return self.output(self.intermediate(hidden_states), hidden_states)
+
+    def forward(self, hidden_states, other, bias=None, other_bias=None, output_attentions=False):
+        """Run the layer; see :meth:`attend`.
+
+        Returns
+        -------
+        tuple
+            States `[batch, length, channels]`, and probabilities of both attentions or None.
+        """
+        attended = self.attend(hidden_states, other, bias, other_bias, output_attentions)
+        states = self.feed_forward(attended.hidden_states)
+        return states, attended.self_attention, attended.cross_attention
