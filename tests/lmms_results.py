@@ -1,4 +1,9 @@
-"""Read what an lmms-eval run returns."""
+"""Run lmms-eval on local tasks and read what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
 
 COUNTS = ("visual_tokens", "visual_tokens_release", "full_visual_tokens", "kv_bytes", "prompt_tokens", "output_tokens")
 """Costs that a run repeats exactly; seconds are not among them."""
@@ -12,3 +17,24 @@ def answers(results: dict, task: str) -> list:
 def counts(results: dict) -> dict[str, float]:
     """Return the mean costs of a run, seconds apart."""
     return {name: results["throughput"][f"avg_{name}"] for name in COUNTS}
+
+
+def evaluator(folder: Path) -> Callable[..., dict]:
+    """Return ``run(model, tasks, batch_size=1, limit=None, **model_args) -> results`` through lmms-eval itself."""
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    def run(model: str, tasks: str | list[str], *, batch_size: int | str = 1, limit: int | None = None, **model_args):
+        return simple_evaluate(
+            model=model,
+            model_args=",".join(f"{name}={value}" for name, value in model_args.items()),
+            tasks=[tasks] if isinstance(tasks, str) else tasks,
+            task_manager=TaskManager("ERROR", include_path=str(folder), include_defaults=False),
+            batch_size=batch_size,
+            device="cpu",
+            limit=limit,
+            bootstrap_iters=0,
+            process_docs_parallel=1,
+        )
+
+    return run

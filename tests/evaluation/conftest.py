@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lmms_results import evaluator
 from tiny_models import tiny_image
 
 TASKS = Path(__file__).parent / "tasks"
@@ -55,27 +56,6 @@ def write_tasks(folder: Path, documents: list[tuple]) -> Path:
     )
     Dataset.from_list(rows, features=features).to_parquet(folder / "tiny.parquet")
     return folder
-
-
-def evaluator(folder: Path) -> Callable[..., dict]:
-    """Return ``run(model, tasks, batch_size=1, limit=None, **model_args) -> results`` through lmms-eval itself."""
-    from lmms_eval.evaluator import simple_evaluate
-    from lmms_eval.tasks import TaskManager
-
-    def run(model: str, tasks: str | list[str], *, batch_size: int | str = 1, limit: int | None = None, **model_args):
-        return simple_evaluate(
-            model=model,
-            model_args=",".join(f"{name}={value}" for name, value in model_args.items()),
-            tasks=[tasks] if isinstance(tasks, str) else tasks,
-            task_manager=TaskManager("ERROR", include_path=str(folder), include_defaults=False),
-            batch_size=batch_size,
-            device="cpu",
-            limit=limit,
-            bootstrap_iters=0,
-            process_docs_parallel=1,
-        )
-
-    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,38 @@
+"""The bundled tasks, pictures for local data sets, and what stock models say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tiny_vilt import STOCK_HEADS
+from transformers import ViltProcessor
+
+from lmms_tokendrop.pocket.scenes import render
+from lmms_tokendrop.pocket.task_data import task_scenes
+
+TASKS = Path(__file__).resolve().parent.parent / "tasks"
+
+
+def pictures(number: int) -> list[Image.Image]:
+    """Draw some scenes, cut to different sizes."""
+    return [
+        render(scene).crop((0, 0, 96 - 16 * (place % 3), 96 - 32 * (place % 2)))
+        for place, (scene, _) in enumerate(islice(task_scenes(), number))
+    ]
+
+
+@torch.no_grad()
+def stock_logits(path: Path, head: str, texts: Sequence[str], images: Sequence) -> torch.Tensor:
+    """Run the stock class of a head on one row after the other; a row may have several images."""
+    model, processor = STOCK_HEADS[head].from_pretrained(path).eval(), ViltProcessor.from_pretrained(path)
+    rows = []
+    for text, pictured in zip(texts, images, strict=True):
+        inputs = processor(images=pictured, text=text, return_tensors="pt")
+        if isinstance(pictured, list):
+            inputs["pixel_values"], inputs["pixel_mask"] = inputs["pixel_values"][None], inputs["pixel_mask"][None]
+        rows.append(model(**inputs).logits[0])
+    return torch.stack(rows)
