@@ -118,7 +118,7 @@ def attention_rows(
     """
     index, valid = right_padded_indices(rows)
     chosen = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-    logits = (chosen @ key.transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
+    logits = (chosen @ key.contiguous().transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
     if mask is not None:
         logits = logits + mask.float()
     probabilities = logits.softmax(-1) if policy is None else policy_softmax(logits, policy, index)

@@ -8,6 +8,7 @@ import torch
 from .fusion_tokens import FusionTokens
 from .stages import Keep, Stage, TokenReducer
 from .token_matching import group_sizes
+from .token_ops import take_tokens
 
 
 @dataclass
@@ -175,7 +176,7 @@ def apply_fusion_keep(
         size=size.gather(1, index).masked_fill(~valid, 0.0),
         owner=owner,
     )
-    return kept, hidden_states.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1]))
+    return kept, take_tokens(hidden_states, index)
 
 
 def check_counts(reducer: FusionReducer, stage: Stage, before: FusionTokens, after: FusionTokens, first) -> None:
@@ -206,6 +207,6 @@ def _check(tokens: FusionTokens, keep: Keep, joint: bool) -> None:
         same = tokens.image.gather(1, goal) == tokens.image
         rules["to merge text with image"] = (same | ~inside).all(-1)
         rules["to drop every token of an image"] = (tokens.image & inside).any(-1) | ~tokens.image.any(-1)
-    for wrong, holds in rules.items():
-        if not bool(holds.all()):
-            raise RuntimeError(f"A stage tried {wrong}")
+    broken = ~torch.stack(list(rules.values())).all(-1)
+    if bool(broken.any()):
+        raise RuntimeError(f"A stage tried {list(rules)[int(broken.nonzero()[0, 0])]}")

@@ -7,7 +7,7 @@ from .fusion_selection import fusion_layers, pruned_image, staying_target
 from .fusion_stages import FusionContext, FusionReducer
 from .fusion_tokens import FusionReport, FusionTokens
 from .stages import Keep, Stage
-from .token_ops import right_padded_indices
+from .token_ops import right_padded_indices, take_tokens
 
 PAPER_LAYERS = (3, 6, 9)
 
@@ -88,8 +88,7 @@ class DynamicViT(FusionReducer):
         tokens = context.tokens
         patches = tokens.image & ~tokens.image_cls
         index, valid = right_padded_indices(patches)
-        states = context.hidden_states
-        states = states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+        states = take_tokens(context.hidden_states, index)
         judged = self.predictors[self.layers.index(stage.layer)](states, valid)[..., 0].float()
         scores = judged.new_zeros(patches.shape).scatter_add(1, index, judged.masked_fill(~valid, 0.0))
         kept = self.counts(stage, *tokens.counts(), context.first_counts)[1]

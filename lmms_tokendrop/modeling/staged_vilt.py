@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from .fusion_stages import FusionContext, FusionReducer, apply_fusion_keep, chec
 from .fusion_tokens import FusionReport, FusionTokens
 from .image_patches import place_patches, position_grid, shrink_images
 from .stages import Stage
+from .token_ops import take_tokens
 from .vilt_attention import StagedViltAttention
 
 Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[Any, torch.Tensor]]
@@ -86,15 +87,14 @@ class StagedViltEmbeddings(ViltEmbeddings):
             Tokens `[batch, 1 + patches, channels]`, CLS first, `[batch, 1 + patches]` and `[batch, patches, 2]`.
         """
         states = self.patch_embeddings(pixel_values)
-        batch, channels, height, width = states.shape
+        batch, _, height, width = states.shape
         if pixel_mask is None:
             pixel_mask = torch.ones(batch, height, width, device=states.device)
         mask = nn.functional.interpolate(pixel_mask[:, None].float(), size=(height, width))[:, 0].bool()
         limit = self.config.max_image_length
         index, valid = place_patches(mask, limit if isinstance(limit, int) and limit >= 0 else None, self.training)
         positions = position_grid(self.position_embeddings, mask, self.config.image_size // self.config.patch_size)
-        places = index.unsqueeze(-1).expand(-1, -1, channels)
-        image = (states.flatten(2).transpose(1, 2) + positions).gather(1, places)
+        image = take_tokens(states.flatten(2).transpose(1, 2) + positions, index)
         cls = (self.cls_token + self.position_embeddings[:, :1]).expand(batch, -1, -1)
         image = self.dropout(torch.cat([cls, image], dim=1))
         patches = torch.stack([index // width, index % width], dim=-1).masked_fill(~valid.unsqueeze(-1), -1)
@@ -199,7 +199,7 @@ class StageRunner:
         context = FusionContext(hidden_states, tokens, self.sample_seeds, self.first, carry=carry)
         if query is not None and key is not None:
             weight = carry.get("key_weight")
-            context.keys, context.queries = lambda: key.mean(1), lambda: query.mean(1)
+            context.keys, context.queries = cache(lambda: key.mean(1)), cache(lambda: query.mean(1))
             context.attention_rows = lambda rows: attention_rows(query, key, mask, rows, weight)
         keep = self.reducer.keep(stage, context)
         after, hidden_states = apply_fusion_keep(tokens, hidden_states, keep, self.reducer.joint)

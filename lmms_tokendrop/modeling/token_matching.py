@@ -53,7 +53,7 @@ def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tens
     values : torch.Tensor
         `[batch, length, channels]`.
     target : torch.LongTensor
-        `[batch, length]`, slot of each token; -1 for tokens that leave.
+        `[batch, length]`, slot of each token; -1 for tokens that leave. A slot's own token is part of its group.
     weights : torch.Tensor or None
         `[batch, length]`, such as sizes; None: all equal.
 
@@ -63,14 +63,15 @@ def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tens
         `[batch, length, channels]`; slots that nothing merges into keep their values, bit by bit.
     """
     weight = torch.ones(target.shape, device=values.device) if weights is None else weights
-    weight = weight.to(values.dtype).masked_fill(target < 0, 0.0)
-    slot = target.clamp_min(0)
-    total = torch.zeros_like(weight).scatter_add(1, slot, weight)
-    places = slot.unsqueeze(-1).expand_as(values)
-    mean = torch.zeros_like(values).scatter_add(1, places, values * weight.unsqueeze(-1))
-    mean = mean / total.clamp_min(torch.finfo(total.dtype).tiny).unsqueeze(-1)
-    members = group_sizes(target)
-    return torch.where((members > 1).unsqueeze(-1), mean, values)
+    weight = weight.to(values.dtype)
+    members, total = group_sizes(target), group_sizes(target, weight)
+    grouped = (target >= 0) & (members.gather(1, target.clamp_min(0)) > 1)
+    sums = values * weight.masked_fill(~grouped, 1.0).unsqueeze(-1)
+    moving = grouped & (target != torch.arange(target.shape[1], device=target.device))
+    rows, places = moving.nonzero(as_tuple=True)
+    sums.index_put_((rows, target[rows, places]), sums[rows, places], accumulate=True)
+    total = total.clamp_min(torch.finfo(total.dtype).tiny).masked_fill(members <= 1, 1.0)
+    return sums / total.unsqueeze(-1)
 
 
 def group_sizes(target: torch.Tensor, sizes: torch.Tensor | None = None) -> torch.Tensor:

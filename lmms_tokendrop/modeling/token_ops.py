@@ -167,6 +167,11 @@ def right_padded_indices(keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return order.masked_fill(~valid, 0), valid
 
 
+def take_tokens(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Entries `[batch, kept, ...]` of `values [batch, tokens, ...]` at `index [batch, kept]`, whole rows at a time."""
+    return values[torch.arange(len(values), device=values.device).unsqueeze(-1), index]
+
+
 def segment_sum(values: torch.Tensor, segments: torch.Tensor, count: int) -> torch.Tensor:
     """Sum of `values` per segment; entries of segment -1 are left out.
 

@@ -16,6 +16,7 @@ from lmms_tokendrop.modeling.token_ops import (
     rank_in_groups,
     segment_sum,
     similarity_order,
+    take_tokens,
     window_cells,
     window_similarity,
     window_slots,
@@ -195,3 +196,8 @@ def test_with_equal_line_sizes_of_two_or_more_every_count_can_be_met(lines, coun
     wanted = min(count, max(reachable))
     if wanted in reachable:
         assert cost_of(picked, lines) == wanted
+
+
+def test_take_tokens_reads_whole_rows_in_any_order():
+    values = torch.arange(12.0).view(2, 3, 2)
+    assert take_tokens(values, torch.tensor([[2, 0], [1, 1]])).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
