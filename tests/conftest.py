@@ -40,7 +40,7 @@ def tiny_vilt_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     folders: dict[tuple, Path] = {}
 
     def make(head: str = "question_answering", **options) -> Path:
-        key = (head, *sorted(options.items()))
+        key = (head, repr(sorted(options.items())))
         if key not in folders:
             folders[key] = save_tiny_vilt(tmp_path_factory.mktemp(f"tiny_vilt_{head}"), head, **options)
         return folders[key]

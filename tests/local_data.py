@@ -25,6 +25,11 @@ def pictures(number: int) -> list[Image.Image]:
     ]
 
 
+def named(labels: Sequence[str]) -> dict[str, dict]:
+    """Return the options of a configuration with these labels."""
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
+
+
 @torch.no_grad()
 def stock_logits(path: Path, head: str, texts: Sequence[str], images: Sequence) -> torch.Tensor:
     """Run the stock class of a head on one row after the other; a row may have several images."""

@@ -45,6 +45,7 @@ class TokenDropAdapter(lmms):
         options, reduction = parse_model_args(
             model_args, method=entry.method, pretrained=entry.pretrained, architecture=entry.architecture
         )
+        self.options = options
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes

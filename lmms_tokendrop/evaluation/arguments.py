@@ -32,6 +32,10 @@ class LoadOptions:
         Let the processor run code from the checkpoint.
     revision
         Branch, tag or commit of a Hub checkpoint.
+    head
+        Encoders: which head the checkpoint has, where its configuration does not say it.
+    square_image
+        Encoders: resize images to a square, as PuMer's protocol does, where ViLT's own keeps the aspect ratio.
     batch_size
         Requests per batch; ``"auto"`` finds the largest that fits on CUDA and takes 8 on a CPU.
     max_batch_size
@@ -47,6 +51,8 @@ class LoadOptions:
     load_in_8bit: bool = False
     trust_remote_code: bool = False
     revision: str | None = None
+    head: str | None = None
+    square_image: bool = False
     batch_size: int | str = 1
     max_batch_size: int | None = None
 
@@ -55,7 +61,7 @@ class LoadOptions:
             raise ValueError("load_in_4bit and load_in_8bit exclude each other")
         if self.device is not None and self.device_map is not None:
             raise ValueError("device and device_map exclude each other")
-        for name in ("load_in_4bit", "load_in_8bit", "trust_remote_code"):
+        for name in ("load_in_4bit", "load_in_8bit", "trust_remote_code", "square_image"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
 

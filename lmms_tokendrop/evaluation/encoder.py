@@ -9,6 +9,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
+from lmms_tokendrop.evaluation.heads import TWO_IMAGES
 from lmms_tokendrop.evaluation.prompts import Prompt, Question, load_images
 
 
@@ -16,7 +17,8 @@ class EncoderTokenDrop(TokenDropAdapter):
     """A reduced encoder that picks its answer from the labels of its head, behind lmms-eval's requests.
 
     `generate_until` gives the likeliest label. `loglikelihood`, and with it `multiple_choice`, reads the labels'
-    log-probabilities; a candidate that is no label has the probability 0. A question has exactly one image.
+    log-probabilities; a candidate that is no label has the probability 0. A question has as many images as the head
+    takes: one, or two for NLVR2.
     """
 
     engine_class = EncoderEngine
@@ -49,16 +51,20 @@ class EncoderTokenDrop(TokenDropAdapter):
         raise NotImplementedError(f"{self.model_id} answers single questions, not conversations")
 
     def prompt(self, question: Question) -> Prompt:
-        """Load the question's image."""
+        """Load the question's images."""
         visuals: Sequence[Any] = ()
         if question.doc_to_visual is not None:
             visuals = question.doc_to_visual(self._document(question))
         images = load_images(visuals)
-        if len(images) != 1:
+        if len(images) != self.engine.images:
+            fitting = {1: "question_answering or visual_entailment", 2: TWO_IMAGES}
             raise ValueError(
-                f"{self.model_id} answers questions about one image; document {question.doc_id} of {question.task} "
-                f"has {len(images)}"
+                f"{self.model_id}: document {question.doc_id} of {question.task} has {len(images)} images; the "
+                f"checkpoint's head, {self.engine.head}, takes {self.engine.images}, and the head for {len(images)} is "
+                f"{fitting.get(len(images), 'not known')}"
             )
+        if self.options.square_image:
+            images = tuple(self.engine.squared(image) for image in images)
         return Prompt(question.context, images, question.seed)
 
 

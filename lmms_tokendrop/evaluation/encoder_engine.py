@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import ProcessorMixin
 
 from lmms_tokendrop.evaluation.cost import SampleCost
+from lmms_tokendrop.evaluation.heads import HEADS, RETRIEVAL, TWO_IMAGES, head_of
 from lmms_tokendrop.evaluation.prompts import Prompt
 
 logger = logging.getLogger(__name__)
+
+SHOWN_LABELS = 5
 
 
 @dataclass(frozen=True)
@@ -40,39 +44,49 @@ class EncoderEngine:
     Parameters
     ----------
     model
-        A reduced encoder with a classifier over answers, in evaluation mode.
+        A reduced encoder with a head, in evaluation mode.
     processor
         Its processor, padding on the right.
+
+    Attributes
+    ----------
+    head : str
+        Key of `HEADS`.
+    images : int
+        Images that the head takes with a text.
     """
 
     def __init__(self, model: Any, processor: ProcessorMixin) -> None:
         self.model = model
         self.processor = processor
+        self.head = head_of([type(model).__name__])
+        self.images = model.config.num_images if self.head == TWO_IMAGES else 1
         self.labels: dict[str, int] = {}
         for number, label in model.config.id2label.items():
             self.labels.setdefault(normalized(label), number)
 
     @torch.inference_mode()
     def classify(self, prompts: Sequence[Prompt]) -> list[tuple[Classification, SampleCost]]:
-        """Classify questions about one image each; a question's answer is the same in every batch."""
+        """Classify questions about as many images as the head takes; an answer is the same in every batch.
+
+        Raises
+        ------
+        ValueError
+            If the head has no labels.
+        """
+        if self.head == RETRIEVAL:
+            raise ValueError(
+                f"the checkpoint's head, {self.head}, ranks texts and has no answers; to answer it must have one of "
+                f"{', '.join(head for head in HEADS if head != RETRIEVAL)}"
+            )
         started = time.perf_counter()
         output = self.model(**self.inputs(prompts))
         log_probabilities = output.logits.float().log_softmax(-1).cpu()
         seconds = time.perf_counter() - started
-        report = output.report
-        answers = []
-        for row, values in enumerate(log_probabilities):
-            text, image = report.text_tokens[0][row], report.image_tokens[0][row]
-            cost = SampleCost(
-                prompt_tokens=text + image,
-                full_visual_tokens=image,
-                visual_tokens=report.average_image_tokens[row],
-                visual_tokens_release=report.average_image_tokens_left[row],
-                output_tokens=1,
-                seconds=seconds / len(prompts),
-            )
-            answers.append((Classification(self.model.config.id2label[int(values.argmax())], values), cost))
-        return answers
+        costs = sample_costs(output.report, seconds)
+        labels = [self.model.config.id2label[int(number)] for number in log_probabilities.argmax(-1)]
+        answers = map(Classification, labels, log_probabilities)
+        return list(zip(answers, costs, strict=True))
 
     def score(self, answer: Classification, candidates: Sequence[str]) -> list[tuple[float, bool]]:
         """Return the loss of each candidate, infinite if it is no label, and whether it is the likeliest label.
@@ -85,13 +99,19 @@ class EncoderEngine:
         numbers = [self.labels.get(normalized(candidate)) for candidate in candidates]
         if all(number is None for number in numbers):
             raise ValueError(
-                f"none of the candidates {list(candidates)} is one of the model's {len(self.labels)} labels"
+                f"none of the candidates {list(candidates)} is a label; the checkpoint's head, {self.head}, has "
+                f"{len(self.labels)}, such as {', '.join(list(self.labels)[:SHOWN_LABELS])}"
             )
         best = int(answer.log_probabilities.argmax())
         return [
             (math.inf, False) if number is None else (-answer.log_probabilities[number].item(), number == best)
             for number in numbers
         ]
+
+    def squared(self, image: Image.Image) -> Image.Image:
+        """Resize an image to the square that the model was made for, with the processor's filter."""
+        side = self.model.config.image_size
+        return image.resize((side, side), Image.Resampling(self.processor.image_processor.resample))
 
     def inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         """Return the model's inputs for a batch of prompts, on its device and in its dtype.
@@ -105,7 +125,7 @@ class EncoderEngine:
             if len(self.processor.tokenizer(text, verbose=False)["input_ids"]) > limit:
                 logger.warning(f"a question has more than {limit} tokens and was cut off: {text[:60]!r}...")
         inputs = self.processor(
-            images=[prompt.images[0] for prompt in prompts],
+            images=[image for prompt in prompts for image in prompt.images],
             text=texts,
             padding=True,
             truncation=True,
@@ -116,7 +136,37 @@ class EncoderEngine:
             name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
             for name, value in inputs.items()
         }
+        if self.images > 1:
+            for name in {"pixel_values", "pixel_mask"} & set(tensors):
+                tensors[name] = tensors[name].unflatten(0, (len(prompts), self.images))
         return {**tensors, "sample_seeds": torch.tensor([prompt.seed for prompt in prompts])}
+
+
+def sample_costs(report: Any, seconds: float) -> list[SampleCost]:
+    """Split a batch's cost over its rows.
+
+    Parameters
+    ----------
+    report
+        What happened to the tokens; a list of reports if there are several images, whose tokens are added up.
+    seconds
+        Time of the whole batch.
+    """
+    reports = report if isinstance(report, list) else [report]
+    costs = []
+    for row, text in enumerate(reports[0].text_tokens[0]):
+        image = sum(one.image_tokens[0][row] for one in reports)
+        costs.append(
+            SampleCost(
+                prompt_tokens=text + image,
+                full_visual_tokens=image,
+                visual_tokens=sum(one.average_image_tokens[row] for one in reports),
+                visual_tokens_release=sum(one.average_image_tokens_left[row] for one in reports),
+                output_tokens=1,
+                seconds=seconds / len(reports[0].text_tokens[0]),
+            )
+        )
+    return costs
 
 
 def normalized(answer: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
 from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from lmms_tokendrop.evaluation.arguments import LoadOptions
+from lmms_tokendrop.evaluation.heads import HEADS, choose_head
 from lmms_tokendrop.pocket.registry import pocket_path
 
 MODEL_CLASSES = {
@@ -16,9 +19,12 @@ MODEL_CLASSES = {
         "lmms_tokendrop.modeling.modeling_llava_next_tokendrop",
         "LlavaNextTokenDropForConditionalGeneration",
     ),
-    "vilt": ("lmms_tokendrop.modeling.modeling_vilt_tokendrop", "ViltTokenDropForQuestionAnswering"),
+    "vilt": ("lmms_tokendrop.modeling.modeling_vilt_tokendrop", "ViltTokenDropFor{head}"),
 }
-"""Module and class that load each architecture."""
+"""Module and class that load each architecture; that of an encoder depends on its head."""
+
+ENCODERS = tuple(name for name, (_, class_name) in MODEL_CLASSES.items() if "{head}" in class_name)
+"""Architectures that pick or rank answers instead of writing them."""
 
 FLAT_PROCESSORS = {"llava_next": "FlatLlavaNextProcessor"}
 """Processor, in the same module, that counts placeholders for ``packing="flat"``."""
@@ -55,19 +61,16 @@ def load_model(
     tuple of PreTrainedModel and ProcessorMixin
         The model in evaluation mode, and a processor that pads where the model expects it.
     """
-    if (options.load_in_4bit or options.load_in_8bit) and architecture not in QUANTIZABLE:
-        raise ValueError(f"load_in_4bit and load_in_8bit are for {', '.join(QUANTIZABLE)}, not for {architecture}")
+    _check_options(architecture, options)
     path = checkpoint_path(architecture, method, options.pretrained)
-    module_name, class_name = MODEL_CLASSES[architecture]
-    module = import_module(module_name)
-    model_class = getattr(module, class_name)
     hub = {} if options.revision is None else {"revision": options.revision}
+    config = PreTrainedConfig.get_config_dict(path, **hub)[0]
+    module, class_name = _model_class(architecture, config.get("architectures") or (), options.head)
     token_reduction = {"method": method, **reduction}
-    if not reduction:
-        saved = PreTrainedConfig.get_config_dict(path, **hub)[0].get("token_reduction") or {}
-        if saved.get("method") == method:
-            token_reduction = saved
-    model = model_class.from_pretrained(
+    saved = config.get("token_reduction") or {}
+    if not reduction and saved.get("method") == method:
+        token_reduction = saved
+    model = getattr(module, class_name).from_pretrained(
         path,
         token_reduction=token_reduction,
         dtype=resolve_dtype(options.dtype, device),
@@ -83,6 +86,22 @@ def load_model(
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return model.eval(), processor
+
+
+def _model_class(architecture: str, saved_as: Sequence[str], head: str | None) -> tuple[ModuleType, str]:
+    """Return the module that loads a checkpoint, and the name of the class."""
+    module_name, class_name = MODEL_CLASSES[architecture]
+    if architecture in ENCODERS:
+        class_name = class_name.format(head=HEADS[choose_head(saved_as, head)])
+    return import_module(module_name), class_name
+
+
+def _check_options(architecture: str, options: LoadOptions) -> None:
+    """Raise if an option is for other architectures."""
+    if (options.load_in_4bit or options.load_in_8bit) and architecture not in QUANTIZABLE:
+        raise ValueError(f"load_in_4bit and load_in_8bit are for {', '.join(QUANTIZABLE)}, not for {architecture}")
+    if (options.head is not None or options.square_image) and architecture not in ENCODERS:
+        raise ValueError(f"head and square_image are for {', '.join(ENCODERS)}, not for {architecture}")
 
 
 def checkpoint_path(architecture: str, method: str, pretrained: str) -> str:

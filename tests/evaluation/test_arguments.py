@@ -50,6 +50,7 @@ def test_every_option_of_every_method_is_taken(architecture, method):
         ({"load_in_4bit": True, "load_in_8bit": True}, "exclude each other"),
         ({"device": "cpu", "device_map": "auto"}, "exclude each other"),
         ({"load_in_8bit": "maybe"}, "load_in_8bit must be True or False"),
+        ({"square_image": 384}, "square_image must be True or False"),
     ],
 )
 def test_contradictions_raise(args, message):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from lmms_results import answers
+from PIL.Image import Resampling
 from tiny_vilt import ANSWERS
 from transformers import ViltForQuestionAnswering, ViltProcessor
 
@@ -157,10 +158,29 @@ def test_wrong_arguments_end_the_run(classify, tiny_vilt_checkpoint):
 
 
 def test_questions_without_one_image_and_conversations_are_errors(evaluate, tiny_vilt_checkpoint):
-    with pytest.raises(ValueError, match="one image; document 2 of tiny_generate has 2"):
+    with pytest.raises(ValueError, match=r"document 2 of tiny_generate has 2 images.* question_answering, takes 1"):
         evaluate("vilt_full", "tiny_generate", pretrained=tiny_vilt_checkpoint())
     with pytest.raises(NotImplementedError, match="not conversations"):
         evaluate("vilt_full", "tiny_rounds", pretrained=tiny_vilt_checkpoint())
+
+
+def test_square_images_are_the_models_own_size(classify, tiny_vilt_checkpoint, single_image_documents):
+    path = tiny_vilt_checkpoint()
+    squares = [
+        {**document, "images": [document["images"][0].convert("RGB").resize((32, 32), Resampling.BICUBIC)]}
+        for document in single_image_documents
+    ]
+    expected = [ANSWERS[int(values.argmax())] for values in stock_log_probabilities(path, squares)]
+    results = classify("vilt_full", "tiny_generate", pretrained=path, square_image=True, batch_size=2)
+    assert answers(results, "tiny_generate") == [[answer] for answer in expected]
+    assert results["throughput"]["avg_visual_tokens"] == 1 + 8 * 8
+
+
+def test_a_head_that_cannot_answer_says_which_can(classify, tiny_vilt_checkpoint):
+    with pytest.raises(ValueError, match=r"image_and_text_retrieval, ranks texts.*one of question_answering, "):
+        classify("vilt_full", "tiny_generate", pretrained=tiny_vilt_checkpoint("retrieval"))
+    with pytest.raises(ValueError, match=r"has 1 images; .*takes 2, and the head for 1 is question_answering or"):
+        classify("vilt_full", "tiny_choice", pretrained=tiny_vilt_checkpoint("two_images"))
 
 
 @pytest.fixture
