@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lmms_tokendrop.training.command import train
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -114,6 +116,9 @@ def calibrate(
         typer.echo(f"individual_threshold={individual_threshold:g}")
     typer.echo(f"average visual tokens: {found.average:.2f} over {found.samples} samples ({counter} counter)")
     typer.echo(f"token_reduction={json.dumps(found.token_reduction)}")
+
+
+app.command()(train)
 
 
 def _prepare(pretrained: str) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig, ReductionOptions, TokenReductionConfig
+from lmms_tokendrop.training.command import read_options
+from lmms_tokendrop.training.options import TrainingOptions
+from lmms_tokendrop.training.recipes import RECIPES
 
 NOT_MEASURED = "not measured"
 BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -86,6 +89,40 @@ def presets_table(config: type[ReductionOptions]) -> Callable[[Path], str]:
     return table
 
 
+def training_options_table(results: Path) -> str:
+    """Every option of `lmms-tokendrop train`."""
+    rows = []
+    for entry in fields(TrainingOptions):
+        allowed, low = entry.metadata["allowed"], entry.metadata["low"]
+        values = "" if low is None else f"from {low:g}"
+        if allowed is not None:
+            values = ", ".join(f"`{value}`" for value in allowed)
+        default = "" if entry.default is None or entry.default is False else f"`{entry.default}`"
+        rows.append((f"`--{entry.name.replace('_', '-')}`", default, values, entry.metadata["help"]))
+    return markdown_table(("option", "default", "allowed", "meaning"), rows)
+
+
+def recipes_table(results: Path) -> str:
+    """Every published training setting."""
+    rows = []
+    for name, recipe in RECIPES.items():
+        options = read_options(name, {"pretrained": "checkpoint", "data": "data"})
+        multipliers = ", ".join(f"{part} {factor:g}" for part, factor in options.lr_multipliers.items())
+        rows.append(
+            (
+                f"`{name}`",
+                options.method,
+                f"{options.learning_rate:g}",
+                multipliers,
+                f"{options.batch_size} x {options.accumulate}",
+                str(options.epochs),
+                str(recipe.image_size),
+            )
+        )
+    header = ("recipe", "method", "learning rate", "multipliers", "batch", "epochs", "image side, px")
+    return markdown_table(header, rows)
+
+
 def comparison_table(name: str) -> Callable[[Path], str]:
     """A table of `lmms-tokendrop demo --output`, from the results file `name`."""
 
@@ -147,6 +184,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "presets": presets_table(TokenReductionConfig),
     "fusion-options": options_table(FusionReductionConfig),
     "fusion-presets": presets_table(FusionReductionConfig),
+    "training-options": training_options_table,
+    "recipes": recipes_table,
     "pocket-scenes": comparison_table("pocket_scenes_comparison.json"),
     "easy-vqa": comparison_table("easy_vqa_comparison.json"),
     "prefill": prefill_table,

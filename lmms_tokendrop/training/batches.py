@@ -1,0 +1,92 @@
+"""From rows of data to batches of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from transformers.utils import logging
+
+from lmms_tokendrop.training.tasks import Example, Rows, TrainingTask
+
+logger = logging.get_logger(__name__)
+
+
+class Examples(Dataset):
+    """The examples of a task in rows of data.
+
+    What a task draws depends on the seed, the epoch and the index of a row only, so that a resumed run draws the same.
+
+    Parameters
+    ----------
+    rows
+        The data.
+    task
+        What to make of them.
+    seed
+        Seed of what is drawn.
+    """
+
+    def __init__(self, rows: Rows, task: TrainingTask, seed: int) -> None:
+        self.rows = rows
+        self.task = task
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Example]:
+        """The index and its example."""
+        return index, self.task.example(self.rows, index, np.random.default_rng([self.seed, self.epoch, index]))
+
+
+class Collator:
+    """Make model inputs, with `labels` and `sample_seeds`, of examples.
+
+    Several images of an example are stacked; several texts repeat its image.
+
+    Parameters
+    ----------
+    processor
+        Of the model.
+    max_tokens
+        Longest text; what exceeds it is cut off, with a warning.
+    side
+        Resize images to a square of this side first; None: as the processor does it.
+    """
+
+    def __init__(self, processor: Any, max_tokens: int, side: int | None = None) -> None:
+        self.processor = processor
+        self.max_tokens = max_tokens
+        self.side = side
+
+    def __call__(self, batch: Sequence[tuple[int, Example]]) -> dict[str, torch.Tensor]:
+        """Collate a batch."""
+        examples = [example for _, example in batch]
+        number, candidates = len(examples[0].images), len(examples[0].texts)
+        images = [image for example in examples for image in example.images]
+        if self.side is not None:
+            resample = Image.Resampling(self.processor.image_processor.resample)
+            images = [image.resize((self.side, self.side), resample) for image in images]
+        inputs = dict(self.processor.image_processor(images, return_tensors="pt"))
+        if number > 1:
+            inputs = {name: values.unflatten(0, (len(batch), number)) for name, values in inputs.items()}
+        if candidates > 1:
+            inputs = {name: values.repeat_interleave(candidates, dim=0) for name, values in inputs.items()}
+        seeds = torch.tensor([index for index, _ in batch]).repeat_interleave(candidates)
+        inputs.update(self.texts([text for example in examples for text in example.texts]))
+        return {**inputs, "sample_seeds": seeds, "labels": torch.stack([example.target for example in examples])}
+
+    def texts(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Tokenize texts, padded to the longest."""
+        tokenizer = self.processor.tokenizer
+        encoded = tokenizer(list(texts), verbose=False)
+        if max(map(len, encoded["input_ids"])) > self.max_tokens:
+            logger.warning_once(f"texts of more than {self.max_tokens} tokens are cut off")
+            encoded = tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
+        return dict(tokenizer.pad(encoded, return_tensors="pt"))

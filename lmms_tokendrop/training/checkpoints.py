@@ -1,0 +1,194 @@
+"""The models of a training run: the student, its teacher, and new heads on a trained encoder."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.utils import logging
+
+from lmms_tokendrop.evaluation.loading import checkpoint_path
+from lmms_tokendrop.training.architectures import ARCHITECTURES
+from lmms_tokendrop.training.options import TrainingOptions
+from lmms_tokendrop.training.tasks import TASKS
+
+logger = logging.get_logger(__name__)
+
+
+def load_student(options: TrainingOptions) -> PreTrainedModel:
+    """Load the model that is trained.
+
+    Parameters
+    ----------
+    options
+        Of the run.
+
+    Returns
+    -------
+    PreTrainedModel
+        In float32, with the reduction that the options state. What the checkpoint lacks and is trained from its start
+        (DynamicViT's predictors, a new head) is drawn from torch's generator.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint cannot be read, is of another architecture, or lacks the head of the task.
+    """
+    path = checkpoint_path(options.architecture, options.method, options.pretrained)
+    read_config(options.pretrained, path, options.architecture)
+    if options.new_head:
+        return with_new_head(options, path)
+    prefix = ARCHITECTURES[options.architecture].encoder_class().base_model_prefix
+    try:
+        return load_head(
+            options, path, token_reduction=options.token_reduction(), new_parameters=(f"{prefix}.token_reducer.",)
+        )
+    except ValueError as error:
+        raise ValueError(f"pretrained={options.pretrained!r}: {error}; new_head starts a head anew") from error
+
+
+def load_teacher(options: TrainingOptions, student: PreTrainedModel) -> PreTrainedModel | None:
+    """Load the unreduced model that the student learns from.
+
+    Parameters
+    ----------
+    options
+        Of the run.
+    student
+        The model that is trained.
+
+    Returns
+    -------
+    PreTrainedModel or None
+        In evaluation mode and without gradients; None if the run has no teacher.
+
+    Raises
+    ------
+    ValueError
+        If the teacher cannot be read, does not fit, was trained with a reduction, or has other labels or words than the
+        student.
+    """
+    if options.teacher is None:
+        return None
+    path = checkpoint_path(options.architecture, "none", options.teacher)
+    saved = read_config(options.teacher, path, options.architecture, "teacher")
+    method = (saved.get("token_reduction") or {}).get("method", "none")
+    if method != "none":
+        raise ValueError(f"teacher={options.teacher!r} was trained with method {method!r}; a teacher is unreduced")
+    try:
+        teacher = load_head(options, path, token_reduction={"method": "none"})
+    except (OSError, ValueError) as error:
+        raise ValueError(f"teacher={options.teacher!r} cannot be loaded: {error}") from error
+    check_same(options, student.config, teacher.config)
+    return teacher.eval().requires_grad_(False)
+
+
+def load_head(options: TrainingOptions, path: str, **kwargs: Any) -> PreTrainedModel:
+    """Load the head of the task with its encoder in float32; a ValueError names what does not fit."""
+    head = ARCHITECTURES[options.architecture].head_class(options.task)
+    # sizes that differ are reported by the model class, with the other keys that do not fit
+    return head.from_pretrained(path, dtype=torch.float32, ignore_mismatched_sizes=True, **kwargs)
+
+
+def check_same(options: TrainingOptions, student: PreTrainedConfig, teacher: PreTrainedConfig) -> None:
+    """Raise a ValueError unless the scores of teacher and student mean the same."""
+    ours, theirs = student.id2label, teacher.id2label
+    if options.task != "retrieval" and ours != theirs:
+        number = next(number for number in range(max(len(ours), len(theirs))) if ours.get(number) != theirs.get(number))
+        raise ValueError(
+            f"teacher={options.teacher!r} has {len(theirs)} labels and the student {len(ours)}; the first that differs "
+            f"is number {number}: {theirs.get(number)!r} and {ours.get(number)!r}"
+        )
+    if student.vocab_size != teacher.vocab_size:
+        raise ValueError(
+            f"teacher={options.teacher!r} knows {teacher.vocab_size} words and the student {student.vocab_size}; they "
+            "must share a tokenizer"
+        )
+
+
+def load_processor(options: TrainingOptions) -> ProcessorMixin:
+    """Load the processor of the checkpoint that the student starts from; it pads texts on the right."""
+    processor = AutoProcessor.from_pretrained(checkpoint_path(options.architecture, options.method, options.pretrained))
+    processor.tokenizer.padding_side = "right"
+    return processor
+
+
+def read_config(name: str, path: str, architecture: str, argument: str = "pretrained") -> dict[str, Any]:
+    """Read the configuration of a checkpoint; a ValueError names the argument if there is none or another model's."""
+    try:
+        config = PreTrainedConfig.get_config_dict(path)[0]
+    except OSError as error:
+        raise ValueError(f"{argument}={name!r} cannot be loaded: {error}") from error
+    known = ARCHITECTURES[architecture].model_types
+    if config.get("model_type") not in known:
+        found = config.get("model_type")
+        raise ValueError(f"{argument}={name!r} is of type {found!r}; architecture {architecture!r} loads {known}")
+    return config
+
+
+def with_new_head(options: TrainingOptions, path: str) -> PreTrainedModel:
+    """Put a new head for the task on the encoder of a checkpoint.
+
+    Where the task has more images than the checkpoint has token types, a further image starts with the last one's.
+
+    Parameters
+    ----------
+    options
+        Of the run.
+    path
+        Folder or Hub id.
+
+    Returns
+    -------
+    PreTrainedModel
+        In float32.
+    """
+    architecture, task = ARCHITECTURES[options.architecture], TASKS[options.task]
+    encoder, info = PreTrainedModel.from_pretrained.__func__(
+        architecture.encoder_class(),
+        path,
+        token_reduction=options.token_reduction(),
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    missing = [key for key in info["missing_keys"] if not key.startswith("token_reducer.")]
+    if missing:
+        raise ValueError(f"pretrained={options.pretrained!r} lacks parts of the encoder: {', '.join(missing[:5])}")
+    if info["unexpected_keys"]:
+        logger.warning(f"left out of {options.pretrained}: {', '.join(sorted(info['unexpected_keys']))}")
+    config = copy.deepcopy(encoder.config)
+    labels = task.labels or (read_labels(options.labels) if options.labels else None)
+    if labels is not None:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
+    config.update(task.config_changes)
+    model = architecture.head_class(options.task)(config)
+    state = encoder.state_dict()
+    types, wanted = state[architecture.token_types], config.modality_type_vocab_size
+    if len(types) < wanted:
+        state[architecture.token_types] = torch.cat([types, types[-1:].expand(wanted - len(types), -1)])
+    model.base_model.load_state_dict(state)
+    return model
+
+
+def read_labels(source: str) -> list[str]:
+    """Read answers from a file with one a line, or from the configuration of a checkpoint."""
+    path = Path(source)
+    if path.is_file():
+        labels = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    else:
+        try:
+            config = PreTrainedConfig.get_config_dict(source)[0]
+        except OSError as error:
+            raise ValueError(f"labels={source!r}: neither a file nor a checkpoint") from error
+        named = config.get("id2label") or {}
+        labels = [named[key] for key in sorted(named, key=int)]
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ValueError(
+            f"labels={source!r} has {len(labels)} labels, {len(set(labels))} different ones; allowed: "
+            "two or more, each once"
+        )
+    return labels

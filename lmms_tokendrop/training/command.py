@@ -1,0 +1,116 @@
+"""The command ``lmms-tokendrop train``. Its options are those of `TrainingOptions`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmms_tokendrop.training.options import TrainingOptions
+from lmms_tokendrop.training.recipes import RECIPES
+
+KINDS = {"str": str, "int": int, "float": float, "bool": bool, "dict": str}
+LOCAL_NAMES = ("pocket", "pocket-teacher")
+
+
+def train(recipe: str | None, output: Path, resume: bool, **given: Any) -> None:
+    """Train or fine-tune an encoder with a reduction, with or without a teacher."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    checkpoints = [chosen[name] for name in ("pretrained", "teacher") if name in chosen]
+    if all(name in LOCAL_NAMES or Path(name).exists() for name in checkpoints):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from transformers.utils import logging
+
+    from lmms_tokendrop.training.run import prepare
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+    try:
+        run = prepare(read_options(recipe, chosen), output, resume)
+    except ValueError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    results = run.train()
+    shown = {name: results[name] for name in ("steps", "seconds", "best_step", "evaluation")}
+    typer.echo(f"{output}: {json.dumps(shown)}")
+
+
+def read_options(recipe: str | None, given: Mapping[str, Any]) -> TrainingOptions:
+    """Put options together from a recipe and what was given beside it, which counts more.
+
+    Parameters
+    ----------
+    recipe
+        Key of `RECIPES`, or None.
+    given
+        Options as typed; those that hold several values as `key=value,key=value`.
+
+    Raises
+    ------
+    ValueError
+        If an option or the recipe is wrong.
+    """
+    if recipe is not None and recipe not in RECIPES:
+        raise ValueError(f"recipe={recipe!r}; allowed: {', '.join(map(repr, RECIPES))}")
+    parsed = {
+        entry.name: parse_pairs(entry.name, given[entry.name]) if "dict" in entry.type else given[entry.name]
+        for entry in fields(TrainingOptions)
+        if entry.name in given
+    }
+    base = {} if recipe is None else dict(RECIPES[recipe].options)
+    if "max_steps" in parsed:
+        base.pop("epochs", None)
+    if parsed.get("method", base.get("method")) != base.get("method"):
+        base.pop("reduction", None)
+    return TrainingOptions(**{**base, **parsed})
+
+
+def parse_pairs(name: str, text: str) -> dict[str, Any]:
+    """Read `key=value,key=value` as ``--model_args`` of lmms-eval is read."""
+    from lmms_eval.utils import simple_parse_args_string
+
+    from lmms_tokendrop.evaluation.arguments import parse_layers
+
+    if not all("=" in part for part in text.split(",")):
+        raise ValueError(f"{name}={text!r}; allowed: key=value,key=value")
+    pairs = simple_parse_args_string(text)
+    if "layers" in pairs:
+        pairs["layers"] = parse_layers(pairs["layers"])
+    return pairs
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """The command's parameters: its own three, then one for every field of `TrainingOptions`."""
+
+    def parameter(name: str, kind: Any, default: Any, **about: Any) -> inspect.Parameter:
+        annotation = Annotated[kind, typer.Option(**about)]
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    recipes = f"Published setting: {', '.join(RECIPES)}. Options given beside it count more."
+    own = [
+        parameter("output", Path, inspect.Parameter.empty, help="New folder for model, log, results and checkpoints."),
+        parameter("recipe", str | None, None, help=recipes),
+        parameter("resume", bool, False, help="Go on from the last checkpoint in the folder."),
+    ]
+    for entry in fields(TrainingOptions):
+        about = entry.metadata
+        kind = KINDS[entry.type.split("[")[0].split(" ")[0]]
+        values = f" Allowed: {', '.join(about['allowed'])}." if about["allowed"] else ""
+        default = "" if entry.default is None or entry.default is False else f" Default: {entry.default}."
+        own.append(
+            parameter(
+                entry.name, kind | None, None, help=about["help"] + values + default, rich_help_panel=about["group"]
+            )
+        )
+    return own
+
+
+vars(train)["__signature__"] = inspect.Signature(_parameters())
+train.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters()}

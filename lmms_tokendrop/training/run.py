@@ -1,0 +1,226 @@
+"""A training run from options to a folder that lmms-eval loads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import EarlyStoppingCallback, ProcessorMixin, TrainingArguments, set_seed
+
+import lmms_tokendrop
+from lmms_tokendrop.training.batches import Collator, Examples
+from lmms_tokendrop.training.checkpoints import load_processor, load_student, load_teacher
+from lmms_tokendrop.training.options import POCKET_SCENES, TrainingOptions
+from lmms_tokendrop.training.run_log import RunLog
+from lmms_tokendrop.training.tasks import TASKS, Rows, TrainingTask
+from lmms_tokendrop.training.trainer import AccuracyMeter, ReductionTrainer, parameter_groups
+
+OPTIONS, LOG, RESULTS, CHECKPOINTS = (
+    "training_options.json",
+    "training_log.jsonl",
+    "training_results.json",
+    "checkpoints",
+)
+FREE_TO_CHANGE = {"workers", "cpu"}
+"""Options that may differ when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything of a run that is loaded and checked.
+
+    Parameters
+    ----------
+    options, output
+        See `prepare`.
+    trainer, processor, log
+        With the student and its data; of the student; of the run.
+    checkpoint
+        Where to go on; None: from the start.
+    """
+
+    options: TrainingOptions
+    output: Path
+    trainer: ReductionTrainer
+    processor: ProcessorMixin
+    log: RunLog
+    checkpoint: str | None
+
+    def train(self) -> dict[str, Any]:
+        """Train, then write the model, its processor and the results; return what is in the results file."""
+        trainer = self.trainer
+        trainer.train(resume_from_checkpoint=self.checkpoint)
+        results = {
+            "options": self.options.to_dict(),
+            "token_reduction": trainer.model.config.token_reduction,
+            "steps": trainer.state.global_step,
+            "seconds": round(self.log.seconds, 1),
+            "best_step": trainer.state.best_global_step,
+            "evaluation": trainer.evaluate() if self.options.eval_every else None,
+            "versions": {
+                "lmms_tokendrop": lmms_tokendrop.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        }
+        if trainer.is_world_process_zero():
+            trainer.model.save_pretrained(self.output)
+            self.processor.save_pretrained(self.output)
+            (self.output / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
+        return results
+
+
+def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> TrainingRun:
+    """Load models and data of a new run, or of one that was stopped.
+
+    Parameters
+    ----------
+    options
+        What to do.
+    output
+        Folder for the model, its processor, the options, the log (JSON lines), the results (JSON) and the checkpoints.
+        It is new or empty unless the run is resumed.
+    resume
+        Continue from the last checkpoint in the folder, or from the start if there is none yet.
+
+    Returns
+    -------
+    TrainingRun
+
+    Raises
+    ------
+    ValueError
+        If the folder has a run already, or a resumed run has other options; if models or data cannot be loaded or do
+        not fit the task or each other.
+    """
+    check_folder(options, output, resume)
+    set_seed(options.seed)
+    student = load_student(options)
+    teacher = load_teacher(options, student)
+    processor = load_processor(options)
+    parameter_groups(student, options.learning_rate, options.lr_multipliers or {})
+    arguments = training_arguments(options, output / CHECKPOINTS)
+    task = TASKS[options.task](student.config, options)
+    side = student.config.image_size if options.square_images else None
+    log = RunLog(output / LOG, options.save_every)
+    patience = [] if options.patience is None else [EarlyStoppingCallback(options.patience)]
+    trainer = ReductionTrainer(
+        task=task,
+        weights=options.loss_weights(),
+        teacher=teacher,
+        lr_multipliers=options.lr_multipliers or {},
+        model=student,
+        args=arguments,
+        data_collator=Collator(processor, student.config.max_position_embeddings, side),
+        train_dataset=Examples(training_rows(options, task, arguments.world_size), task, options.seed),
+        eval_dataset=Examples(evaluation_rows(options, task), task, 0) if options.eval_every else None,
+        compute_metrics=AccuracyMeter(task),
+        callbacks=[log, *patience],
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    (output / OPTIONS).write_text(json.dumps(options.to_dict(), indent=2) + "\n")
+    return TrainingRun(options, output, trainer, processor, log, last_checkpoint(output / CHECKPOINTS))
+
+
+def check_folder(options: TrainingOptions, output: Path, resume: bool) -> None:
+    """Raise a ValueError if a folder has another run, or a run that was not to be resumed."""
+    if not resume and output.exists() and any(output.iterdir()):
+        raise ValueError(f"output={str(output)!r} is not empty; resume the run in it, or name another folder")
+    file = output / OPTIONS
+    if not file.exists():
+        return
+    saved, given = json.loads(file.read_text()), json.loads(json.dumps(options.to_dict()))
+    differ = [name for name in given if given[name] != saved.get(name) and name not in FREE_TO_CHANGE]
+    if differ:
+        shown = ", ".join(f"{name}={given[name]!r} instead of {saved.get(name)!r}" for name in differ)
+        raise ValueError(f"resume: the run in {str(output)!r} has other options: {shown}")
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Find the last checkpoint that was written to its end: the state of the trainer is written last."""
+    written = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(written, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if written else None
+
+
+def training_arguments(options: TrainingOptions, folder: Path) -> TrainingArguments:
+    """Say the options in the words of `Trainer`."""
+    evaluation = {
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": options.eval_every,
+        "save_steps": options.eval_every,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "accuracy",
+        "greater_is_better": True,
+    }
+    length = {"max_steps": options.max_steps} if options.max_steps else {"num_train_epochs": options.epochs}
+    return TrainingArguments(
+        output_dir=str(folder),
+        **length,
+        **(evaluation if options.eval_every else {"eval_strategy": "no", "save_strategy": "no"}),
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulate,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=options.warmup,
+        weight_decay=options.weight_decay,
+        adam_beta2=options.adam_beta2,
+        max_grad_norm=options.max_grad_norm,
+        seed=options.seed,
+        bf16=options.bf16,
+        use_cpu=options.cpu,
+        logging_steps=options.log_every,
+        logging_nan_inf_filter=False,
+        batch_eval_metrics=True,
+        save_total_limit=2,
+        report_to=[],
+        label_names=["labels"],
+        remove_unused_columns=False,
+        dataloader_num_workers=options.workers,
+        restore_callback_states_from_checkpoint=options.patience is not None,
+    )
+
+
+def training_rows(options: TrainingOptions, task: TrainingTask, processes: int) -> Rows:
+    """Open the training data; of pocket scenes, exactly as many as the run needs."""
+    if options.data == POCKET_SCENES:
+        from lmms_tokendrop.training.pocket_rows import PocketRows
+
+        return PocketRows(options.max_steps * options.batch_size * options.accumulate * processes, options.seed)
+    return stored_rows(options, task, options.data, options.split, "train", None)
+
+
+def evaluation_rows(options: TrainingOptions, task: TrainingTask) -> Rows:
+    """Open the evaluation data; of pocket scenes, some that no run trains on."""
+    source = options.eval_data or options.data
+    if source == POCKET_SCENES:
+        from lmms_tokendrop.training.pocket_rows import EVALUATION_ROWS, PocketRows
+
+        return PocketRows(options.eval_limit or EVALUATION_ROWS, 0, held_out=True)
+    return stored_rows(options, task, source, options.eval_split, "validation", options.eval_limit)
+
+
+def stored_rows(
+    options: TrainingOptions, task: TrainingTask, source: str, split: str | None, default_split: str, limit: int | None
+) -> Rows:
+    """Open data that the `datasets` library reads."""
+    from lmms_tokendrop.training.dataset_rows import load_rows
+
+    rows = load_rows(
+        source,
+        split,
+        default_split,
+        config=options.data_config,
+        limit=limit,
+        columns=task.columns,
+        image_columns=task.image_columns,
+        renamed=options.columns or {},
+        image_root=options.image_root,
+    )
+    task.check(rows)
+    return rows

@@ -1,0 +1,104 @@
+"""What a run can start and learn from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import ViltModel
+
+from lmms_tokendrop.training.checkpoints import load_student, load_teacher
+from lmms_tokendrop.training.run import prepare
+
+
+@pytest.mark.parametrize("name", ["no_such_folder", "nobody/no-such-model"])
+def test_a_missing_teacher_fails_before_training(name, options, tmp_path):
+    with pytest.raises(ValueError, match=f"teacher='{name}' cannot be loaded"):
+        prepare(options(teacher=name), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_without_weights_fails(options, checkpoint, tmp_path):
+    config = json.loads((tmp_path / checkpoint() / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"teacher=.* cannot be loaded"):
+        prepare(options(teacher=str(tmp_path)), tmp_path / "run")
+
+
+def test_a_teacher_has_the_labels_of_its_student(options, checkpoint, tiny_vilt_checkpoint):
+    given = options(teacher=str(tiny_vilt_checkpoint()))
+    with pytest.raises(ValueError, match=r"has 10 labels and the student 33.*number 2: 'light blue' and 'blue'"):
+        load_teacher(given, load_student(given))
+
+
+def test_a_teacher_is_unreduced(options, tmp_path):
+    prepare(options(), tmp_path).train()
+    given = options(teacher=str(tmp_path))
+    with pytest.raises(ValueError, match=r"was trained with method 'pumer'; a teacher is unreduced"):
+        load_teacher(given, load_student(given))
+
+
+@pytest.mark.parametrize(
+    ("task", "found", "message"),
+    [
+        ("vqa", "model", "missing_keys: classifier.*new_head starts a head anew"),
+        ("nlvr2", "question_answering", "new_head starts a head anew"),
+    ],
+)
+def test_a_checkpoint_without_the_head_is_an_error(task, found, message, options, tiny_vilt_checkpoint):
+    given = options(task, pretrained=str(tiny_vilt_checkpoint(found)), data="folder")
+    with pytest.raises(ValueError, match=message):
+        load_student(given)
+
+
+def test_another_architecture_is_an_error(options, tiny_checkpoint):
+    with pytest.raises(ValueError, match=r"is of type 'llava_next'; architecture 'vilt' loads"):
+        load_student(options(pretrained=str(tiny_checkpoint("llama"))))
+
+
+def test_a_missing_start_is_an_error(options):
+    with pytest.raises(ValueError, match="pretrained='no_such_folder' cannot be loaded"):
+        load_student(options(pretrained="no_such_folder"))
+
+
+@pytest.mark.parametrize("task", ["vqa", "snli-ve", "nlvr2", "retrieval"])
+def test_a_new_head_stands_on_the_encoder(task, options, tiny_vilt_checkpoint, tmp_path):
+    (tmp_path / "answers.txt").write_text("yes\nno\ntwo words\n")
+    labels = str(tmp_path / "answers.txt") if task == "vqa" else None
+    start = tiny_vilt_checkpoint("model", modality_type_vocab_size=2)
+    model = load_student(options(task, pretrained=str(start), data="folder", new_head=True, labels=labels))
+    stock = ViltModel.from_pretrained(start)
+    state = model.vilt.state_dict()
+    types = state.pop("embeddings.token_type_embeddings.weight")
+    expected = stock.state_dict()
+    known = expected.pop("embeddings.token_type_embeddings.weight")
+    assert torch.equal(types, known if task != "nlvr2" else known[[0, 1, 1]])
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    wanted = {
+        "vqa": ["yes", "no", "two words"],
+        "snli-ve": ["contradiction", "neutral", "entailment"],
+        "nlvr2": ["False", "True"],
+    }
+    if task in wanted:
+        assert list(model.config.id2label.values()) == wanted[task]
+        assert model.classifier[-1].out_features == len(wanted[task])
+
+
+def test_labels_can_come_from_a_checkpoint(options, checkpoint, tiny_vilt_checkpoint):
+    given = options(pretrained=str(tiny_vilt_checkpoint("model")), new_head=True, labels=checkpoint())
+    assert load_student(given).config.num_labels == 33
+    with pytest.raises(ValueError, match="labels='nowhere': neither a file nor a checkpoint"):
+        load_student(options(pretrained=str(tiny_vilt_checkpoint("model")), new_head=True, labels="nowhere"))
+
+
+def test_predictors_of_a_checkpoint_are_kept(options, tmp_path):
+    given = {"method": "dynamicvit", "reduction": {"layers": [1, 2]}}
+    prepare(options(**given), tmp_path).train()
+    again = load_student(options(**given, pretrained=str(tmp_path)))
+    from safetensors.torch import load_file
+
+    saved = load_file(tmp_path / "model.safetensors")
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, saved[name])

@@ -1,0 +1,87 @@
+"""A run that was killed goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lmms_tokendrop.training.run import CHECKPOINTS, LOG, RESULTS, last_checkpoint, prepare
+
+CLOCKS = {"seconds", "steps_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
+
+
+def curve(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in CLOCKS} for line in lines]
+
+
+def kill_after(command: list[str], folder: Path, step: int) -> None:
+    """Start a run in a process of its own and kill it when its log has a line of a later step."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = folder / LOG
+    while not (log.exists() and any(json.loads(line)["step"] > step for line in log.read_text().splitlines())):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_fifty_steps_of_distillation_resume_after_a_kill_with_the_same_curve(options, checkpoint, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    given = options(teacher=checkpoint(seed=1), max_steps=50, log_every=4, save_every=10, eval_every=25, eval_limit=16)
+    prepare(given, whole).train()
+    command = [sys.executable, "-m", "lmms_tokendrop.cli", "train", "--output", str(killed), "--cpu"]
+    for name in ("method", "pretrained", "teacher", "data", "max_steps", "batch_size", "log_every", "save_every"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
+    kill_after([*command, "--eval-every", "25", "--eval-limit", "16"], killed, step=24)
+    assert not (killed / RESULTS).exists()
+    assert last_checkpoint(killed / CHECKPOINTS).endswith(("-20", "-25", "-30"))
+    results = prepare(given, killed, resume=True).train()
+    assert results["steps"] == 50
+    assert curve(killed) == curve(whole)
+    lines = curve(whole)
+    trained = [line for line in lines if "loss" in line]
+    assert {line["step"] for line in trained} == {*range(4, 50, 4), *range(10, 51, 10), 25}
+    assert [line["step"] for line in lines if "eval_accuracy" in line] == [25, 50]
+    assert all(line["kl_loss"] > 0 for line in trained)
+    first, second = (load_file(folder / "model.safetensors") for folder in (whole, killed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", ["dynamicvit", "random"])
+def test_random_draws_resume_too(method, options, tmp_path):
+    given = options(method=method, max_steps=6, save_every=3)
+    prepare(given, tmp_path / "whole").train()
+    prepare(given, tmp_path / "parts").train()
+    for path in (tmp_path / "parts" / CHECKPOINTS).glob("checkpoint-6/*"):
+        path.unlink()
+    prepare(given, tmp_path / "parts", resume=True).train()
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
+def test_a_checkpoint_that_was_not_finished_does_not_count(tmp_path):
+    for step, complete in ((10, True), (9, True), (100, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+        if complete:
+            (folder / "trainer_state.json").touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_with_other_options(options, tmp_path):
+    prepare(options(), tmp_path)
+    with pytest.raises(ValueError, match=r"is not empty; resume the run"):
+        prepare(options(), tmp_path)
+    with pytest.raises(ValueError, match=r"other options: learning_rate=0\.5 instead of 0\.0001"):
+        prepare(options(learning_rate=0.5), tmp_path, resume=True)
+    assert prepare(options(), tmp_path, resume=True).checkpoint is None
