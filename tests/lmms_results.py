@@ -20,11 +20,22 @@ def counts(results: dict) -> dict[str, float]:
 
 
 def evaluator(folder: Path) -> Callable[..., dict]:
-    """Return ``run(model, tasks, batch_size=1, limit=None, **model_args) -> results`` through lmms-eval itself."""
+    """Return ``run(model, tasks, **options) -> results`` through lmms-eval itself.
+
+    The options are ``batch_size``, ``limit``, ``gen_kwargs`` and model arguments.
+    """
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
-    def run(model: str, tasks: str | list[str], *, batch_size: int | str = 1, limit: int | None = None, **model_args):
+    def run(
+        model: str,
+        tasks: str | list[str],
+        *,
+        batch_size: int | str = 1,
+        limit: int | None = None,
+        gen_kwargs: str = "",
+        **model_args,
+    ) -> dict:
         return simple_evaluate(
             model=model,
             model_args=",".join(f"{name}={value}" for name, value in model_args.items()),
@@ -33,6 +44,7 @@ def evaluator(folder: Path) -> Callable[..., dict]:
             batch_size=batch_size,
             device="cpu",
             limit=limit,
+            gen_kwargs=gen_kwargs,
             bootstrap_iters=0,
             process_docs_parallel=1,
         )

@@ -50,6 +50,12 @@ class SampleCost:
 _FIELDS = tuple(field.name for field in fields(SampleCost))
 
 
+def mean_cost(costs: Sequence[SampleCost], *, seconds: float) -> SampleCost:
+    """Return the mean cost of several runs of the model for one sample, which took ``seconds`` together."""
+    means = {name: sum(getattr(cost, name) for cost in costs) / len(costs) for name in _FIELDS}
+    return SampleCost(**{**means, "seconds": seconds})
+
+
 def sample_costs(
     cache: StagedCache,
     report: TokenReport,

@@ -1,22 +1,26 @@
-"""The lmms-eval model classes for encoders with a classifier over answers."""
+"""The lmms-eval model classes for encoders, which pick answers or rank texts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from tqdm import tqdm
 
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
-from lmms_tokendrop.evaluation.heads import TWO_IMAGES
+from lmms_tokendrop.evaluation.heads import CANDIDATES, TWO_IMAGES
 from lmms_tokendrop.evaluation.prompts import Prompt, Question, load_images
+from lmms_tokendrop.evaluation.ranking import Ranker, candidate_texts
 
 
 class EncoderTokenDrop(TokenDropAdapter):
     """A reduced encoder that picks its answer from the labels of its head, behind lmms-eval's requests.
 
-    `generate_until` gives the likeliest label. `loglikelihood`, and with it `multiple_choice`, reads the labels'
+    `generate_until` gives the likeliest label, or, with a retrieval head and a task whose `generation_kwargs` name
+    `candidates`, the scores of those texts. `loglikelihood`, and with it `multiple_choice`, reads the labels'
     log-probabilities; a candidate that is no label has the probability 0. A question has as many images as the head
     takes: one, or two for NLVR2.
     """
@@ -24,13 +28,35 @@ class EncoderTokenDrop(TokenDropAdapter):
     engine_class = EncoderEngine
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Give the likeliest label for each request."""
+        """Give the likeliest label for each request; where the task names candidates, a JSON list of their scores."""
+        results: dict[int, GenerationResult] = {}
+        for numbers in grouped(requests, _asked):
+            answer = self._rank_texts if CANDIDATES in requests[numbers[0]].args[1] else self._classify
+            results.update(zip(numbers, answer([requests[number] for number in numbers]), strict=True))
+        return [results[number] for number in range(len(requests))]
+
+    def _classify(self, requests: list[Instance]) -> list[GenerationResult]:
         results: dict[int, GenerationResult] = {}
         questions = [Question.of(request) for request in requests]
         for number, (answer, cost) in self._in_batches(questions, lambda prompts, _: self.engine.classify(prompts)):
             results[number] = GenerationResult(answer.label, TokenCounts(cost.input_tokens, 1))
             self._count(cost, [requests[number]])
         return [results[number] for number in range(len(requests))]
+
+    def _rank_texts(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Score the same candidates for the image of each request."""
+        questions = [Question.of(request) for request in requests]
+        documents = self.task_dict[questions[0].task][questions[0].split]
+        candidates = candidate_texts(documents, requests[0].args[1], max(question.doc_id for question in questions))
+        ranker = Ranker(self.engine, candidates, self.batches)
+        results = []
+        for request, question in zip(
+            requests, tqdm(questions, disable=self.rank != 0, desc=self.model_id), strict=True
+        ):
+            scores, cost = ranker.scores(self.prompt(question))
+            results.append(GenerationResult(json.dumps(scores), TokenCounts(cost.input_tokens, 1)))
+            self._count(cost, [request])
+        return results
 
     def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """Return ``(loss, is_greedy)`` of each candidate answer; the model runs once per question."""
@@ -66,6 +92,12 @@ class EncoderTokenDrop(TokenDropAdapter):
         if self.options.square_image:
             images = tuple(self.engine.squared(image) for image in images)
         return Prompt(question.context, images, question.seed)
+
+
+def _asked(request: Instance) -> tuple[str, str, str]:
+    """Return what requests that rank the same texts have in common."""
+    question = Question.of(request)
+    return question.task, question.split, json.dumps(request.args[1], sort_keys=True, default=str)
 
 
 class ViltFull(EncoderTokenDrop):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
 from lmms_tokendrop.evaluation.cost import SampleCost
@@ -114,32 +115,39 @@ class EncoderEngine:
         return image.resize((side, side), Image.Resampling(self.processor.image_processor.resample))
 
     def inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-        """Return the model's inputs for a batch of prompts, on its device and in its dtype.
-
-        Text past the model's last position is cut off, with a warning.
-        """
-        device, dtype = self.model.device, self.model.dtype
-        limit = self.model.config.max_position_embeddings
-        texts = [prompt.text for prompt in prompts]
-        for text in texts:
-            if len(self.processor.tokenizer(text, verbose=False)["input_ids"]) > limit:
-                logger.warning(f"a question has more than {limit} tokens and was cut off: {text[:60]!r}...")
-        inputs = self.processor(
-            images=[image for prompt in prompts for image in prompt.images],
-            text=texts,
-            padding=True,
-            truncation=True,
-            max_length=limit,
-            return_tensors="pt",
-        )
-        tensors = {
-            name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
-            for name, value in inputs.items()
-        }
+        """Return the model's inputs for a batch of prompts, on its device and in its dtype."""
+        pixels = self.pixel_inputs([image for prompt in prompts for image in prompt.images])
         if self.images > 1:
-            for name in {"pixel_values", "pixel_mask"} & set(tensors):
-                tensors[name] = tensors[name].unflatten(0, (len(prompts), self.images))
-        return {**tensors, "sample_seeds": torch.tensor([prompt.seed for prompt in prompts])}
+            pixels = {name: value.unflatten(0, (len(prompts), self.images)) for name, value in pixels.items()}
+        texts = self.text_inputs(self.token_ids([prompt.text for prompt in prompts]))
+        return {**texts, **pixels, "sample_seeds": torch.tensor([prompt.seed for prompt in prompts])}
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenise texts. What is past the model's last position is cut off, with a warning."""
+        limit, tokenizer = self.model.config.max_position_embeddings, self.processor.tokenizer
+        ids = tokenizer(list(texts), verbose=False)["input_ids"]
+        for place, text in enumerate(texts):
+            if len(ids[place]) > limit:
+                logger.warning(f"a text has more than {limit} tokens and was cut off: {text[:60]!r}...")
+                ids[place] = tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+        return ids
+
+    def text_inputs(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs for tokenised texts, padded on the right."""
+        rows = [torch.tensor(row) for row in ids]
+        padding = self.processor.tokenizer.pad_token_id
+        return {
+            "input_ids": pad_sequence(rows, batch_first=True, padding_value=padding).to(self.model.device),
+            "attention_mask": pad_sequence(list(map(torch.ones_like, rows)), batch_first=True).to(self.model.device),
+        }
+
+    def pixel_inputs(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs for images, on its device and in its dtype."""
+        device, dtype = self.model.device, self.model.dtype
+        return {
+            name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+            for name, value in self.processor.image_processor(images=list(images), return_tensors="pt").items()
+        }
 
 
 def sample_costs(report: Any, seconds: float) -> list[SampleCost]:
@@ -153,20 +161,26 @@ def sample_costs(report: Any, seconds: float) -> list[SampleCost]:
         Time of the whole batch.
     """
     reports = report if isinstance(report, list) else [report]
-    costs = []
-    for row, text in enumerate(reports[0].text_tokens[0]):
-        image = sum(one.image_tokens[0][row] for one in reports)
-        costs.append(
-            SampleCost(
-                prompt_tokens=text + image,
-                full_visual_tokens=image,
-                visual_tokens=sum(one.average_image_tokens[row] for one in reports),
-                visual_tokens_release=sum(one.average_image_tokens_left[row] for one in reports),
-                output_tokens=1,
-                seconds=seconds / len(reports[0].text_tokens[0]),
-            )
+    texts = reports[0].text_tokens[0]
+    first, average, left = (
+        torch.tensor(counts, dtype=torch.float64).sum(0).tolist()
+        for counts in (
+            [one.image_tokens[0] for one in reports],
+            [one.average_image_tokens for one in reports],
+            [one.average_image_tokens_left for one in reports],
         )
-    return costs
+    )
+    return [
+        SampleCost(
+            prompt_tokens=text + first[row],
+            full_visual_tokens=first[row],
+            visual_tokens=average[row],
+            visual_tokens_release=left[row],
+            output_tokens=1,
+            seconds=seconds / len(texts),
+        )
+        for row, text in enumerate(texts)
+    ]
 
 
 def normalized(answer: str) -> str:

@@ -11,6 +11,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped
 from lmms_tokendrop.evaluation.engine import Engine
 from lmms_tokendrop.evaluation.generation import GenerationSettings
+from lmms_tokendrop.evaluation.heads import CANDIDATES, RETRIEVAL
 from lmms_tokendrop.evaluation.prompts import Prompt, Question, chat_prompt, load_images
 
 
@@ -23,6 +24,11 @@ class GenerativeTokenDrop(TokenDropAdapter):
         """Write an answer for each request."""
         results: dict[int, GenerationResult] = {}
         for numbers in grouped(requests, lambda request: json.dumps(request.args[1], sort_keys=True, default=str)):
+            if CANDIDATES in requests[numbers[0]].args[1]:
+                raise ValueError(
+                    f"{requests[numbers[0]].task_name} ranks texts and {self.model_id} writes them; the task needs an "
+                    f"encoder with the head {RETRIEVAL}"
+                )
             settings = GenerationSettings.from_task(requests[numbers[0]].args[1])
             questions = [Question.of(requests[number]) for number in numbers]
 

@@ -17,6 +17,9 @@ HEADS = {
 SAME_FORM = {"question_answering", "visual_entailment"}
 """Heads with the same parameters."""
 
+CANDIDATES = "candidates"
+"""Entry of a task's ``generation_kwargs`` that asks for a ranking: the column whose texts are ranked for each image."""
+
 
 def head_of(class_names: Sequence[str]) -> str | None:
     """Return the head that a class name ends with; None if there is none."""

@@ -80,7 +80,7 @@ def datasets_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 
 @pytest.fixture
 def evaluate(task_folder: Path) -> Callable[..., dict]:
-    """Return ``run(model, tasks, batch_size=1, limit=None, **model_args) -> results`` through lmms-eval itself."""
+    """Return what `lmms_results.evaluator` returns for the test tasks."""
     return evaluator(task_folder)
 
 
