@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table, read_results
+from lmms_tokendrop.benchmark.throughput_report import throughput_table
 from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig, ReductionOptions, TokenReductionConfig
 from lmms_tokendrop.training.command import read_options
 from lmms_tokendrop.training.options import TrainingOptions
 from lmms_tokendrop.training.recipes import RECIPES
 
-NOT_MEASURED = "not measured"
 BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -43,12 +43,6 @@ def render_blocks(text: str, results: Path) -> str:
         return f"{match[1]}{TABLES[match['name']](results)}\n{match[3]}"
 
     return BLOCK.sub(fill, text)
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def variants_table(results: Path) -> str:
@@ -127,7 +121,7 @@ def comparison_table(name: str) -> Callable[[Path], str]:
     """A table of `lmms-tokendrop demo --output`, from the results file `name`."""
 
     def table(results: Path) -> str:
-        rows = _read(results / name)
+        rows = read_results(results / name)
         if rows is None:
             return NOT_MEASURED
         lines = [
@@ -150,7 +144,7 @@ def comparison_table(name: str) -> Callable[[Path], str]:
 
 def prefill_table(results: Path) -> str:
     """The prefill speed that `scripts/measure_prefill.py --output` wrote."""
-    speed = _read(results / "prefill_speed.json")
+    speed = read_results(results / "prefill_speed.json")
     if speed is None:
         return NOT_MEASURED
     rows = [
@@ -174,10 +168,6 @@ def _seconds(median: float, spread: Sequence[float]) -> str:
     return f"{median:.3f} ({spread[0]:.3f} to {spread[1]:.3f})"
 
 
-def _read(path: Path):
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 TABLES: dict[str, Callable[[Path], str]] = {
     "variants": variants_table,
     "options": options_table(TokenReductionConfig),
@@ -189,4 +179,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "pocket-scenes": comparison_table("pocket_scenes_comparison.json"),
     "easy-vqa": comparison_table("easy_vqa_comparison.json"),
     "prefill": prefill_table,
+    "throughput-vilt": throughput_table("throughput_vilt.json"),
+    "throughput-meter": throughput_table("throughput_meter.json"),
 }

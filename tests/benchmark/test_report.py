@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from lmms_tokendrop.benchmark.report import NOT_MEASURED, TABLES, markdown_table, render_blocks
+from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table
+from lmms_tokendrop.benchmark.report import TABLES, render_blocks
 from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.modeling.token_reducer import FUSION_PRESETS, PRESETS
 
@@ -27,7 +28,7 @@ def test_markdown_table():
     assert markdown_table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
-@pytest.mark.parametrize("name", ["pocket-scenes", "easy-vqa", "prefill"])
+@pytest.mark.parametrize("name", ["pocket-scenes", "easy-vqa", "prefill", "throughput-vilt", "throughput-meter"])
 def test_a_missing_results_file_is_not_measured(name, tmp_path):
     assert TABLES[name](tmp_path) == NOT_MEASURED
 

@@ -1,0 +1,132 @@
+"""The encoders of text and image whose cost is measured, their variants, and what PuMer's paper states of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, ViltForQuestionAnswering
+
+from lmms_tokendrop.benchmark.encoder_accounting import planned_macs
+from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+
+TEXT_TOKENS = 32
+VQAV2_ANSWERS = 3129
+STOCK, FULL = "stock", "full"
+HEADLINE = (STOCK, FULL, "pumer-vqav2")
+"""The variants whose memory and training steps are measured."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run an encoder.
+
+    Attributes
+    ----------
+    name : str
+        How options and tables call it.
+    token_reduction : dict or None
+        Options of the reduction; None: the stock class with eager attention.
+    paper : str
+        Speed-up over the unreduced model that PuMer's paper states, from its GPU.
+    paper_memory : str
+        Change of peak memory that it states.
+    """
+
+    name: str
+    token_reduction: dict | None
+    paper: str = ""
+    paper_memory: str = ""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An encoder with its question answering head, at its published size, with random weights.
+
+    Attributes
+    ----------
+    title : str
+        What tables call it.
+    stock, reduced : type[PreTrainedModel]
+        The class without and with token reduction.
+    variants : tuple[Variant, ...]
+        `stock` and `full` are what others are compared with.
+    first_batch : int
+        Batch size with which the paper's protocol begins.
+    macs : Callable
+        `macs(config, token_reduction, text_tokens)`: multiply-accumulates for one square image.
+    options : dict
+        Of the configuration.
+    """
+
+    title: str
+    stock: type[PreTrainedModel]
+    reduced: type[PreTrainedModel]
+    variants: tuple[Variant, ...]
+    first_batch: int
+    macs: Callable[[Any, dict, int], int]
+    options: dict[str, Any] = field(default_factory=lambda: {"num_labels": VQAV2_ANSWERS})
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        found = {variant.name: variant for variant in self.variants}
+        if name not in found:
+            raise ValueError(f"variant {name!r} is unknown; allowed: {', '.join(found)}")
+        return found[name]
+
+    def config(self, variant: Variant) -> PreTrainedConfig:
+        """The configuration of a variant."""
+        if variant.token_reduction is None:
+            return self.stock.config_class(attn_implementation="eager", **self.options)
+        return self.reduced.config_class(
+            token_reduction=variant.token_reduction, attn_implementation="sdpa", **self.options
+        )
+
+    def build(self, variant: Variant, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        """A variant with random weights, in eval mode."""
+        torch.manual_seed(0)
+        family = self.stock if variant.token_reduction is None else self.reduced
+        return family(self.config(variant)).to(dtype).eval()
+
+    def inputs(self, batch_size: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+        """Random text of `TEXT_TOKENS` tokens, none padded, and preprocessed square images."""
+        config = self.config(self.variants[0])
+        text = getattr(config, "text_config", config)
+        generator = torch.Generator().manual_seed(0)
+        shape = (batch_size, TEXT_TOKENS)
+        ids = torch.randint(text.vocab_size // 2, text.vocab_size, shape, generator=generator)
+        pixels = torch.randn(batch_size, 3, config.image_size, config.image_size, generator=generator)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels.to(dtype)}
+
+    def variant_macs(self, variant: Variant) -> int:
+        """Multiply-accumulates of a variant for one example."""
+        return self.macs(self.config(variant), variant.token_reduction or {}, TEXT_TOKENS)
+
+
+VILT = Architecture(
+    title="ViLT-B/32",
+    stock=ViltForQuestionAnswering,
+    reduced=ViltTokenDropForQuestionAnswering,
+    first_batch=32,
+    macs=planned_macs,
+    variants=(
+        Variant(STOCK, None, "1.00"),
+        Variant(FULL, {"method": "none"}),
+        Variant("pumer-vqav2", {"method": "pumer", "preset": "vilt-vqav2"}, "1.76", "-45 to -51 %, over tasks"),
+        Variant("pumer-snli-ve", {"method": "pumer", "preset": "vilt-snli-ve"}, "2.01", "-45 to -51 %, over tasks"),
+        Variant("tome", {"method": "tome", "merge_scope": "joint"}),
+        Variant("dynamicvit", {"method": "dynamicvit"}),
+        Variant("random", {"method": "random"}),
+        Variant("smres", {"method": "smres"}),
+    ),
+)
+
+ARCHITECTURES = {"vilt": VILT}

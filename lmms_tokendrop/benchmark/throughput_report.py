@@ -1,0 +1,123 @@
+"""Tables of `scripts/measure_throughput.py --output`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table, read_results
+
+NOT_STATED = "not stated"
+
+
+def throughput_table(name: str) -> Callable[[Path], str]:
+    """Throughput, peak memory and training steps, from the results file `name`."""
+
+    def table(results: Path) -> str:
+        measured = read_results(results / name)
+        if measured is None:
+            return NOT_MEASURED
+        setting = (
+            f"{measured['model']}, {measured['image_size']} px, {measured['text_tokens']} text tokens, "
+            f"{measured['dtype']}, {measured['machine']}, {measured['threads']} threads. Median (smallest to largest)."
+        )
+        parts = {"Throughput": _throughput, "Peak memory": _memory, "Training step": _training_step}
+        sections = [
+            f"{title}:\n\n{part(measured[key])}" if key in measured else f"{title}: {NOT_MEASURED}"
+            for (title, part), key in zip(parts.items(), ("throughput", "memory", "training_step"), strict=True)
+        ]
+        return "\n\n".join([setting, *sections])
+
+    return table
+
+
+def _throughput(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        (
+            f"`{row['name']}`",
+            str(row["batch_size"]),
+            _spread(row["examples_per_second"]),
+            _spread(row.get("speed_up_over_stock")),
+            _spread(row.get("speed_up_over_full")),
+            _number(row.get("macs_speed_up")),
+            _number(row.get("quotient")),
+            row["paper"] or NOT_STATED,
+        )
+        for row in rows
+    ]
+    header = (
+        "variant",
+        "batch",
+        "examples/s",
+        "over `stock`",
+        "over `full`",
+        "MACs allow",
+        "quotient",
+        "paper, on a GPU",
+    )
+    return markdown_table(header, lines)
+
+
+def _memory(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        (
+            f"`{row['name']}`",
+            row["mode"],
+            str(row["batch_size"]),
+            f"{(row['peak'] - row['before']) / 1e6:.0f}",
+            _percent(row.get("change_of_added")),
+            f"{row['peak'] / 1e6:.0f}",
+            _percent(row.get("change_of_peak")),
+            row["paper"] if row["paper"] and row["mode"] == "grad" else NOT_STATED,
+        )
+        for row in rows
+    ]
+    header = (
+        "variant",
+        "mode",
+        "batch",
+        "activations, MB",
+        "change to `full`",
+        "whole process, MB",
+        "change to `full`",
+        "paper, on a GPU",
+    )
+    return markdown_table(header, lines)
+
+
+def _training_step(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        (
+            f"`{row['name']}`",
+            str(row["batch_size"]),
+            _spread(row["step_seconds"]),
+            _spread(row["teacher_seconds"]),
+            _spread(row["speed_up"]),
+            _spread(row["speed_up_with_teacher"]),
+        )
+        for row in rows
+    ]
+    header = (
+        "variant",
+        "batch",
+        "step, s",
+        "teacher's forward pass, s",
+        "over `full`",
+        "over `full`, with the teacher",
+    )
+    return markdown_table(header, lines)
+
+
+def _number(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{100 * value:+.0f} %"
+
+
+def _spread(value: dict[str, float] | None) -> str:
+    if value is None:
+        return NOT_MEASURED
+    return f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"

@@ -1,0 +1,157 @@
+"""Measurements of encoders' variants, end to end on tiny encoders."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_vilt import tiny_vilt_config
+from typer.testing import CliRunner
+
+from lmms_tokendrop.benchmark import throughput
+from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES, FULL, HEADLINE, STOCK, VILT
+from lmms_tokendrop.benchmark.markdown import NOT_MEASURED
+from lmms_tokendrop.benchmark.report import TABLES
+from lmms_tokendrop.benchmark.throughput import Settings, measure_memory, measure_throughput, sharing_weights
+from lmms_tokendrop.benchmark.training_step import measure_training_step
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure_throughput.py"
+SIZES = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "image_size", "patch_size")
+TINY = {
+    "vilt": replace(
+        VILT, first_batch=2, options={name: getattr(tiny_vilt_config(), name) for name in SIZES} | {"num_labels": 5}
+    )
+}
+QUICK = Settings(seconds=0, window=0)
+
+
+def ignore(text: str) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture(params=list(TINY))
+def tiny(request):
+    return TINY[request.param]
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("measure_throughput", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(script, *arguments: str):
+    app = script.typer.Typer()
+    app.command()(script.main)
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
+
+
+def test_every_architecture_has_the_baselines_and_the_headline():
+    for architecture in ARCHITECTURES.values():
+        names = [variant.name for variant in architecture.variants]
+        assert len(set(names)) == len(names)
+        assert {STOCK, FULL, *HEADLINE} <= set(names)
+
+
+def test_an_unknown_variant_is_named_with_the_allowed_ones():
+    with pytest.raises(ValueError, match=r"'nonsense' is unknown; allowed: stock, full, pumer-vqav2"):
+        VILT.variant("nonsense")
+
+
+def test_vilts_macs_allow_what_the_paper_measured():
+    full, pumer = (VILT.variant_macs(VILT.variant(name)) for name in (FULL, "pumer-vqav2"))
+    assert VILT.variant_macs(VILT.variant(STOCK)) == full
+    assert full / pumer == pytest.approx(1.83, rel=0.01)
+
+
+def test_variants_share_their_weights_and_give_the_stock_answers_where_nothing_is_reduced(tiny):
+    models = sharing_weights(tiny, tiny.variants, torch.float32)
+    first = models[STOCK].classifier[0].weight
+    assert all(model.classifier[0].weight.data_ptr() == first.data_ptr() for model in models.values())
+    inputs = tiny.inputs(2)
+    with torch.inference_mode():
+        answers = {name: model(**inputs).logits for name, model in models.items()}
+    assert torch.allclose(answers[FULL], answers[STOCK], atol=1e-5)
+    for name, answer in answers.items():
+        assert name in (STOCK, FULL) or not torch.allclose(answer, answers[FULL], atol=1e-5)
+
+
+def test_throughput_of_all_variants_at_one_batch_size(tiny):
+    rows = measure_throughput(tiny, tiny.variants, QUICK, batch_size=2, say=ignore)
+    assert [row["name"] for row in rows] == [variant.name for variant in tiny.variants]
+    for row in rows:
+        assert row["batch_size"] == 2
+        assert row["tried"] == {}
+        assert row["examples_per_second"]["low"] > 0
+        assert row["quotient"] == pytest.approx(row["speed_up_over_full"]["median"] / row["macs_speed_up"])
+    assert rows[0]["speed_up_over_stock"] == {"median": 1, "low": 1, "high": 1}
+
+
+def test_the_batch_size_is_the_best_of_those_tried(tiny, monkeypatch):
+    rates = {2: 5.0, 10: 7.0, 18: 6.0}
+    monkeypatch.setattr(throughput, "try_batch_sizes", lambda run, *limits: rates)
+    (row,) = measure_throughput(tiny, [tiny.variant(FULL)], QUICK, say=ignore)
+    assert (row["batch_size"], row["tried"]) == (10, rates)
+    assert "speed_up_over_stock" not in row
+
+
+def test_memory_of_each_mode_beside_the_unreduced_model(tiny, monkeypatch):
+    monkeypatch.setattr(throughput, "in_fresh_process", lambda function, *arguments: function(*arguments))
+    rows = measure_memory(tiny, [tiny.variant(name) for name in (FULL, "pumer-vqav2")], QUICK, 64, ignore)
+    assert [(row["name"], row["mode"]) for row in rows] == [
+        (name, mode) for mode in ("inference", "grad") for name in (FULL, "pumer-vqav2")
+    ]
+    assert [row["change_of_peak"] for row in rows if row["name"] == FULL] == [0, 0]
+    grad_full, grad_reduced = rows[2], rows[3]
+    assert grad_reduced["peak"] - grad_reduced["before"] < grad_full["peak"] - grad_full["before"]
+
+
+def test_training_steps_beside_the_unreduced_model(tiny):
+    chosen = [tiny.variant(name) for name in (FULL, "pumer-vqav2")]
+    full, pumer = measure_training_step(tiny, chosen, torch.float32, 2, 0, ignore)
+    assert full["speed_up"] == full["speed_up_with_teacher"] == {"median": 1, "low": 1, "high": 1}
+    ratio = (full["step_seconds"]["median"] + full["teacher_seconds"]["median"]) / (
+        pumer["step_seconds"]["median"] + pumer["teacher_seconds"]["median"]
+    )
+    assert (pumer["name"], pumer["rounds"]) == ("pumer-vqav2", 1)
+    assert pumer["speed_up_with_teacher"]["median"] == pytest.approx(ratio)
+
+
+def test_the_script_writes_what_the_tables_show(script, tmp_path, monkeypatch):
+    monkeypatch.setitem(script.ARCHITECTURES, "vilt", TINY["vilt"])
+    output = tmp_path / "throughput_vilt.json"
+    options = ("--seconds", "0", "--window", "0", "--max-batch-size", "10", "--no-memory", "--training-step")
+    chosen = ("--variants", "full,pumer-vqav2", "--training-batch-size", "1", "--dtype", "bfloat16")
+    result = run(script, "vilt", "--output", str(output), *options, *chosen)
+    assert result.exit_code == 0, result.output
+    measured = json.loads(output.read_text())
+    assert measured["dtype"] == "bfloat16"
+    assert list(measured["throughput"][0]["tried"]) == ["2", "10"]
+    table = TABLES["throughput-vilt"](tmp_path)
+    assert "| `pumer-vqav2` | 1 |" in table
+    assert f"| {NOT_MEASURED} |" in table  # there was no stock model
+    assert f"Peak memory: {NOT_MEASURED}" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "vilt"),
+        (["vilt", "--variants", "full,nonsense"], "--variants"),
+        (["vilt", "--dtype", "float8"], "float32"),
+        (["vilt", "--batch-size", "0"], "--batch-size"),
+        (["vilt", "--max-batch-size", "31"], "--max-batch-size"),
+        (["vilt", "--max-memory", "60"], "--max-memory"),
+        (["vilt", "--seconds", "-1"], "--seconds"),
+    ],
+)
+def test_wrong_options_are_named_with_what_is_allowed(script, arguments, message):
+    result = run(script, *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
