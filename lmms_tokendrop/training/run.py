@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import EarlyStoppingCallback, ProcessorMixin, TrainingArguments, set_seed
+from transformers.utils import get_available_devices
 
 import lmms_tokendrop
 from lmms_tokendrop.training.batches import Collator, Examples
@@ -157,6 +158,7 @@ def training_arguments(options: TrainingOptions, folder: Path) -> TrainingArgume
         "metric_for_best_model": "accuracy",
         "greater_is_better": True,
     }
+    on_cpu = options.cpu or get_available_devices() == {"cpu"}
     length = {"max_steps": options.max_steps} if options.max_steps else {"num_train_epochs": options.epochs}
     return TrainingArguments(
         output_dir=str(folder),
@@ -173,7 +175,8 @@ def training_arguments(options: TrainingOptions, folder: Path) -> TrainingArgume
         max_grad_norm=options.max_grad_norm,
         seed=options.seed,
         bf16=options.bf16,
-        use_cpu=options.cpu,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
         logging_steps=options.log_every,
         logging_nan_inf_filter=False,
         batch_eval_metrics=True,

@@ -149,7 +149,7 @@ def test_accumulated_batches_train_as_one_large_batch(options, tmp_path):
 def test_bfloat16_comes_near_float32(options, checkpoint, tmp_path):
     losses = {}
     for bf16 in (False, True):
-        prepare(options(bf16=bf16, teacher=checkpoint(seed=1)), tmp_path / str(bf16)).train()
+        prepare(options(bf16=bf16, cpu=False, teacher=checkpoint(seed=1)), tmp_path / str(bf16)).train()
         losses[bf16] = log_lines(tmp_path / str(bf16))[0]
     assert losses[True]["task_loss"] != losses[False]["task_loss"]
     assert losses[True]["task_loss"] == pytest.approx(losses[False]["task_loss"], rel=0.05)
