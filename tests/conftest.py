@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tiny_meter import save_tiny_meter
 from tiny_models import save_tiny_llava_next
 from tiny_vilt import save_tiny_vilt
 
@@ -46,6 +47,27 @@ def tiny_vilt_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         return folders[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_meter_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return ``make(head="question_answering", **options) -> Path``: a METER checkpoint, built once."""
+    folders: dict[tuple, Path] = {}
+
+    def make(head: str = "question_answering", **options) -> Path:
+        key = (head, *sorted(options.items()))
+        if key not in folders:
+            folders[key] = save_tiny_meter(tmp_path_factory.mktemp(f"tiny_meter_{head}"), head, **options)
+        return folders[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fusion_checkpoint(tiny_vilt_checkpoint, tiny_meter_checkpoint) -> Callable[..., Path]:
+    """Return ``make(architecture, head="question_answering") -> Path``, of "vilt" or "meter"."""
+    makers = {"vilt": tiny_vilt_checkpoint, "meter": tiny_meter_checkpoint}
+    return lambda architecture, head="question_answering": makers[architecture](head)
 
 
 class DeprecationCollector(logging.Handler):

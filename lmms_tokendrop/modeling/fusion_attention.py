@@ -5,7 +5,6 @@ import math
 import torch
 from torch import nn
 
-from .fusion_tokens import FusionTokens
 from .token_ops import right_padded_indices
 
 POLICY_EPS = 1e-6
@@ -19,6 +18,7 @@ def attend(
     dropout: float = 0.0,
     sdpa: bool = True,
     policy: torch.Tensor | None = None,
+    itself: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Attend to every key.
 
@@ -32,8 +32,8 @@ def attend(
         Share of probabilities that is dropped.
     sdpa : bool
         Whether to run through sdpa, which gives no probabilities; not together with `policy`.
-    policy : torch.Tensor or None
-        `[batch, keys]`, how much each key counts; see :func:`policy_softmax`.
+    policy, itself : torch.Tensor or None
+        How much each key counts; see :func:`policy_softmax`.
 
     Returns
     -------
@@ -47,48 +47,63 @@ def attend(
         logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         if bias is not None:
             logits = logits + bias
-        probabilities = logits.softmax(-1) if policy is None else policy_softmax(logits, policy)
+        probabilities = logits.softmax(-1) if policy is None else policy_softmax(logits, policy, itself)
         probabilities = nn.functional.dropout(probabilities, dropout)
         context = probabilities @ value
     return context.transpose(1, 2).flatten(2), probabilities
 
 
-def policy_softmax(logits: torch.Tensor, policy: torch.Tensor, queries: torch.Tensor | None = None) -> torch.Tensor:
-    """Softmax in which keys count as much as a policy says (DynamicViT, training). Every query sees itself.
+def policy_softmax(logits: torch.Tensor, policy: torch.Tensor, itself: torch.Tensor | None = None) -> torch.Tensor:
+    """Softmax in which keys count as much as a policy says (DynamicViT, training).
 
     Parameters
     ----------
     logits : torch.Tensor
-        `[batch, heads, queries, length]`.
+        `[batch, heads, queries, keys]`.
     policy : torch.Tensor
-        `[batch, length]`, from 0 to 1; gradients flow into it.
-    queries : torch.LongTensor or None
-        `[batch, queries]`, the tokens that ask; None: all.
+        `[batch, keys]`, from 0 to 1; gradients flow into it.
+    itself : torch.BoolTensor or None
+        `[batch or 1, queries, keys]`, keys that count in full, as a query does for itself; None: there are none.
 
     Returns
     -------
     torch.Tensor
         Probabilities in the shape and dtype of `logits`.
     """
-    length = logits.shape[-1]
-    keys = torch.arange(length, device=logits.device)
-    itself = (keys.unsqueeze(-1) == keys)[None] if queries is None else queries.unsqueeze(-1) == keys
     weight = policy.float()[:, None, None, :]
-    weight = weight + (1 - weight) * itself.unsqueeze(1)
+    if itself is not None:
+        weight = weight + (1 - weight) * itself.unsqueeze(1)
     scaled = (logits.float() - logits.float().amax(-1, keepdim=True).detach()).exp() * weight
-    return ((scaled + POLICY_EPS / length) / (scaled.sum(-1, keepdim=True) + POLICY_EPS)).to(logits.dtype)
+    return ((scaled + POLICY_EPS / logits.shape[-1]) / (scaled.sum(-1, keepdim=True) + POLICY_EPS)).to(logits.dtype)
 
 
-def attention_bias(tokens: FusionTokens, dtype: torch.dtype, proportional: bool) -> torch.Tensor | None:
-    """Additive mask `[batch, 1, 1, length]`: lowest for padding, else 0 or the logarithm of the token's size.
+def diagonal(length: int, device: torch.device) -> torch.Tensor:
+    """`[1, length, length]`, True where a query is its own key."""
+    return torch.eye(length, dtype=torch.bool, device=device)[None]
 
-    None where it would be zero.
+
+def key_bias(valid: torch.Tensor, dtype: torch.dtype, size: torch.Tensor | None = None) -> torch.Tensor | None:
+    """What is added to the logits of keys: lowest for padding, else 0 or the logarithm of a token's size.
+
+    Parameters
+    ----------
+    valid : torch.BoolTensor
+        `[batch, keys]`, False for padding.
+    dtype : torch.dtype
+        Of the result.
+    size : torch.Tensor or None
+        `[batch, keys]`, for proportional attention.
+
+    Returns
+    -------
+    torch.Tensor or None
+        `[batch, 1, 1, keys]`; None where it would be zero.
     """
-    sized = proportional and bool((tokens.size > 1).any())
-    if not sized and bool(tokens.valid.all()):
+    sized = size is not None and bool((size > 1).any())
+    if not sized and bool(valid.all()):
         return None
-    bias = tokens.size.clamp_min(1).log().to(dtype) if sized else torch.zeros_like(tokens.size, dtype=dtype)
-    return bias.masked_fill(~tokens.valid, torch.finfo(dtype).min)[:, None, None]
+    bias = size.clamp_min(1).log().to(dtype) if sized else torch.zeros_like(valid, dtype=dtype)
+    return bias.masked_fill(~valid, torch.finfo(dtype).min)[:, None, None]
 
 
 def attention_rows(
@@ -103,23 +118,27 @@ def attention_rows(
     Parameters
     ----------
     query, key : torch.Tensor
-        `[batch, heads, length, head_dim]`.
+        `[batch, heads, queries, head_dim]` and `[batch, heads, keys, head_dim]`.
     mask : torch.Tensor or None
-        Additive, `[batch, 1, 1, length]`.
+        Additive, `[batch, 1, 1, keys]`.
     rows : torch.BoolTensor
-        `[batch, length]`, the queries.
+        `[batch, queries]`, those that are wanted.
     policy : torch.Tensor or None
-        `[batch, length]`, how much each token counts as a key; see :func:`policy_softmax`.
+        `[batch, keys]`, how much each token of the one sequence counts as a key; see :func:`policy_softmax`.
 
     Returns
     -------
     torch.Tensor
-        `[batch, heads, queries, length]` float32, zero where a row has fewer queries than the longest.
+        `[batch, heads, wanted, keys]` float32, zero where a row has fewer wanted queries than the longest.
     """
     index, valid = right_padded_indices(rows)
     chosen = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
     logits = (chosen @ key.contiguous().transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
     if mask is not None:
         logits = logits + mask.float()
-    probabilities = logits.softmax(-1) if policy is None else policy_softmax(logits, policy, index)
+    if policy is None:
+        probabilities = logits.softmax(-1)
+    else:
+        itself = index.unsqueeze(-1) == torch.arange(key.shape[2], device=key.device)
+        probabilities = policy_softmax(logits, policy, itself)
     return probabilities.masked_fill(~valid[:, None, :, None], 0.0)

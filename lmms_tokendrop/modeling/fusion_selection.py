@@ -9,7 +9,9 @@ from .token_matching import ranks
 PAPER_DEPTH = 12
 
 
-def fusion_layers(layers: list[int] | None, num_layers: int, default: tuple[int, ...]) -> tuple[int, ...]:
+def fusion_layers(
+    layers: list[int] | None, num_layers: int, default: tuple[int, ...], depth: int = PAPER_DEPTH
+) -> tuple[int, ...]:
     """The blocks in which a method acts.
 
     Parameters
@@ -19,7 +21,9 @@ def fusion_layers(layers: list[int] | None, num_layers: int, default: tuple[int,
     num_layers : int
         Blocks of the encoder.
     default : tuple[int, ...]
-        Zero-based blocks of 12. Block l of stage s becomes `max(s, (l + 1) * num_layers // 12 - 1)`.
+        Zero-based blocks of `depth`. Block l of stage s becomes `max(s, (l + 1) * num_layers // depth - 1)`.
+    depth : int
+        Blocks of the encoder that the default is for.
 
     Raises
     ------
@@ -27,7 +31,7 @@ def fusion_layers(layers: list[int] | None, num_layers: int, default: tuple[int,
         If a block lies past the last one, where it could not act.
     """
     if layers is None:
-        scaled = (max(s, (layer + 1) * num_layers // PAPER_DEPTH - 1) for s, layer in enumerate(default))
+        scaled = (max(s, (layer + 1) * num_layers // depth - 1) for s, layer in enumerate(default))
         layers = [layer for layer in scaled if layer < num_layers]
     if layers[-1] >= num_layers:
         raise ValueError(

@@ -64,17 +64,24 @@ class FusionReducer(TokenReducer):
         Whether attention logits get the logarithm of the key's size.
     counts_padding : bool
         Whether padding is treated as tokens whose `key_weight`, which the first stage finds in its carry, is 0.
+    sequential : bool
+        Whether, in an encoder with a layer for each modality, the image's layer reads the text as the text's layer left
+        it, instead of as it was before both.
     soft_training : bool
         Whether tokens stay in training, and a policy with gradients says which are there (`soft_policy`).
     image_size : int or None
         Side to which images of the encoder's own size, and others in proportion, are reduced first; None: as they come.
+    vision_r : int or None
+        Patches that merge in each block of a vision tower before the encoder.
     """
 
     joint: bool = False
     proportional_attention: bool = False
     counts_padding: bool = False
+    sequential: bool = False
     soft_training: bool = False
     image_size: int | None = None
+    vision_r: int | None = None
 
     def __init__(self, config, num_layers: int, hidden_size: int, image_size: int):
         super().__init__(config, num_layers)
@@ -106,16 +113,21 @@ class FusionReducer(TokenReducer):
 
     def plan(self, text: int, image: int, num_layers: int) -> tuple[list[int], list[int]]:
         """Tokens that the attention and the FFN of each layer process, from the counts of the input alone."""
+        attention, ffn = self.plan_apart(text, image, num_layers)
+        return [sum(pair) for pair in attention], [sum(pair) for pair in ffn]
+
+    def plan_apart(self, text: int, image: int, num_layers: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """The same as pairs of text and image tokens."""
         first = (torch.tensor([text]), torch.tensor([image]))
         now = first
         stages = {(stage.layer, stage.point): stage for stage in self.stages()}
-        attention: list[int] = []
-        ffn: list[int] = []
+        attention: list[tuple[int, int]] = []
+        ffn: list[tuple[int, int]] = []
         for layer in range(num_layers):
             for point, lengths in (("before_block", attention), ("before_ffn", ffn)):
                 if (layer, point) in stages:
                     now = self.counts(stages[layer, point], *now, first)
-                lengths.append(int(now[0] + now[1]))
+                lengths.append((int(now[0]), int(now[1])))
         return attention, ffn
 
     def soft_policy(self, stage: Stage, hidden_states: torch.Tensor, tokens: FusionTokens, policy: torch.Tensor):
@@ -129,6 +141,41 @@ class FusionReducer(TokenReducer):
 
 class NoFusionReduction(FusionReducer):
     """The unreduced model, through the same code."""
+
+
+@dataclass(frozen=True)
+class StageRunner:
+    """Asks a reducer at each stage of one forward pass, and does what it says.
+
+    Attributes
+    ----------
+    reducer : FusionReducer
+        The method.
+    first : tuple[torch.Tensor, torch.Tensor]
+        Tokens of the text and of the image of the unreduced sequence, `[batch]` each.
+    sample_seeds : torch.LongTensor
+        `[batch]`.
+    """
+
+    reducer: FusionReducer
+    first: tuple[torch.Tensor, torch.Tensor]
+    sample_seeds: torch.Tensor
+
+    def __call__(
+        self,
+        stage: Stage,
+        tokens: FusionTokens,
+        carry: dict[str, torch.Tensor],
+        hidden_states: torch.Tensor,
+        **providers: Callable,
+    ) -> tuple[tuple[FusionTokens, dict[str, torch.Tensor]], torch.Tensor]:
+        """Tokens and carry after a stage, and the states of the tokens; `providers` are those of the context."""
+        context = FusionContext(hidden_states, tokens, self.sample_seeds, self.first, carry=carry, **providers)
+        keep = self.reducer.keep(stage, context)
+        after, hidden_states = apply_fusion_keep(tokens, hidden_states, keep, self.reducer.joint)
+        check_counts(self.reducer, stage, tokens, after, self.first)
+        carry = {name: values.gather(1, keep.index) for name, values in keep.carry.items()}
+        return (after, carry), hidden_states
 
 
 def apply_fusion_keep(

@@ -42,9 +42,34 @@ class FusionTokens:
         return cls(valid, image, place == text_valid.shape[1], place, valid.float(), place)
 
     def with_padding(self) -> "FusionTokens":
-        """The same, of an unreduced sequence, with padding as tokens of text and image."""
-        text = int(self.image_cls[0].nonzero()[0, 0])
-        return FusionTokens.start(torch.ones_like(self.valid[:, :text]), torch.ones_like(self.valid[:, text:]))
+        """The same, of a sequence of which nothing left yet, with padding as tokens of text and image."""
+        slots = torch.arange(self.valid.shape[1], device=self.valid.device).expand_as(self.valid)
+        unreduced = torch.arange(self.owner.shape[1], device=self.valid.device).expand_as(self.owner)
+        return FusionTokens(
+            valid=torch.ones_like(self.valid),
+            image=slots >= self.image_cls.long().argmax(-1, keepdim=True),
+            image_cls=self.image_cls,
+            place=torch.where(self.valid, self.place, slots),
+            size=self.size.clamp_min(1),
+            owner=torch.where(self.owner >= 0, self.owner, unreduced),
+        )
+
+    def behind_text(self, text_valid: torch.Tensor) -> "FusionTokens":
+        """These tokens of an image alone, behind those of a text of which `[batch, text]` are not padding."""
+        text = FusionTokens.start(text_valid, text_valid[:, :0])
+        length = text_valid.shape[1]
+
+        def shifted(values: torch.Tensor) -> torch.Tensor:
+            return torch.where(values >= 0, values + length, -1)
+
+        return FusionTokens(
+            valid=torch.cat([text.valid, self.valid], dim=1),
+            image=torch.cat([text.image, self.image], dim=1),
+            image_cls=torch.cat([text.image_cls, self.image_cls], dim=1),
+            place=torch.cat([text.place, shifted(self.place)], dim=1),
+            size=torch.cat([text.size, self.size], dim=1),
+            owner=torch.cat([text.owner, shifted(self.owner)], dim=1),
+        )
 
     @property
     def text(self) -> torch.Tensor:
@@ -70,12 +95,15 @@ class FusionReport:
         `[batch, image length - 1, 2]`, row and column of each patch of the unreduced sequence; -1 for padding.
     policies : list[torch.Tensor]
         `[batch, length]` per stage, which tokens are there, where training keeps them all (DynamicViT).
+    vision_tokens : list[int]
+        Per block of a vision tower in which tokens merge, tokens of each image that its attention processed.
     """
 
     received: list[FusionTokens] = field(default_factory=list)
     left: list[FusionTokens] = field(default_factory=list)
     patches: torch.Tensor | None = None
     policies: list[torch.Tensor] = field(default_factory=list)
+    vision_tokens: list[int] = field(default_factory=list)
 
     @property
     def text_tokens(self) -> list[list[int]]:

@@ -1,65 +1,13 @@
-"""The parts of METER: its CLIP tower and the layers in which text and image attend to each other."""
+"""The layers in which METER's text and image attend to each other."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
 from transformers.models.roberta.modeling_roberta import RobertaIntermediate, RobertaOutput, RobertaSelfOutput
 
-from .fusion_attention import attend
-
-
-class MeterVisionModel(nn.Module):
-    """CLIP's vision tower, with its last norm on every token and without projection.
-
-    Parameters
-    ----------
-    config : CLIPVisionConfig
-        Its configuration; METER's tower has 11 blocks.
-    """
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-        self.embeddings = CLIPVisionEmbeddings(config)
-        self.pre_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.layers = nn.ModuleList([CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)])
-        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Patches with CLS first, with positions interpolated (bicubic) to the image's grid.
-
-        Parameters
-        ----------
-        pixel_values : torch.Tensor
-            `[batch, 3, height, width]`, sides multiples of the patch size.
-
-        Returns
-        -------
-        torch.Tensor
-            `[batch, 1 + patches, channels]`.
-
-        Raises
-        ------
-        ValueError
-            If a side is not a multiple of the patch size.
-        """
-        height, width = pixel_values.shape[-2:]
-        if height % self.config.patch_size or width % self.config.patch_size:
-            raise ValueError(
-                f"pixel_values: images of {height}x{width} pixels; their sides must be multiples of the patch size, "
-                f"{self.config.patch_size}"
-            )
-        return self.pre_layernorm(self.embeddings(pixel_values, interpolate_pos_encoding=True))
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """States `[batch, 1 + patches, channels]` of images `[batch, 3, height, width]`, CLS first."""
-        hidden_states = self.embed(pixel_values)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, None)
-        return self.post_layernorm(hidden_states)
+from .fusion_attention import attend, diagonal
 
 
 class MeterAttentionHeads(nn.Module):
@@ -77,6 +25,7 @@ class MeterAttentionHeads(nn.Module):
         bias: torch.Tensor | None = None,
         output_attentions: bool = False,
         policy: torch.Tensor | None = None,
+        itself: torch.Tensor | None = None,
     ):
         """Attend.
 
@@ -90,8 +39,8 @@ class MeterAttentionHeads(nn.Module):
             Added to logits, `[batch, 1, 1, keys]`.
         output_attentions : bool
             Whether to return probabilities.
-        policy : torch.Tensor or None
-            `[batch, keys]`, how much each key counts; see :func:`.fusion_attention.policy_softmax`.
+        policy, itself : torch.Tensor or None
+            How much each key counts; see :func:`.fusion_attention.policy_softmax`.
 
         Returns
         -------
@@ -106,7 +55,7 @@ class MeterAttentionHeads(nn.Module):
         )
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         sdpa = self.config._attn_implementation == "sdpa" and not output_attentions
-        context, probabilities = attend(query, key, value, bias, dropout, sdpa, policy)
+        context, probabilities = attend(query, key, value, bias, dropout, sdpa, policy, itself)
         return context, probabilities, query, key
 
 
@@ -118,9 +67,9 @@ class MeterAttention(nn.Module):
         self.self = MeterAttentionHeads(config)
         self.output = RobertaSelfOutput(config)
 
-    def forward(self, hidden_states, other, bias=None, output_attentions=False, policy=None):
+    def forward(self, hidden_states, other, bias=None, output_attentions=False, policy=None, itself=None):
         """Attend; see :meth:`MeterAttentionHeads.forward`."""
-        context, *others = self.self(hidden_states, other, bias, output_attentions, policy)
+        context, *others = self.self(hidden_states, other, bias, output_attentions, policy, itself)
         return self.output(context, hidden_states), *others
 
 
@@ -170,13 +119,27 @@ class MeterCrossLayer(GradientCheckpointingLayer):
         output_attentions: bool = False,
         policy: torch.Tensor | None = None,
         other_policy: torch.Tensor | None = None,
+        itself: torch.Tensor | None = None,
     ) -> CrossAttended:
-        """Attend to the own sequence, then to the other one; arguments as :class:`MeterAttentionHeads` takes them."""
+        """Attend to the own sequence, then to the other one.
+
+        Parameters
+        ----------
+        hidden_states, bias, policy : torch.Tensor
+            The own sequence, as :class:`MeterAttentionHeads` takes it.
+        other, other_bias, other_policy : torch.Tensor
+            The other one.
+        output_attentions : bool
+            Whether to return probabilities.
+        itself : torch.BoolTensor or None
+            `[batch, length, keys]`, keys of the other sequence that count in full.
+        """
+        own = None if policy is None else diagonal(hidden_states.shape[1], hidden_states.device)
         hidden_states, own_probabilities, _, own_key = self.attention(
-            hidden_states, hidden_states, bias, output_attentions, policy
+            hidden_states, hidden_states, bias, output_attentions, policy, own
         )
         hidden_states, probabilities, query, other_key = self.crossattention(
-            hidden_states, other, other_bias, output_attentions, other_policy
+            hidden_states, other, other_bias, output_attentions, other_policy, itself
         )
         return CrossAttended(hidden_states, own_probabilities, probabilities, own_key, query, other_key)
 
@@ -184,14 +147,8 @@ class MeterCrossLayer(GradientCheckpointingLayer):
         """Run the feed-forward network."""
         return self.output(self.intermediate(hidden_states), hidden_states)
 
-    def forward(self, hidden_states, other, bias=None, other_bias=None, output_attentions=False):
-        """Run the layer; see :meth:`attend`.
-
-        Returns
-        -------
-        tuple
-            States `[batch, length, channels]`, and probabilities of both attentions or None.
-        """
-        attended = self.attend(hidden_states, other, bias, other_bias, output_attentions)
+    def forward(self, *inputs, **options) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """States `[batch, length, channels]`, and probabilities of both attentions; arguments as in :meth:`attend`."""
+        attended = self.attend(*inputs, **options)
         states = self.feed_forward(attended.hidden_states)
         return states, attended.self_attention, attended.cross_attention

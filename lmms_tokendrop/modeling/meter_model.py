@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import CLIPVisionConfig, PreTrainedConfig, PreTrainedModel, RobertaConfig, RobertaModel
-from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
-from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from transformers.models.roberta.modeling_roberta import RobertaPooler
 from transformers.utils.generic import can_return_tuple
 
-from .meter_layers import MeterCrossLayer, MeterVisionModel
+from .fusion_attention import key_bias
+from .meter_layers import MeterCrossLayer
+from .meter_vision import MeterVisionModel
 
 ROBERTA_BASE = {"layer_norm_eps": 1e-5, "max_position_embeddings": 514, "type_vocab_size": 1}
 CLIP_BASE = {"num_hidden_layers": 11, "image_size": 384, "patch_size": 16}
@@ -124,13 +124,6 @@ class MeterPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules: ClassVar = ["CLIPEncoderLayer", "RobertaLayer", "MeterCrossLayer"]
 
-    @torch.no_grad()
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        if isinstance(module, CLIPVisionEmbeddings):
-            init.normal_(module.class_embedding, std=module.embed_dim**-0.5)
-            init.copy_(module.position_ids, torch.arange(module.num_positions).expand((1, -1)))
-
 
 class MeterModel(MeterPreTrainedModel):
     """METER without head: RoBERTa, CLIP, and pairs of layers in which text and image attend to each other.
@@ -138,7 +131,7 @@ class MeterModel(MeterPreTrainedModel):
     Both layers of a pair read the states before the pair.
     """
 
-    layer_class: ClassVar[type] = MeterCrossLayer
+    text_layer_class: ClassVar[type] = MeterCrossLayer
     vision_class: ClassVar[type] = MeterVisionModel
 
     def __init__(self, config: MeterConfig):
@@ -150,8 +143,8 @@ class MeterModel(MeterPreTrainedModel):
         self.cross_modal_image_transform = nn.Linear(config.vision_config.hidden_size, width)
         self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, width)
         depth = config.num_hidden_layers
-        self.cross_modal_text_layers = nn.ModuleList([self.layer_class(config) for _ in range(depth)])
-        self.cross_modal_image_layers = nn.ModuleList([self.layer_class(config) for _ in range(depth)])
+        self.cross_modal_text_layers = nn.ModuleList([self.text_layer_class(config) for _ in range(depth)])
+        self.cross_modal_image_layers = nn.ModuleList([MeterCrossLayer(config) for _ in range(depth)])
         self.cross_modal_text_pooler = RobertaPooler(config)
         self.cross_modal_image_pooler = RobertaPooler(config)
         self.post_init()
@@ -216,7 +209,7 @@ class MeterModel(MeterPreTrainedModel):
         )
         keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        mask = text_bias(attention_mask, text.dtype)
+        mask = key_bias(attention_mask.bool(), text.dtype)
         collected, attentions = [(text, image)], []
         for text_layer, image_layer in zip(self.cross_modal_text_layers, self.cross_modal_image_layers, strict=True):
             before = text, image
@@ -264,11 +257,3 @@ def check_inputs(input_ids, attention_mask, pixel_values, text_embeds, image_emb
     if not bool(attention_mask[:, 0].all()):
         raise ValueError("attention_mask: the text must be padded on the right; the head reads its first token")
     return attention_mask
-
-
-def text_bias(attention_mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-    """What is added to the logits of the text's keys, `[batch, 1, 1, length]`; None where nothing is padded."""
-    valid = attention_mask.bool()
-    if bool(valid.all()):
-        return None
-    return torch.zeros_like(valid, dtype=dtype).masked_fill(~valid, torch.finfo(dtype).min)[:, None, None]

@@ -85,21 +85,32 @@ class PuMer(FusionReducer):
             scores = image_priority(tokens, text_scores(context, self.config.score), protect=not self.counts_padding)
             stays = tokens.text | (tokens.image & (ranks(scores) < kept.unsqueeze(-1)))
         target = staying_target(stays)
+        image_order = ordered_indices(tokens.image & stays, scores)
         if bool(image_merged.any()):
-            order = ordered_indices(tokens.image & stays, scores)
-            target = torch.where(tokens.image & stays, bipartite_targets(context.keys(), order, image_merged), target)
+            matched = bipartite_targets(context.keys(), image_order, image_merged)
+            target = torch.where(tokens.image & stays, matched, target)
         text_order = ordered_indices(tokens.text, self._text_rank(context))
         if bool(text_merged.any()):
             target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)
         if not self.counts_padding:
             return Keep.from_target(target)
-        carry = dict(context.carry)
-        if int(kept[0]) < int(tokens.image[0].sum()):
+        return Keep.from_target(target, carry=self.release_carry(context, target, image_order, text_order))
+
+    def release_carry(
+        self, context: FusionContext, target: torch.Tensor, image_order: torch.Tensor, text_order: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """What the release hands on: how much tokens weigh as keys, and the order of the text."""
+        carry, tokens = dict(context.carry), context.tokens
+        if not torch.equal(target, staying_target(tokens.valid)):
             weight = merge_groups(carry["key_weight"].unsqueeze(-1), target)[..., 0]
             carry["key_weight"] = weight.masked_fill(tokens.image, 1.0)
-        if bool(text_merged.any()):
+        if not torch.equal(target[tokens.text], staying_target(tokens.valid)[tokens.text]):
             carry["text_rank"] = halves_apart(text_order, tokens.text)
-        return Keep.from_target(target, carry=carry)
+        return carry
+
+    def release_acts(self, pruned: torch.Tensor) -> torch.Tensor:
+        """1 where the release does anything, else 0, given the numbers of image tokens that leave `[batch]`."""
+        return (pruned > 0).long()
 
     def _text_rank(self, context: FusionContext) -> torch.Tensor | None:
         """Priority of the text tokens in the order of the release; None for their own order."""
@@ -113,7 +124,7 @@ class PuMer(FusionReducer):
         image_merged = torch.minimum(share(image, self.config.image_merge_ratio), (kept - 1) // 2)
         text_merged = torch.minimum(share(text, self.config.text_merge_ratio), (text - 1) // 2)
         if self.counts_padding:
-            acts = (pruned > 0).long()
+            acts = self.release_acts(pruned)
             return kept, image_merged * acts, text_merged * acts
         return kept, image_merged, text_merged
 

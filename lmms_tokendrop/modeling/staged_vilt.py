@@ -13,8 +13,8 @@ from transformers.models.vilt.modeling_vilt import (
     ViltLayer,
 )
 
-from .fusion_attention import attention_bias, attention_rows
-from .fusion_stages import FusionContext, FusionReducer, apply_fusion_keep, check_counts
+from .fusion_attention import attention_rows, key_bias
+from .fusion_stages import FusionReducer, StageRunner
 from .fusion_tokens import FusionReport, FusionTokens
 from .image_patches import place_patches, position_grid, shrink_images
 from .stages import Stage
@@ -167,47 +167,6 @@ class StagedViltEncoderOutput:
     report: FusionReport
 
 
-@dataclass(frozen=True)
-class StageRunner:
-    """Asks a reducer at each stage of one forward pass, and does what it says.
-
-    Attributes
-    ----------
-    reducer : FusionReducer
-        The method.
-    first : tuple[torch.Tensor, torch.Tensor]
-        Tokens of the text and of the image of the unreduced sequence, `[batch]` each.
-    sample_seeds : torch.LongTensor
-        `[batch]`.
-    """
-
-    reducer: FusionReducer
-    first: tuple[torch.Tensor, torch.Tensor]
-    sample_seeds: torch.Tensor
-
-    def __call__(
-        self,
-        stage: Stage,
-        tokens: FusionTokens,
-        carry: dict[str, torch.Tensor],
-        mask: torch.Tensor | None,
-        hidden_states: torch.Tensor,
-        query: torch.Tensor | None = None,
-        key: torch.Tensor | None = None,
-    ) -> tuple[tuple[FusionTokens, dict[str, torch.Tensor]], torch.Tensor]:
-        """Tokens and carry after a stage, and the states of the tokens; queries and keys are the layer's."""
-        context = FusionContext(hidden_states, tokens, self.sample_seeds, self.first, carry=carry)
-        if query is not None and key is not None:
-            weight = carry.get("key_weight")
-            context.keys, context.queries = cache(lambda: key.mean(1)), cache(lambda: query.mean(1))
-            context.attention_rows = lambda rows: attention_rows(query, key, mask, rows, weight)
-        keep = self.reducer.keep(stage, context)
-        after, hidden_states = apply_fusion_keep(tokens, hidden_states, keep, self.reducer.joint)
-        check_counts(self.reducer, stage, tokens, after, self.first)
-        carry = {name: values.gather(1, keep.index) for name, values in keep.carry.items()}
-        return (after, carry), hidden_states
-
-
 class StagedViltEncoder(ViltEncoder):
     """ViLT's stack of blocks with the stages of a reducer."""
 
@@ -256,12 +215,13 @@ class StagedViltEncoder(ViltEncoder):
                 policy = reducer.soft_policy(stage, hidden_states, tokens, policy)
                 report.policies.append(policy)
             elif stage is not None:
-                (tokens, carry), hidden_states = act(stage, tokens, carry, None, hidden_states)
+                (tokens, carry), hidden_states = act(stage, tokens, carry, hidden_states)
             if output_hidden_states:
                 collected.append(hidden_states)
-            mask = attention_bias(tokens, hidden_states.dtype, reducer.proportional_attention)
+            size = tokens.size if reducer.proportional_attention else None
+            mask = key_bias(tokens.valid, hidden_states.dtype, size)
             stage = stages.get((number, "before_ffn"))
-            decide = None if stage is None else partial(act, stage, tokens, carry, mask)
+            decide = None if stage is None else partial(decide_in_layer, act, stage, tokens, carry, mask)
             report.received.append(tokens)
             hidden_states, probabilities, kept = layer(
                 hidden_states, mask, output_attentions, decide, carry.get("key_weight", policy)
@@ -273,3 +233,25 @@ class StagedViltEncoder(ViltEncoder):
         if output_hidden_states:
             collected.append(hidden_states)
         return StagedViltEncoderOutput(hidden_states, tuple(collected) or None, tuple(attentions) or None, report)
+
+
+def decide_in_layer(
+    act: StageRunner,
+    stage: Stage,
+    tokens: FusionTokens,
+    carry: dict[str, torch.Tensor],
+    mask: torch.Tensor | None,
+    hidden_states: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+) -> tuple[tuple[FusionTokens, dict[str, torch.Tensor]], torch.Tensor]:
+    """What a runner says at a stage, given the layer's states, queries and keys."""
+    return act(
+        stage,
+        tokens,
+        carry,
+        hidden_states,
+        keys=cache(lambda: key.mean(1)),
+        queries=cache(lambda: query.mean(1)),
+        attention_rows=lambda rows: attention_rows(query, key, mask, rows, carry.get("key_weight")),
+    )

@@ -1,7 +1,5 @@
 """ViLT with fewer tokens: its configuration, its loading and its encoder; the heads are beside it."""
 
-import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,8 +12,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .fusion_reduction_config import FusionReductionConfig
 from .fusion_tokens import FusionReport
-from .generation import check_loaded
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
+from .token_drop_loading import TokenDropLoading
 
 
 class ViltTokenDropConfig(ViltConfig):
@@ -82,69 +80,13 @@ class ViltTokenDropOutput(ModelOutput):
     report: Any = None
 
 
-class ViltTokenDropPreTrainedModel(ViltPreTrainedModel):
+class ViltTokenDropPreTrainedModel(TokenDropLoading, ViltPreTrainedModel):
     """Loading and attention backends that all classes share."""
 
     config: ViltTokenDropConfig
     config_class = ViltTokenDropConfig
     _supports_sdpa = True
     _no_split_modules: ClassVar = ["ViltTokenDropModel"]
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path,
-        *args,
-        config=None,
-        token_reduction: dict | None = None,
-        new_parameters: Sequence[str] = (),
-        output_loading_info: bool = False,
-        **kwargs,
-    ):
-        """Load a stock ViLT checkpoint, or one of this class.
-
-        Parameters
-        ----------
-        pretrained_model_name_or_path : str or os.PathLike
-            Repository or folder.
-        config : ViltTokenDropConfig, optional
-            Default: the checkpoint's.
-        token_reduction : dict, optional
-            Options of :class:`FusionReductionConfig`; default: the config's.
-        new_parameters : Sequence[str]
-            Prefixes of parameters that the checkpoint need not have, such as `("vilt.token_reducer.",)` to start
-            training DynamicViT's predictors. They are initialised.
-        output_loading_info : bool, optional
-            Whether to return the loading report too.
-        *args, **kwargs
-            As `PreTrainedModel.from_pretrained` takes them.
-
-        Returns
-        -------
-        ViltTokenDropPreTrainedModel
-            The model, in eval mode; with `output_loading_info` a pair of it and a dict.
-
-        Raises
-        ------
-        ValueError
-            If an option is wrong, or if the checkpoint's keys are not exactly the model's.
-        """
-        if config is not None and token_reduction is not None:
-            config = copy.deepcopy(config)
-            config.token_reduction = FusionReductionConfig.from_dict(token_reduction).to_dict()
-        elif token_reduction is not None:
-            kwargs["token_reduction"] = FusionReductionConfig.from_dict(token_reduction).to_dict()
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
-        )
-        missing = {key for key in info["missing_keys"] if not key.startswith(tuple(new_parameters))}
-        if any("token_reducer." in key for key in missing):
-            raise ValueError(
-                f"method {model.config.token_reduction['method']!r} has trained weights and this checkpoint has none "
-                "of them; to start training them, pass new_parameters=('vilt.token_reducer.',)"
-            )
-        check_loaded(cls, {**info, "missing_keys": missing})
-        return (model, info) if output_loading_info else model
 
 
 class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):

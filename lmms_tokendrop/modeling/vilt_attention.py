@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers.models.vilt.modeling_vilt import ViltAttention, ViltSelfAttention, ViltSelfOutput
 
-from .fusion_attention import attend
+from .fusion_attention import attend, diagonal
 
 
 class StagedViltSelfAttention(ViltSelfAttention):
@@ -47,7 +47,8 @@ class StagedViltSelfAttention(ViltSelfAttention):
         )
         dropout = self.dropout.p if self.training else 0.0
         sdpa = self.config._attn_implementation == "sdpa" and not output_attentions
-        context, probabilities = attend(query, key, value, attention_mask, dropout, sdpa, policy)
+        itself = None if policy is None else diagonal(length, query.device)
+        context, probabilities = attend(query, key, value, attention_mask, dropout, sdpa, policy, itself)
         return context, probabilities, query, key
 
 

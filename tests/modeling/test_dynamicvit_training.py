@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fusion_architectures import ARCHITECTURES
 from tiny_vilt import tiny_vilt_inputs
 from transformers import ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.fusion_attention import policy_softmax
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.fusion_attention import diagonal, key_bias, policy_softmax
 
-LAYERS = [1, 2, 3]
+LAYERS = {"vilt": [1, 2, 3], "meter": [2, 4, 6]}
+
+
+def trained(name, checkpoint):
+    torch.manual_seed(0)
+    return (
+        ARCHITECTURES[name]
+        .question_answering.from_pretrained(
+            checkpoint(name),
+            token_reduction={"method": "dynamicvit", "layers": LAYERS[name], "keep_ratio": 0.5},
+            new_parameters=(f"{name}.token_reducer.",),
+        )
+        .train()
+    )
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def name(request):
+    return request.param
 
 
 @pytest.fixture
-def model(tiny_vilt_checkpoint):
-    torch.manual_seed(0)
-    return ViltTokenDropForQuestionAnswering.from_pretrained(
-        tiny_vilt_checkpoint(),
-        token_reduction={"method": "dynamicvit", "layers": LAYERS, "keep_ratio": 0.5},
-        new_parameters=("vilt.token_reducer.",),
-    ).train()
+def model(name, fusion_checkpoint):
+    return trained(name, fusion_checkpoint)
 
 
-def test_policies_are_hard_only_fall_and_spare_text_and_cls(model):
-    inputs = tiny_vilt_inputs("ragged")
+def reducer_of(model):
+    return getattr(model, model.base_model_prefix).token_reducer
+
+
+def test_policies_are_hard_only_fall_and_spare_text_and_cls(name, model):
+    inputs = ARCHITECTURES[name].inputs("ragged")
     report = model(**inputs).report
     assert len(report.policies) == 3
     tokens = report.received[0]
@@ -34,15 +51,16 @@ def test_policies_are_hard_only_fall_and_spare_text_and_cls(model):
         assert (policy <= before).all()
         assert (policy[tokens.text | tokens.image_cls] == 1).all()
         before = policy
-    assert [received.valid.shape[1] for received in report.received] == [12 + 97] * 4
+    assert [received.valid.shape[1] for received in report.received] == [12 + {"vilt": 97, "meter": 65}[name]] * 4
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_masked_attention_equals_masking_keys_for_what_is_there(model, tiny_vilt_checkpoint, attention):
+def test_masked_attention_equals_masking_keys_for_what_is_there_in_vilt(fusion_checkpoint, attention):
+    model = trained("vilt", fusion_checkpoint)
     model.set_attn_implementation(attention)
     inputs = tiny_vilt_inputs("ragged")
     output = model(**inputs)
-    stock = ViltForQuestionAnswering.from_pretrained(tiny_vilt_checkpoint()).eval()
+    stock = ViltForQuestionAnswering.from_pretrained(fusion_checkpoint("vilt")).eval()
     with torch.no_grad():
         states, tokens, _ = model.vilt.embeddings(
             inputs["input_ids"],
@@ -53,7 +71,7 @@ def test_masked_attention_equals_masking_keys_for_what_is_there(model, tiny_vilt
             None,
             None,
         )
-        policies = dict(zip(LAYERS, output.report.policies, strict=True))
+        policies = dict(zip(LAYERS["vilt"], output.report.policies, strict=True))
         policy = tokens.valid.float()
         for number, layer in enumerate(stock.vilt.encoder.layer):
             policy = policies.get(number, policy)
@@ -62,36 +80,65 @@ def test_masked_attention_equals_masking_keys_for_what_is_there(model, tiny_vilt
     assert (output.logits - expected).abs().max() <= 1e-4
 
 
-def test_gradients_reach_the_predictors(model):
-    output = model(**tiny_vilt_inputs("ragged"))
-    (output.logits.square().sum() + 2 * model.vilt.token_reducer.ratio_loss(output.report)).backward()
-    for parameter in model.vilt.token_reducer.parameters():
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_masked_attention_equals_masking_keys_for_what_is_there_in_meter(fusion_checkpoint, attention):
+    model = trained("meter", fusion_checkpoint)
+    model.set_attn_implementation(attention)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.config.attention_probs_dropout_prob = model.config.text_config.attention_probs_dropout_prob = 0.0
+    inputs = ARCHITECTURES["meter"].inputs("ragged")
+    output = model(**inputs)
+    stock = ARCHITECTURES["meter"].stock.from_pretrained(fusion_checkpoint("meter")).eval()
+    with torch.no_grad():
+        text, image = stock.meter.embed(
+            inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"], None, None, 1
+        )
+        policies = dict(zip((1, 2, 3), output.report.policies, strict=True))
+        policy = output.report.received[0].valid.float()
+        pairs = zip(stock.meter.cross_modal_text_layers, stock.meter.cross_modal_image_layers, strict=True)
+        for number, (text_layer, image_layer) in enumerate(pairs):
+            policy = policies.get(number, policy)
+            mask, image_mask = (key_bias(part > 0, torch.float32) for part in policy.split((12, 65), dim=1))
+            text, image = (
+                text_layer(text, image, mask, image_mask)[0],
+                image_layer(image, text, image_mask, mask)[0],
+            )
+        expected = stock.classifier(stock.meter.pool(text, image))
+    assert (output.logits - expected).abs().max() <= 1e-4
+
+
+def test_gradients_reach_the_predictors(name, model):
+    output = model(**ARCHITECTURES[name].inputs("ragged"))
+    (output.logits.square().sum() + 2 * reducer_of(model).ratio_loss(output.report)).backward()
+    for parameter in reducer_of(model).parameters():
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
 
 
-def test_the_ratio_loss_by_hand(model):
-    report = model(**tiny_vilt_inputs("ragged")).report
-    patches = torch.tensor([96.0, 72.0, 64.0])
+def test_the_ratio_loss_by_hand(name, model):
+    report = model(**ARCHITECTURES[name].inputs("ragged")).report
+    patches = torch.tensor({"vilt": [96.0, 72.0, 64.0], "meter": [64.0] * 3}[name])
     expected = []
     for number, policy in enumerate(report.policies, start=1):
         for row in range(3):
             kept = float(policy[row].detach().sum()) - int(report.received[0].text[row].sum()) - 1
             expected.append((kept / float(patches[row]) - 0.5**number) ** 2)
-    loss = model.vilt.token_reducer.ratio_loss(report)
+    loss = reducer_of(model).ratio_loss(report)
     assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
 
 
 def test_policy_softmax_by_hand():
     logits = torch.log(torch.tensor([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0], [1.0, 2.0, 5.0]]))[None, None]
-    found = policy_softmax(logits, torch.tensor([[1.0, 1.0, 0.0]]))[0, 0]
+    found = policy_softmax(logits, torch.tensor([[1.0, 1.0, 0.0]]), diagonal(3, logits.device))[0, 0]
     expected = torch.tensor([[1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0], [1 / 8, 2 / 8, 5 / 8]])
     assert torch.allclose(found, expected, atol=1e-5)
     assert torch.allclose(policy_softmax(logits, torch.ones(1, 3)), logits.softmax(-1), atol=1e-6)
 
 
-def test_a_training_step_lowers_the_loss(model):
-    inputs, labels = tiny_vilt_inputs("whole"), torch.eye(10)[[2, 5]]
+def test_a_training_step_lowers_the_loss(name, model):
+    inputs, labels = ARCHITECTURES[name].inputs("whole"), torch.eye(10)[[2, 5]]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(8):

@@ -17,7 +17,7 @@ from tiny_models import tiny_image
 from transformers import AutoProcessor, BridgeTowerTextConfig, CLIPVisionModel, RobertaModel, Trainer, TrainingArguments
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer, BridgeTowerPooler
 
-from lmms_tokendrop.modeling.meter_layers import MeterVisionModel
+from lmms_tokendrop.modeling.meter_vision import MeterVisionModel
 from lmms_tokendrop.modeling.modeling_meter import (
     MeterConfig,
     MeterForImagesAndTextClassification,
@@ -84,7 +84,9 @@ def assembled(model, inputs: dict, image_token_type_idx: int = 1) -> torch.Tenso
 @torch.no_grad()
 def test_the_encoder_is_made_of_stock_blocks(attention, batch):
     model = random_meter("model")
+    assert model.config.vision_config._attn_implementation == "sdpa"
     model.set_attn_implementation(attention)
+    assert model.vision_model.config._attn_implementation == model.text_model.config._attn_implementation == attention
     inputs = tiny_meter_inputs(batch)
     pooled = model(**inputs).pooler_output
     assert difference(pooled, assembled(model, inputs)) <= 1e-5

@@ -12,6 +12,7 @@ import pytest
 import torch
 from cases import METHODS, PROMPTS, greedy, stacked_logits
 from fusion_reference import METHODS as ENCODER_METHODS
+from meter_reference import METER_METHODS
 
 import lmms_tokendrop
 
@@ -29,13 +30,14 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llava_next import configuration_llava_next, modeling_llava_next, processing_llava_next
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.roberta import configuration_roberta, modeling_roberta
 from transformers.models.vilt import configuration_vilt, modeling_vilt
 from transformers.generation import utils as generation_utils
 
 MODULES = [
     cache_utils, masking_utils, modeling_utils, modeling_clip, modeling_llama, configuration_llava_next,
     modeling_llava_next, processing_llava_next, modeling_mistral, modeling_qwen2, generation_utils,
-    configuration_vilt, modeling_vilt,
+    configuration_vilt, modeling_vilt, configuration_roberta, modeling_roberta,
 ]
 
 def snapshot():
@@ -83,6 +85,12 @@ for reduction in {encoder_methods!r}:
     ours = ViltTokenDropConfig(**tiny_vilt_config().to_dict() | {{"token_reduction": reduction}})
     ViltTokenDropForQuestionAnswering(ours).eval()(**tiny_vilt_inputs())
 
+from tiny_meter import tiny_meter_config, tiny_meter_inputs
+from lmms_tokendrop import MeterTokenDropConfig, MeterTokenDropForQuestionAnswering
+for reduction in {meter_methods!r}:
+    ours = MeterTokenDropConfig(**tiny_meter_config().to_dict() | {{"token_reduction": reduction}})
+    MeterTokenDropForQuestionAnswering(ours).eval()(**tiny_meter_inputs())
+
 after = snapshot()
 changed = [key for key in before if before[key] != after.get(key)] + [key for key in after if key not in before]
 print("changed:", changed)
@@ -98,7 +106,12 @@ def run_fresh(code: str) -> str:
 def test_importing_and_running_changes_no_stock_object():
     paths = [str(PACKAGE.parent), str(Path(__file__).parents[1])]
     output = run_fresh(
-        SNAPSHOT.format(paths=paths, methods=list(METHODS.values()), encoder_methods=list(ENCODER_METHODS.values()))
+        SNAPSHOT.format(
+            paths=paths,
+            methods=list(METHODS.values()),
+            encoder_methods=list(ENCODER_METHODS.values()),
+            meter_methods=list(METER_METHODS.values()),
+        )
     )
     assert output.splitlines()[-1] == "changed: []"
 

@@ -1,0 +1,217 @@
+"""METER's pairs of layers with stages: two streams of tokens, of which some leave in the text's layer of a pair."""
+
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+
+from .fusion_attention import attention_rows, key_bias
+from .fusion_stages import FusionReducer, StageRunner
+from .fusion_tokens import FusionReport, FusionTokens
+from .meter_layers import CrossAttended, MeterCrossLayer
+from .stages import Stage
+from .token_matching import ranks
+from .token_ops import right_padded_indices, take_tokens
+
+Carry = dict[str, torch.Tensor]
+
+
+class StagedMeterTextLayer(MeterCrossLayer):
+    """The text's layer of a pair, in which text and image tokens may leave before the feed-forward network."""
+
+    def forward(self, text, image, *inputs, decide=None, **options):
+        """Run the layer.
+
+        Parameters
+        ----------
+        text, image : torch.Tensor
+            `[batch, length, channels]`.
+        decide : Callable or None
+            From what the attentions computed and the image to what is left: provenance, text and image.
+        *inputs, **options
+            As :meth:`MeterCrossLayer.attend` takes them.
+
+        Returns
+        -------
+        tuple
+            Text, image, what `decide` said of the tokens that stayed or None, and probabilities of both attentions.
+        """
+        attended = self.attend(text, image, *inputs, **options)
+        text, kept = attended.hidden_states, None
+        if decide is not None:
+            kept, text, image = decide(attended, image)
+        return self.feed_forward(text), image, kept, attended.self_attention, attended.cross_attention
+
+
+@dataclass(frozen=True)
+class Streams:
+    """One sequence of text and image tokens as METER's two streams, each padded on the right.
+
+    Attributes
+    ----------
+    tokens : FusionTokens
+        The sequence.
+    text_index, image_index : torch.LongTensor
+        `[batch, stream]`, places of the stream's tokens in the sequence.
+    text_valid, image_valid : torch.BoolTensor
+        `[batch, stream]`, False for padding.
+    place : torch.LongTensor
+        `[batch, length]`, place of each token in the text's stream followed by the image's.
+    """
+
+    tokens: FusionTokens
+    text_index: torch.Tensor
+    image_index: torch.Tensor
+    text_valid: torch.Tensor
+    image_valid: torch.Tensor
+    place: torch.Tensor
+
+    @classmethod
+    def of(cls, tokens: FusionTokens) -> "Streams":
+        """Of a sequence."""
+        text_index, text_valid = right_padded_indices(tokens.text)
+        image_index, image_valid = right_padded_indices(tokens.image)
+        behind = text_index.shape[1] + tokens.image.cumsum(-1) - 1
+        place = torch.where(tokens.image, behind, tokens.text.cumsum(-1) - 1)
+        return cls(tokens, text_index, image_index, text_valid, image_valid, place)
+
+    def split(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values `[batch, length, ...]` of the sequence as those of the text's and of the image's stream."""
+        return take_tokens(values, self.text_index), take_tokens(values, self.image_index)
+
+    def join(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Values of the streams as those of the sequence."""
+        return take_tokens(torch.cat([text, image], dim=1), self.place)
+
+    def biases(self, dtype: torch.dtype, proportional: bool) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What is added to the logits of the text's and of the image's keys; see :func:`key_bias`."""
+        text, image = self.split(self.tokens.size) if proportional else (None, None)
+        return key_bias(self.text_valid, dtype, text), key_bias(self.image_valid, dtype, image)
+
+    def attention_rows(
+        self, attended: CrossAttended, image_bias: torch.Tensor | None, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention `[batch, heads, wanted, length]` of the text tokens that `rows` marks to the image."""
+        wanted = take_tokens(rows, self.text_index) & self.text_valid
+        found = attention_rows(attended.query, attended.other_key, image_bias, wanted)
+        whole = torch.nn.functional.pad(found, (self.text_index.shape[1], 0))
+        whole = whole.gather(-1, self.place[:, None, None].expand(-1, *whole.shape[1:3], -1))
+        return whole.masked_fill(~self.tokens.image[:, None, None], 0.0)
+
+
+class CoAttention:
+    """One forward pass through the pairs of layers.
+
+    Parameters
+    ----------
+    reducer : FusionReducer
+        The method.
+    tokens : FusionTokens
+        What the states are, the text's before the image's.
+    text, image : torch.Tensor
+        `[batch, length, channels]`.
+    sample_seeds : torch.LongTensor
+        `[batch]`.
+    training : bool
+        Whether methods with a soft form in training use it.
+
+    Attributes
+    ----------
+    text, image : torch.Tensor
+        The states so far.
+    report : FusionReport
+        What happened to the tokens, per pair.
+    """
+
+    def __init__(
+        self,
+        reducer: FusionReducer,
+        tokens: FusionTokens,
+        text: torch.Tensor,
+        image: torch.Tensor,
+        sample_seeds: torch.Tensor,
+        training: bool,
+    ):
+        self.reducer, self.report = reducer, FusionReport()
+        self.stages = {(stage.layer, stage.point): stage for stage in reducer.stages()}
+        self.soft = training and reducer.soft_training
+        self.policy = tokens.valid.float() if self.soft else None
+        self.carry: Carry = {}
+        if reducer.counts_padding:
+            self.carry, tokens = {"key_weight": tokens.valid.float()}, tokens.with_padding()
+        self.act = StageRunner(reducer, tokens.counts(), sample_seeds)
+        self.streams = Streams.of(tokens)
+        self.text, self.image = self.streams.split(torch.cat([text, image], dim=1))
+
+    def run_pair(self, number: int, text_layer, image_layer, output_attentions: bool) -> tuple:
+        """Run a pair of layers and its stages; what its four attentions give, as METER's output has them."""
+        self._before_pair(number)
+        self.report.received.append(self.streams.tokens)
+        text, before = self.text, self._keys()
+        stage, decide = self.stages.get((number, "before_ffn")), None
+        if stage is not None:
+            decide = partial(self._decide, stage, self.streams, self.carry, before[1])
+        self.text, image, kept, *of_text = text_layer(
+            text, self.image, *before[:2], output_attentions, *before[2:], decide=decide
+        )
+        if kept is not None:
+            self.streams, self.carry = kept
+        self.report.left.append(self.streams.tokens)
+        text_bias, image_bias, text_weight, image_weight = self._keys()
+        itself = None
+        if self.reducer.sequential:
+            text, itself = self.text, self._same_number()
+        else:
+            text_bias, text_weight = before[0], before[2]
+        self.image, *of_image = image_layer(
+            image, text, image_bias, text_bias, output_attentions, image_weight, text_weight, itself
+        )
+        return (*of_text, *of_image)
+
+    def image_head(self) -> torch.Tensor:
+        """State `[batch, 1, channels]` that the image's head reads: its CLS unless the method says otherwise."""
+        if "image_head" not in self.carry:
+            return self.image[:, :1]
+        return take_tokens(self.image, self.streams.split(self.carry["image_head"])[1].argmax(-1, keepdim=True))
+
+    def _before_pair(self, number: int) -> None:
+        """Drop tokens before a pair, or, in soft training, weigh them."""
+        stage = self.stages.get((number, "before_block"))
+        if stage is None:
+            return
+        states = self.streams.join(self.text, self.image)
+        if self.soft:
+            self.policy = self.reducer.soft_policy(stage, states, self.streams.tokens, self.policy)
+            self.report.policies.append(self.policy)
+            return
+        (tokens, self.carry), states = self.act(stage, self.streams.tokens, self.carry, states)
+        self.streams = Streams.of(tokens)
+        self.text, self.image = self.streams.split(states)
+
+    def _decide(self, stage: Stage, streams: Streams, carry: Carry, image_bias, attended: CrossAttended, image):
+        """What is left at a stage: streams and carry, the text's states and the image's."""
+        (tokens, carry), states = self.act(
+            stage,
+            streams.tokens,
+            carry,
+            streams.join(attended.hidden_states, image),
+            keys=cache(lambda: streams.join(attended.own_key.mean(1), attended.other_key.mean(1))),
+            queries=cache(lambda: streams.join(attended.query.mean(1), torch.zeros_like(attended.other_key[:, 0]))),
+            attention_rows=lambda rows: streams.attention_rows(attended, image_bias, rows),
+        )
+        left = Streams.of(tokens)
+        return (left, carry), *left.split(states)
+
+    def _keys(self) -> tuple:
+        """Biases of the text's and of the image's keys, and how much each key counts."""
+        weight = self.carry.get("key_weight", self.policy)
+        weights = (None, None) if weight is None else self.streams.split(weight)
+        return *self.streams.biases(self.text.dtype, self.reducer.proportional_attention), *weights
+
+    def _same_number(self) -> torch.Tensor:
+        """`[batch, image, text]`, True where tokens have the same number in the release's order of their stream."""
+        index = torch.arange(self.streams.tokens.valid.shape[1], device=self.text.device, dtype=torch.float32)
+        own = index.expand(len(self.text), -1)
+        text = ranks(-self.streams.split(self.carry.get("text_rank", own))[0])
+        image = ranks(-self.streams.split(self.carry.get("image_rank", own))[1])
+        return image.unsqueeze(-1) == text.unsqueeze(1)

@@ -1,0 +1,135 @@
+"""METER with fewer tokens: its configuration, its loading and its encoder; the heads are beside it."""
+
+from typing import ClassVar
+
+import torch
+from transformers.utils.generic import can_return_tuple
+
+from .fusion_tokens import FusionTokens
+from .image_patches import shrink_images
+from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel, check_inputs
+from .meter_reduction_config import MeterReductionConfig
+from .staged_meter import CoAttention, StagedMeterTextLayer
+from .staged_meter_vision import StagedMeterVisionModel, vision_reducer
+from .token_drop_loading import TokenDropLoading
+
+
+class MeterTokenDropConfig(MeterConfig):
+    """METER's configuration and a `token_reduction`.
+
+    Parameters
+    ----------
+    token_reduction : dict, optional
+        Options of :class:`MeterReductionConfig`; None is the unreduced model.
+    """
+
+    model_type = "meter_tokendrop"
+    token_reduction: dict | None = None
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.token_reduction = MeterReductionConfig.from_dict(self.token_reduction).to_dict()
+
+
+class MeterTokenDropPreTrainedModel(TokenDropLoading, MeterPreTrainedModel):
+    """Loading that all classes share."""
+
+    config: MeterTokenDropConfig
+    config_class = MeterTokenDropConfig
+    reduction_class = MeterReductionConfig
+    _no_split_modules: ClassVar = ["MeterTokenDropModel"]
+
+
+class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
+    """METER without head, with a token reducer."""
+
+    text_layer_class = StagedMeterTextLayer
+    vision_class = StagedMeterVisionModel
+
+    def __init__(self, config: MeterTokenDropConfig):
+        super().__init__(config)
+        options = MeterReductionConfig.from_dict(config.token_reduction)
+        self.token_reducer = options.build(config.num_hidden_layers, config.hidden_size, config.image_size)
+        vision = config.vision_config
+        self.vision_reducer = vision_reducer(self.token_reducer.vision_r, vision.num_hidden_layers, vision)
+        self.post_init()
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """States `[batch, what is left, channels]` of the vision tower, CLS first, of `[batch, 3, height, width]`."""
+        return self.encode_images(pixel_values)[0]
+
+    def encode_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, FusionTokens, list[int]]:
+        """Run the vision tower, on smaller images if the method says so.
+
+        See :meth:`StagedMeterVisionModel.forward_staged`.
+        """
+        size = self.token_reducer.image_size
+        if size is not None:
+            factor = size / self.config.image_size
+            pixel_values, _ = shrink_images(pixel_values, None, factor, self.config.patch_size)
+        return self.vision_model.forward_staged(pixel_values, self.vision_reducer)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        text_embeds: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        image_token_type_idx: int = 1,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        sample_seeds: torch.Tensor | None = None,
+    ) -> MeterModelOutput:
+        """Run the encoder.
+
+        Parameters
+        ----------
+        sample_seeds : torch.LongTensor, optional
+            `[batch]`, seeds of methods that draw at random; default: 0.
+        *args, **kwargs
+            As :meth:`MeterModel.forward` takes them. The report does not know what merged into `image_embeds`.
+
+        Returns
+        -------
+        MeterModelOutput
+            States padded on the right; `report` says what happened to the tokens, per pair of layers.
+        """
+        attention_mask = check_inputs(input_ids, attention_mask, pixel_values, text_embeds, image_embeds)
+        vision_tokens: list[int] = []
+        if image_embeds is None:
+            image_embeds, tokens, vision_tokens = self.encode_images(pixel_values)
+        else:
+            valid = torch.ones(image_embeds.shape[:2], dtype=torch.bool, device=image_embeds.device)
+            tokens = FusionTokens.start(valid[:, :0], valid)
+        text, image = self.embed(input_ids, attention_mask, None, text_embeds, image_embeds, image_token_type_idx)
+        if sample_seeds is None:
+            sample_seeds = torch.zeros(len(text), dtype=torch.long)
+        tokens = tokens.behind_text(attention_mask.bool())
+        run = CoAttention(self.token_reducer, tokens, text, image, sample_seeds, self.training)
+        run.report.vision_tokens, run.report.patches = vision_tokens, self.patches(pixel_values)
+        keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        collected, attentions = [(run.text, run.image)], []
+        for number, layers in enumerate(zip(self.cross_modal_text_layers, self.cross_modal_image_layers, strict=True)):
+            attentions.append(run.run_pair(number, *layers, keep_attentions))
+            collected.append((run.text, run.image))
+        return MeterModelOutput(
+            text_states=run.text,
+            image_states=run.image,
+            pooler_output=self.pool(run.text, run.image_head()),
+            hidden_states=tuple(collected) if keep_states else None,
+            attentions=tuple(attentions) if keep_attentions else None,
+            report=run.report,
+        )
+
+    def patches(self, pixel_values: torch.Tensor | None) -> torch.Tensor | None:
+        """Row and column `[batch, patches, 2]` of each patch of the sequence that the vision tower reads."""
+        if pixel_values is None:
+            return None
+        size, side = self.token_reducer.image_size, self.config.patch_size
+        factor = 1.0 if size is None else size / self.config.image_size
+        height, width = (max(1, round(length * factor / side)) for length in pixel_values.shape[-2:])
+        grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(pixel_values.device)
+        return grid.expand(len(pixel_values), -1, -1)
