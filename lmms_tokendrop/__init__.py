@@ -17,6 +17,21 @@ _SOURCES = {
     "StagedCache": "lmms_tokendrop.modeling.staged_cache",
     "TokenReductionConfig": "lmms_tokendrop.modeling.token_reducer",
     "FusionReductionConfig": "lmms_tokendrop.modeling.fusion_reduction_config",
+    "MeterReductionConfig": "lmms_tokendrop.modeling.token_reducer",
+    "MeterConfig": "lmms_tokendrop.modeling.modeling_meter",
+    "MeterForImageAndTextRetrieval": "lmms_tokendrop.modeling.modeling_meter",
+    "MeterForImagesAndTextClassification": "lmms_tokendrop.modeling.modeling_meter",
+    "MeterForPreTraining": "lmms_tokendrop.modeling.modeling_meter",
+    "MeterForQuestionAnswering": "lmms_tokendrop.modeling.modeling_meter",
+    "MeterForVisualEntailment": "lmms_tokendrop.modeling.modeling_meter",
+    "MeterModel": "lmms_tokendrop.modeling.modeling_meter",
+    "MeterTokenDropConfig": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
+    "MeterTokenDropForImageAndTextRetrieval": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
+    "MeterTokenDropForImagesAndTextClassification": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
+    "MeterTokenDropForQuestionAnswering": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
+    "MeterTokenDropForVisualEntailment": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
+    "MeterTokenDropModel": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
+    "meter_processor": "lmms_tokendrop.modeling.processing_meter",
     "ViltTokenDropConfig": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
     "ViltTokenDropForImageAndTextRetrieval": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
     "ViltTokenDropForImagesAndTextClassification": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
@@ -31,6 +46,20 @@ __all__ = [
     "LlavaNextTokenDropConfig",
     "LlavaNextTokenDropForConditionalGeneration",
     "LlavaNextTokenDropModel",
+    "MeterConfig",
+    "MeterForImageAndTextRetrieval",
+    "MeterForImagesAndTextClassification",
+    "MeterForPreTraining",
+    "MeterForQuestionAnswering",
+    "MeterForVisualEntailment",
+    "MeterModel",
+    "MeterReductionConfig",
+    "MeterTokenDropConfig",
+    "MeterTokenDropForImageAndTextRetrieval",
+    "MeterTokenDropForImagesAndTextClassification",
+    "MeterTokenDropForQuestionAnswering",
+    "MeterTokenDropForVisualEntailment",
+    "MeterTokenDropModel",
     "StagedCache",
     "TokenReductionConfig",
     "ViltTokenDropConfig",
@@ -40,6 +69,7 @@ __all__ = [
     "ViltTokenDropForVisualEntailment",
     "ViltTokenDropModel",
     "__version__",
+    "meter_processor",
     "pocket_path",
 ]
 
@@ -50,6 +80,23 @@ if TYPE_CHECKING:
         LlavaNextTokenDropForConditionalGeneration,
         LlavaNextTokenDropModel,
     )
+    from lmms_tokendrop.modeling.modeling_meter import (
+        MeterConfig,
+        MeterForImageAndTextRetrieval,
+        MeterForImagesAndTextClassification,
+        MeterForPreTraining,
+        MeterForQuestionAnswering,
+        MeterForVisualEntailment,
+        MeterModel,
+    )
+    from lmms_tokendrop.modeling.modeling_meter_tokendrop import (
+        MeterTokenDropConfig,
+        MeterTokenDropForImageAndTextRetrieval,
+        MeterTokenDropForImagesAndTextClassification,
+        MeterTokenDropForQuestionAnswering,
+        MeterTokenDropForVisualEntailment,
+        MeterTokenDropModel,
+    )
     from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
         ViltTokenDropConfig,
         ViltTokenDropForImageAndTextRetrieval,
@@ -58,8 +105,9 @@ if TYPE_CHECKING:
         ViltTokenDropForVisualEntailment,
         ViltTokenDropModel,
     )
+    from lmms_tokendrop.modeling.processing_meter import meter_processor
     from lmms_tokendrop.modeling.staged_cache import StagedCache
-    from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+    from lmms_tokendrop.modeling.token_reducer import MeterReductionConfig, TokenReductionConfig
     from lmms_tokendrop.pocket.registry import pocket_path
 
 

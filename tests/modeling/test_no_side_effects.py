@@ -51,7 +51,8 @@ def snapshot():
                 seen.update({{
                     (module.__name__, name, key): id(entry)
                     for key, entry in vars(value).items()
-                    if key not in ("__doc__", "__abstractmethods__", "_abc_impl", "__annotations__")
+                    if key not in ("__doc__", "__abstractmethods__", "_abc_impl", "__annotations__", "__slotnames__")
+                    and not key.endswith("_cached_value")  # what transformers found out at first use
                 }})
     for table in (modeling_utils.ALL_ATTENTION_FUNCTIONS, masking_utils.ALL_MASK_ATTENTION_FUNCTIONS):
         seen.update({{(type(table).__name__, key): id(table[key]) for key in table.valid_keys()}})
