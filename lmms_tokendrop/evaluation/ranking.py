@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 
 from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.cost import SampleCost, mean_cost
@@ -52,7 +53,8 @@ def candidate_texts(documents: Dataset, options: Mapping[str, Any], last: int) -
 class Ranker:
     """Scores of the same texts for one image after the other.
 
-    Texts are tokenised once, and a batch has texts of about equal length.
+    Texts are tokenised once, and a batch has texts of about equal length. Where the model has a tower for text and one
+    for images, each text and each image goes through it once, and the tokens of the cost are those behind the towers.
 
     Parameters
     ----------
@@ -74,8 +76,10 @@ class Ranker:
             raise ValueError(f"to rank texts a checkpoint must have the head {RETRIEVAL}; this one has {engine.head}")
         self.engine = engine
         self.batches = batches
+        self.encoder: Any = engine.model.base_model
         self.texts = engine.token_ids(texts)
         self.by_length = sorted(range(len(texts)), key=lambda place: -len(self.texts[place]))
+        self.features = self._text_features() if hasattr(self.encoder, "get_text_features") else None
 
     @torch.inference_mode()
     def scores(self, prompt: Prompt) -> tuple[list[float], SampleCost]:
@@ -92,16 +96,40 @@ class Ranker:
             Scores in the order of the texts; the cost of all pairs, tokens being the mean over them.
         """
         started = time.perf_counter()
-        image = {**self.engine.pixel_inputs(prompt.images), "sample_seeds": torch.tensor([prompt.seed])}
+        image = {**self._image_inputs(prompt), "sample_seeds": torch.tensor([prompt.seed])}
         scores, costs = [0.0] * len(self.texts), []
 
         def run(places: Sequence[int]) -> list[tuple[float, SampleCost]]:
             inputs = {name: value.expand(len(places), *value.shape[1:]) for name, value in image.items()}
-            inputs |= self.engine.text_inputs([self.texts[place] for place in places])
-            output = self.engine.model(**inputs)
+            output = self.engine.model(**inputs, **self._text_inputs(places))
             return list(zip(output.logits[:, 0].tolist(), sample_costs(output.report, 0.0), strict=True))
 
         for place, (score, cost) in self.batches.run(self.by_length, run):
             scores[place] = score
             costs.append(cost)
         return scores, mean_cost(costs, seconds=time.perf_counter() - started)
+
+    def _image_inputs(self, prompt: Prompt) -> dict[str, torch.Tensor]:
+        """Return the model's inputs for an image, in one row."""
+        pixels = self.engine.pixel_inputs(prompt.images)
+        if not hasattr(self.encoder, "get_image_features"):
+            return pixels
+        return {"image_embeds": self.encoder.get_image_features(**pixels)}
+
+    def _text_inputs(self, places: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs for some of the texts."""
+        inputs = self.engine.text_inputs([self.texts[place] for place in places])
+        if self.features is not None:
+            del inputs["input_ids"]
+            inputs["text_embeds"] = pad_sequence([self.features[place] for place in places], batch_first=True)
+        return inputs
+
+    @torch.inference_mode()
+    def _text_features(self) -> dict[int, torch.Tensor]:
+        """Return what the text tower makes of each text, `[length, channels]`."""
+
+        def run(places: Sequence[int]) -> list[torch.Tensor]:
+            states = self.encoder.get_text_features(**self.engine.text_inputs([self.texts[place] for place in places]))
+            return [row[: len(self.texts[place])].clone() for row, place in zip(states, places, strict=True)]
+
+        return dict(self.batches.run(self.by_length, run))
