@@ -156,7 +156,8 @@ def sample_costs(report: Any, seconds: float) -> list[SampleCost]:
     Parameters
     ----------
     report
-        What happened to the tokens; a list of reports if there are several images, whose tokens are added up.
+        What happened to the tokens; a list of reports if there are several images, whose tokens are added up. Averages
+        are over the layers that read text and image together; a vision tower counts in the tokens before the reduction.
     seconds
         Time of the whole batch.
     """
@@ -165,7 +166,7 @@ def sample_costs(report: Any, seconds: float) -> list[SampleCost]:
     first, average, left = (
         torch.tensor(counts, dtype=torch.float64).sum(0).tolist()
         for counts in (
-            [one.image_tokens[0] for one in reports],
+            [one.vision_tokens[:1] * len(texts) or one.image_tokens[0] for one in reports],
             [one.average_image_tokens for one in reports],
             [one.average_image_tokens_left for one in reports],
         )

@@ -7,7 +7,7 @@ from tiny_meter import save_tiny_meter
 from transformers import CLIPProcessor
 
 from lmms_tokendrop.evaluation.batching import Batches
-from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
+from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine, sample_costs
 from lmms_tokendrop.evaluation.prompts import Prompt
 from lmms_tokendrop.evaluation.ranking import Ranker
 from lmms_tokendrop.modeling.meter_reduction_config import METER_REDUCERS
@@ -51,6 +51,7 @@ def test_each_text_and_each_image_is_encoded_once(checkpoint, method, monkeypatc
     for image, outputs in zip(images, pairs, strict=True):
         scores, cost = ranker.scores(Prompt("", (image,), 7))
         assert scores == pytest.approx([output.logits.item() for output in outputs], abs=1e-5)
+        assert sample_costs(outputs[0].report, 1.0)[0].full_visual_tokens == (37 if method == "smres" else 65)
         averages = [output.report.average_image_tokens[0] for output in outputs]
         assert cost.visual_tokens == pytest.approx(sum(averages) / len(TEXTS))
     assert len(set(scores)) == len(TEXTS)
