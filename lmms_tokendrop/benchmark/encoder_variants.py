@@ -10,6 +10,9 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, ViltForQuestionAnswering
 
 from lmms_tokendrop.benchmark.encoder_accounting import planned_macs
+from lmms_tokendrop.benchmark.meter_accounting import planned_meter_macs
+from lmms_tokendrop.modeling.modeling_meter import MeterForQuestionAnswering
+from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
 
 TEXT_TOKENS = 32
@@ -111,6 +114,10 @@ class Architecture:
         return self.macs(self.config(variant), variant.token_reduction or {}, TEXT_TOKENS)
 
 
+_PUMER_VILT = {"method": "pumer", "preset": "vilt-vqav2"}
+_PUMER_METER = {"method": "pumer", "preset": "meter-vqav2"}
+_MEMORY_VILT, _MEMORY_METER = "-45 to -51 %, over tasks", "-38 to -43 %, over tasks"
+
 VILT = Architecture(
     title="ViLT-B/32",
     stock=ViltForQuestionAnswering,
@@ -120,8 +127,8 @@ VILT = Architecture(
     variants=(
         Variant(STOCK, None, "1.00"),
         Variant(FULL, {"method": "none"}),
-        Variant("pumer-vqav2", {"method": "pumer", "preset": "vilt-vqav2"}, "1.76", "-45 to -51 %, over tasks"),
-        Variant("pumer-snli-ve", {"method": "pumer", "preset": "vilt-snli-ve"}, "2.01", "-45 to -51 %, over tasks"),
+        Variant("pumer-vqav2", _PUMER_VILT, "1.76", _MEMORY_VILT),
+        Variant("pumer-snli-ve", _PUMER_VILT | {"preset": "vilt-snli-ve"}, "2.01", _MEMORY_VILT),
         Variant("tome", {"method": "tome", "merge_scope": "joint"}),
         Variant("dynamicvit", {"method": "dynamicvit"}),
         Variant("random", {"method": "random"}),
@@ -129,4 +136,25 @@ VILT = Architecture(
     ),
 )
 
-ARCHITECTURES = {"vilt": VILT}
+METER = Architecture(
+    title="METER (CLIP ViT-B/16, RoBERTa)",
+    stock=MeterForQuestionAnswering,
+    reduced=MeterTokenDropForQuestionAnswering,
+    first_batch=16,
+    macs=planned_meter_macs,
+    variants=(
+        Variant(STOCK, None, "1.00"),
+        Variant(FULL, {"method": "none"}),
+        Variant("pumer-vqav2", _PUMER_METER, "1.82", _MEMORY_METER),
+        Variant("pumer-snli-ve", _PUMER_METER | {"preset": "meter-snli-ve"}, "1.79 to 2.07, over tasks", _MEMORY_METER),
+        Variant("vision-tome", {"method": "vision_tome"}),
+        Variant("pumer-vqav2-vision-tome", _PUMER_METER | {"vision_r": 24}),
+        Variant("smres", {"method": "smres"}, "1.62"),
+        Variant("pumer-vqav2-smres", _PUMER_METER | {"image_size": 320}, "2.86"),
+        Variant("tome", {"method": "tome"}),
+        Variant("dynamicvit", {"method": "dynamicvit"}),
+        Variant("random", {"method": "random"}),
+    ),
+)
+
+ARCHITECTURES = {"vilt": VILT, "meter": METER}

@@ -1,0 +1,90 @@
+"""What METER costs: multiply-accumulates (MACs) of its parts, from its configuration and its reducer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmms_tokendrop.benchmark.encoder_accounting import encoder_layer_macs, patch_embedding_macs
+from lmms_tokendrop.modeling.meter_reduction_config import MeterReductionConfig
+from lmms_tokendrop.modeling.staged_meter_vision import vision_reducer
+
+
+@dataclass(frozen=True)
+class MeterMacs:
+    """MACs of METER's parts; poolers and head are left out.
+
+    Attributes
+    ----------
+    text, vision : int
+        Of the towers; the vision tower's with the patch embedding.
+    cross_modal : int
+        Of the pairs of layers, what projects the towers' states for them, and a method's trained modules.
+    """
+
+    text: int
+    vision: int
+    cross_modal: int
+
+    @property
+    def total(self) -> int:
+        """Of all parts."""
+        return self.text + self.vision + self.cross_modal
+
+
+def cross_layer_macs(config: Any, tokens: int, other: int, ffn_tokens: int) -> int:
+    """MACs of one cross-modal layer.
+
+    Parameters
+    ----------
+    config
+        METER's configuration.
+    tokens, other
+        Tokens of the layer's own modality and of the one that it attends to.
+    ffn_tokens
+        Tokens that the feed-forward network processes.
+    """
+    width = config.hidden_size
+    queries_and_outputs, keys_and_values = 2 * tokens * width * width, 2 * other * width * width
+    attention = queries_and_outputs + keys_and_values + 2 * tokens * other * width
+    return encoder_layer_macs(config, tokens, ffn_tokens) + attention
+
+
+def meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size: int | None = None) -> MeterMacs:
+    """MACs for a square image, from the counts that a method plans.
+
+    Parameters
+    ----------
+    config
+        METER's configuration.
+    token_reduction
+        Options of `MeterReductionConfig`.
+    text_tokens
+        Tokens of the text, without padding.
+    image_size
+        Side of the image in pixels; None: the configuration's.
+    """
+    options = MeterReductionConfig.from_dict(token_reduction)
+    reducer = options.build(config.num_hidden_layers, config.hidden_size, config.image_size)
+    side = (image_size or config.image_size) / config.patch_size
+    if reducer.image_size is not None:
+        side *= reducer.image_size / config.image_size
+    patches, vision_config = round(side) ** 2, config.vision_config
+    blocks = vision_config.num_hidden_layers
+    tower = vision_reducer(reducer.vision_r, blocks, vision_config).plan(0, 1 + patches, blocks)
+    vision = [encoder_layer_macs(vision_config, *lengths) for lengths in zip(*tower, strict=True)]
+    text_config, image_tokens = config.text_config, tower[1][-1]
+    text = encoder_layer_macs(text_config, text_tokens, text_tokens) * text_config.num_hidden_layers
+    projections = text_tokens * text_config.hidden_size + image_tokens * vision_config.hidden_size
+    cross_modal = projections * config.hidden_size + reducer.module_macs(text_tokens, image_tokens)
+    plan = reducer.plan_apart(text_tokens, image_tokens, config.num_hidden_layers)
+    for (words, patches_before), (words_left, patches_left) in zip(*plan, strict=True):
+        read = words_left if reducer.sequential else words
+        cross_modal += cross_layer_macs(config, words, patches_before, words_left)
+        cross_modal += cross_layer_macs(config, patches_left, read, patches_left)
+    return MeterMacs(text, patch_embedding_macs(vision_config, patches) + sum(vision), cross_modal)
+
+
+def planned_meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size: int | None = None) -> int:
+    """The sum of :func:`meter_macs`."""
+    return meter_macs(config, token_reduction, text_tokens, image_size).total
