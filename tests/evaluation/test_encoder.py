@@ -9,7 +9,9 @@ from PIL.Image import Resampling
 from tiny_vilt import ANSWERS
 from transformers import ViltForQuestionAnswering, ViltProcessor
 
+from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
+from lmms_tokendrop.evaluation.loading import load_model
 from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.evaluation.prompts import Prompt
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
@@ -114,32 +116,36 @@ def test_no_bundled_vilt_is_a_clear_error(classify):
 
 
 def test_pocket_is_the_methods_own_model_and_pocket_teacher_the_unreduced_one(
-    classify, tiny_vilt_checkpoint, tmp_path, monkeypatch
+    tiny_vilt_checkpoint, tmp_path, monkeypatch
 ):
-    teacher, student = tiny_vilt_checkpoint(), tmp_path / "student"
-    model = ViltTokenDropForQuestionAnswering.from_pretrained(
-        teacher, token_reduction={"method": "pumer", "layers": [1], "prune_ratio": 0.5}
-    )
-    with torch.no_grad():
-        model.classifier[3].bias[ANSWERS.index("yellow")] = 1e4
-    model.save_pretrained(student)
-    ViltProcessor.from_pretrained(teacher).save_pretrained(student)
+    folders = {"none": tmp_path / "teacher", "random": tmp_path / "teacher", "pumer": tmp_path / "student"}
+    options = {"method": "pumer", "layers": [1], "prune_ratio": 0.5}
+    student = ViltTokenDropForQuestionAnswering.from_pretrained(tiny_vilt_checkpoint(seed=1), token_reduction=options)
+    teacher = ViltTokenDropForQuestionAnswering.from_pretrained(tiny_vilt_checkpoint())
+    for model, folder in ((student, folders["pumer"]), (teacher, folders["none"])):
+        model.save_pretrained(folder)
+        ViltProcessor.from_pretrained(tiny_vilt_checkpoint()).save_pretrained(folder)
+    bundled = {("vilt", method): folder.name for method, folder in folders.items()}
     monkeypatch.setattr("lmms_tokendrop.pocket.registry.WEIGHTS", tmp_path)
-    folders = {("vilt", "none"): teacher, ("vilt", "random"): teacher, ("vilt", "pumer"): student}
-    monkeypatch.setattr("lmms_tokendrop.pocket.registry.POCKET_MODELS", folders)
+    monkeypatch.setattr("lmms_tokendrop.pocket.registry.POCKET_MODELS", bundled)
 
-    def run(model_id, pretrained):
-        results = classify(model_id, "tiny_generate", pretrained=pretrained, batch_size="auto")
-        return results["throughput"]["avg_visual_tokens"], answers(results, "tiny_generate")
+    def load(method, pretrained):
+        return load_model("vilt", method, LoadOptions(pretrained), {}, torch.device("cpu"))[0]
 
-    assert run("vilt_pumer", "pocket")[1] == [["yellow"]] * 5
-    assert run("vilt_pumer", "pocket") == run("vilt_pumer", student)
-    assert run("vilt_pumer", "pocket-teacher") == run("vilt_pumer", teacher)
-    assert run("vilt_random", "pocket") == run("vilt_random", "pocket-teacher") == run("vilt_random", teacher)
+    for method, pretrained, expected, layers in (
+        ("pumer", "pocket", student, [1]),
+        ("pumer", "pocket-teacher", teacher, None),
+        ("random", "pocket", teacher, None),
+        ("none", "pocket-teacher", teacher, None),
+    ):
+        model = load(method, pretrained)
+        assert model.classifier[0].weight.equal(expected.classifier[0].weight)
+        assert model.config.token_reduction["method"] == method
+        assert model.config.token_reduction.get("layers") == layers
     with pytest.raises(ValueError, match="no bundled model for architecture 'vilt' with method 'dynamicvit'"):
-        classify("vilt_dynamicvit", "tiny_generate", pretrained="pocket")
+        load("dynamicvit", "pocket")
     with pytest.raises(ValueError, match="'dynamicvit' has trained weights"):
-        classify("vilt_dynamicvit", "tiny_generate", pretrained="pocket-teacher")
+        load("dynamicvit", "pocket-teacher")
 
 
 def test_predictors_that_were_never_trained_are_an_error(classify, tiny_vilt_checkpoint):
