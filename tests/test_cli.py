@@ -49,7 +49,7 @@ def test_demo_compares_the_variants_on_the_bundled_task(tiny_checkpoint, tmp_pat
     assert full["visual_tokens"] == full["full_visual_tokens"]
     assert full["difference"] == 0
     for row, run in zip(reduced, DEMO_RUNS[1:], strict=True):
-        assert row["visual_tokens"] == pytest.approx(run.keep_ratio * full["visual_tokens"], abs=1)
+        assert row["visual_tokens"] == pytest.approx(run.model_args["keep_ratio"] * full["visual_tokens"], abs=1)
         assert row["kv_bytes"] < full["kv_bytes"]
     for run in DEMO_RUNS:
         assert run.model_id in result.output

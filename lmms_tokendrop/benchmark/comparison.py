@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -21,17 +21,15 @@ class Run:
     ----------
     model_id
         Name for ``lmms-eval --model``.
-    keep_ratio
-        Share of the visual tokens that the average layer receives; None for the variant's own default.
+    budget
+        How tables name what it is run with.
+    model_args
+        Model arguments beside the checkpoint, or another checkpoint as ``pretrained``.
     """
 
     model_id: str
-    keep_ratio: float | None = None
-
-    @property
-    def budget(self) -> str:
-        """How tables name the budget."""
-        return "all" if self.keep_ratio is None else f"{self.keep_ratio:.0%}"
+    budget: str = "all"
+    model_args: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,11 @@ KV kB, seconds: cache size and time per question"""
 
 DEMO_RUNS = (
     Run("llava_next_full"),
-    *(Run(model_id, ratio) for ratio in (0.5, 0.25, 0.11) for model_id in ("llava_next_mustdrop", "llava_next_random")),
+    *(
+        Run(model_id, f"{ratio:.0%}", {"keep_ratio": ratio})
+        for ratio in (0.5, 0.25, 0.11)
+        for model_id in ("llava_next_mustdrop", "llava_next_random")
+    ),
 )
 """The runs of ``lmms-tokendrop demo``; the first is the baseline."""
 
@@ -175,9 +177,7 @@ def _evaluate(
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
-    model_args: dict[str, Any] = {"pretrained": pretrained}
-    if run.keep_ratio is not None:
-        model_args["keep_ratio"] = run.keep_ratio
+    model_args = {"pretrained": pretrained, **run.model_args}
     return simple_evaluate(
         model=run.model_id,
         model_args=",".join(f"{name}={value}" for name, value in model_args.items()),

@@ -210,3 +210,26 @@ class TrainingStream(IterableDataset):
         while True:
             yield training_batch(self.seed, step)
             step += 1
+
+
+class LlavaNextCurriculum:
+    """The stages of the pocket LLaVA-NeXT; see `training.Curriculum`."""
+
+    def stream(self, seed: int, start: int) -> TrainingStream:
+        """Endless batches from a step on."""
+        return TrainingStream(seed, start)
+
+    def stage_name(self, step: int) -> str:
+        """Name of the stage that a step belongs to."""
+        return stage_at(step).name
+
+    def task_name(self) -> str:
+        """Name of the last stage."""
+        return STAGES[-1].name
+
+    def validation(self, stage_name: str) -> Iterator[tuple[dict[str, torch.Tensor], list[str]]]:
+        """Four batches of 24 pictures."""
+        stage = next(entry for entry in STAGES if entry.name == stage_name)
+        rng = np.random.default_rng([VALIDATION_SEEDS, 0])
+        for _ in range(4):
+            yield scene_batch(rng, stage, 24, independent=True)

@@ -113,6 +113,11 @@ class PocketTrainingModel(nn.Module):
         mask = torch.where(batch["attention_mask"], 0.0, HIDDEN)
         return self.model(**{name: batch[name] for name in names}, attention_mask=mask, use_cache=False).logits
 
+    def hits(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Tell which questions of a batch are answered right, [questions]."""
+        rows, positions = batch["guide_rows"], batch["guide_positions"]
+        return self.logits(batch)[rows, positions].argmax(-1) == batch["labels"][rows, positions + 1]
+
     def forward(self, **batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Sum up the losses of a batch.
 

@@ -1,4 +1,4 @@
-"""Training of the pocket model on `transformers.Trainer`: schedule, log, checkpoints, export."""
+"""Training of the pocket models on `transformers.Trainer`: schedule, log, checkpoints, export."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ import math
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
-
-from lmms_tokendrop.pocket.curriculum import STAGES, VALIDATION_SEEDS, TrainingStream, scene_batch, stage_at
-from lmms_tokendrop.pocket.llava_next import build_processor
-from lmms_tokendrop.pocket.losses import PocketTrainingModel
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback, TrainingArguments
 
 WARMUP_STEPS = 150
 LOG_EVERY = 25
@@ -44,33 +40,43 @@ def learning_rate_factor(step: int, max_steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP_STEPS) * (0.98 * cosine + 0.02)
 
 
+class Curriculum(Protocol):
+    """What a model is trained on at each step."""
+
+    def stream(self, seed: int, start: int) -> IterableDataset[dict[str, Any]]:
+        """Endless batches from a step on."""
+
+    def stage_name(self, step: int) -> str:
+        """Name of the stage that a step, the number of steps already made, belongs to."""
+
+    def task_name(self) -> str:
+        """Name of the stage that is the task itself."""
+
+    def validation(self, stage_name: str) -> Iterable[tuple[dict[str, Any], list[str]]]:
+        """Batches like those of a stage that are never trained on, with the type of every question."""
+
+
 @torch.no_grad()
-def validate(model: PocketTrainingModel, stage_name: str, batches: int = 4, images: int = 24) -> dict[str, Any]:
+def validate(model: Any, batches: Iterable[tuple[dict[str, Any], list[str]]]) -> dict[str, Any]:
     """Measure the share of right answers on scenes that are never trained on.
 
     Parameters
     ----------
     model
-        What to measure.
-    stage_name
-        Name of the stage whose kind of scenes is used.
-    batches, images
-        How many batches of how many pictures.
+        What to measure; its `hits` tells which questions of a batch it answers right.
+    batches
+        From `Curriculum.validation`.
 
     Returns
     -------
     dict
         `accuracy`, `questions` and `by_type`.
     """
-    stage = next(entry for entry in STAGES if entry.name == stage_name)
-    rng = np.random.default_rng([VALIDATION_SEEDS, 0])
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
-    for _ in range(batches):
-        batch, types = scene_batch(rng, stage, images, independent=True)
+    for batch, types in batches:
         with torch.autocast("cpu", torch.bfloat16):
-            guesses = model.logits(batch)[batch["guide_rows"], batch["guide_positions"]].argmax(-1)
-        hits = guesses == batch["labels"][batch["guide_rows"], batch["guide_positions"] + 1]
+            hits = model.hits(batch)
         total.update(types)
         right.update(kind for kind, hit in zip(types, hits.tolist(), strict=True) if hit)
     by_type = {kind: round(right[kind] / total[kind], 3) for kind in sorted(total)}
@@ -87,13 +93,16 @@ class TrainingLog(TrainerCallback):
         Log file; a resumed run appends to it.
     model
         What to validate.
+    curriculum
+        Names the stages, and has the scenes to validate on.
     start
         Steps already made; later lines, written after the checkpoint that is resumed, are removed.
     """
 
-    def __init__(self, path: Path, model: PocketTrainingModel, start: int) -> None:
+    def __init__(self, path: Path, model: Any, curriculum: Curriculum, start: int) -> None:
         self.path = path
         self.model = model
+        self.curriculum = curriculum
         self.sums: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.saved_at = self.started_at = time.monotonic()
@@ -108,7 +117,7 @@ class TrainingLog(TrainerCallback):
         Parameters
         ----------
         parts
-            From `PocketTrainingModel.forward`.
+            From the model.
         """
         for name, value in parts.items():
             self.sums[name] += float(value)
@@ -131,14 +140,14 @@ class TrainingLog(TrainerCallback):
         step = state.global_step
         if step % LOG_EVERY == 0 or step == state.max_steps:
             means = {name: round(self.sums[name] / self.counts[name], 4) for name in self.sums}
-            self.write({"step": step, "stage": stage_at(step - 1).name, **means})
+            self.write({"step": step, "stage": self.curriculum.stage_name(step - 1), **means})
             self.sums.clear()
             self.counts.clear()
         if step % VALIDATE_EVERY == 0 or step == state.max_steps:
             self.model.eval()
-            names = dict.fromkeys([stage_at(step - 1).name, STAGES[-1].name])
-            for name in names:
-                self.write({"step": step, "validation": name, **validate(self.model, name)})
+            for name in dict.fromkeys([self.curriculum.stage_name(step - 1), self.curriculum.task_name()]):
+                result = validate(self.model, self.curriculum.validation(name))
+                self.write({"step": step, "validation": name, **result})
             self.model.train()
         if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS or step == state.max_steps:
             self.saved_at = time.monotonic()
@@ -146,7 +155,7 @@ class TrainingLog(TrainerCallback):
 
 
 class PocketTrainer(Trainer):
-    """`Trainer` for `PocketTrainingModel` and ready-made batches.
+    """`Trainer` for a model that returns its loss and the parts of it, and for ready-made batches.
 
     Parameters
     ----------
@@ -156,7 +165,7 @@ class PocketTrainer(Trainer):
         Source of batches.
     """
 
-    def __init__(self, *, log: TrainingLog, stream: TrainingStream, **kwargs: Any) -> None:
+    def __init__(self, *, log: TrainingLog, stream: IterableDataset[dict[str, Any]], **kwargs: Any) -> None:
         super().__init__(train_dataset=stream, callbacks=[log], **kwargs)
         self.log_file = log
 
@@ -181,7 +190,15 @@ class PocketTrainer(Trainer):
 
 
 def make_trainer(
-    model: PocketTrainingModel, folder: Path, *, seed: int, start: int, max_steps: int, learning_rate: float, bf16: bool
+    model: Any,
+    folder: Path,
+    curriculum: Curriculum,
+    *,
+    seed: int,
+    start: int,
+    max_steps: int,
+    learning_rate: float,
+    bf16: bool,
 ) -> PocketTrainer:
     """Put a trainer together.
 
@@ -191,6 +208,8 @@ def make_trainer(
         What to train.
     folder
         Where checkpoints and the log go.
+    curriculum
+        What it is trained on.
     seed
         Seed of the run.
     start
@@ -227,27 +246,27 @@ def make_trainer(
         ignore_data_skip=True,
         dataloader_pin_memory=False,
     )
-    log = TrainingLog(folder / "training_log.jsonl", model, start)
-    return PocketTrainer(model=model, args=arguments, log=log, stream=TrainingStream(seed, start))
+    log = TrainingLog(folder / "training_log.jsonl", model, curriculum, start)
+    return PocketTrainer(model=model, args=arguments, log=log, stream=curriculum.stream(seed, start))
 
 
-def export(model: PocketTrainingModel, folder: Path, log: Path) -> None:
+def export(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, log: Path) -> None:
     """Write the stock model in half precision, its processor, and the training log.
 
     Parameters
     ----------
     model
-        Trained model.
+        Trained model, of a stock class.
+    processor
+        Its processor.
     folder
         Where to write.
     log
         Training log to copy.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stock = copy.deepcopy(model.model).half()
-    stock.set_attn_implementation("sdpa")
-    stock.save_pretrained(folder)
-    build_processor().save_pretrained(folder)
+    copy.deepcopy(model).half().save_pretrained(folder)
+    processor.save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)
     shutil.copyfile(log, folder / "training_log.jsonl")

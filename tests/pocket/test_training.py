@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from lmms_tokendrop.pocket import curriculum, training
+from lmms_tokendrop.pocket.curriculum import LlavaNextCurriculum
 from lmms_tokendrop.pocket.llava_next import build_model
 from lmms_tokendrop.pocket.losses import PocketTrainingModel
 from lmms_tokendrop.pocket.training import learning_rate_factor, make_trainer
@@ -24,7 +25,7 @@ def small_batches(monkeypatch):
 
 def run(folder, start, stop_after=None):
     model = PocketTrainingModel(build_model())
-    trainer = make_trainer(model, folder, seed=0, start=start, max_steps=2, learning_rate=1e-3, bf16=False)
+    trainer = make_trainer(model, folder, LlavaNextCurriculum(), seed=0, start=start, max_steps=2, learning_rate=1e-3, bf16=False)
     if stop_after is not None:
         trainer.add_callback(StopAt(stop_after))
     trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{start}") if start else None)

@@ -1,7 +1,7 @@
-"""Train the bundled pocket LLaVA-NeXT model, or continue where a killed run stopped.
+"""Train a bundled pocket model, or continue where a killed run stopped.
 
-Train with `--output runs/pocket`, then write the last checkpoint as a stock model with
-`--output runs/pocket --export lmms_tokendrop/pocket/weights/llava_next`.
+Train with `llava_next --output runs/pocket`, then write the last checkpoint as a stock model with
+`llava_next --output runs/pocket --export lmms_tokendrop/pocket/weights/llava_next`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file
 from transformers.trainer_utils import get_last_checkpoint
 
-from lmms_tokendrop.pocket.llava_next import build_model
-from lmms_tokendrop.pocket.losses import PocketTrainingModel
+from lmms_tokendrop.pocket.recipes import RECIPES
 from lmms_tokendrop.pocket.training import export, make_trainer
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("architecture", choices=sorted(RECIPES))
     parser.add_argument("--output", type=Path, required=True, help="folder of checkpoints and log")
-    parser.add_argument("--max-steps", type=int, default=2700)
+    parser.add_argument("--max-steps", type=int, help="default: the recipe's")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -31,20 +31,22 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
+    recipe = RECIPES[options.architecture]()
     checkpoint = get_last_checkpoint(str(options.output)) if options.output.is_dir() else None
-    model = PocketTrainingModel(build_model(options.seed))
+    model = recipe.build(options.seed)
     if options.export is not None:
         if checkpoint is None:
             parser.error(f"no checkpoint in {options.output}")
         model.load_state_dict(load_file(Path(checkpoint) / "model.safetensors"))
-        export(model, options.export, options.output / "training_log.jsonl")
+        export(model.model, recipe.processor, options.export, options.output / "training_log.jsonl")
         return
     trainer = make_trainer(
         model,
         options.output,
+        recipe.curriculum,
         seed=options.seed,
         start=int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
-        max_steps=options.max_steps,
+        max_steps=options.max_steps or recipe.steps,
         learning_rate=options.learning_rate,
         bf16=not options.float32,
     )

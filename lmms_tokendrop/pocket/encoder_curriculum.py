@@ -1,0 +1,151 @@
+"""What the pocket encoders are trained on at each step: from small scenes with easy questions to the task itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from lmms_tokendrop.pocket.encoder_batches import PATCHES_PER_CELL, Tokens, encoder_batch
+from lmms_tokendrop.pocket.questions import EASY_WEIGHTS, QUESTION_WEIGHTS, ask
+from lmms_tokendrop.pocket.scenes import DENSE_CELLS, DENSE_OBJECTS, make_scene
+
+TRAINING_SEEDS = 4
+VALIDATION_SEEDS = 5
+VALIDATION_QUESTIONS = 1000
+"""First number of every training seed; the tasks and other trainings use others."""
+
+
+@dataclass(frozen=True)
+class EncoderStage:
+    """A part of the curriculum.
+
+    Attributes
+    ----------
+    name
+        Shown in the log.
+    until
+        First step that no longer belongs to it.
+    cells, objects, weights
+        Kind of scene and of questions.
+    images, questions
+        Pictures per step, and questions about each.
+    auxiliary, guidance
+        Weights of the loss on the patches and of the attention guidance.
+    """
+
+    name: str
+    until: float
+    cells: int
+    objects: tuple[int, int]
+    weights: dict[str, float]
+    images: int
+    questions: int
+    auxiliary: float
+    guidance: float
+
+
+PACKED = 10
+STAGES = (
+    EncoderStage("small, one attribute", 800, 3, (2, 4), EASY_WEIGHTS, 32, PACKED, 1.0, 0.2),
+    EncoderStage("small, all questions", 1400, 3, (3, 6), QUESTION_WEIGHTS, 32, PACKED, 0.3, 0.2),
+    EncoderStage("large, few objects", 1700, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, PACKED, 0.3, 0.2),
+    EncoderStage("task", 3500, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, PACKED, 0.1, 0.2),
+    EncoderStage("task, one question", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 32, 1, 0.1, 0.0),
+)
+"""Several questions share a picture at first, which is cheaper; at the end the model reads one, as in use."""
+
+
+def stage_at(step: int) -> EncoderStage:
+    """Find the stage that a step, the number of steps already made, belongs to."""
+    return next(stage for stage in STAGES if step < stage.until)
+
+
+def stage_batch(rng: np.random.Generator, stage: EncoderStage, tokens: Tokens) -> tuple[dict[str, Any], list[list[str]]]:
+    """Make a batch of a stage.
+
+    Parameters
+    ----------
+    rng
+        Source of randomness.
+    stage
+        Kind of scenes and questions.
+    tokens
+        Encodes the questions.
+
+    Returns
+    -------
+    batch : dict
+        Inputs of `encoder_losses.EncoderTrainingModel`.
+    types : list of list of str
+        Type of each question.
+    """
+    scenes = [make_scene(rng, stage.cells, stage.objects) for _ in range(stage.images)]
+    asked = [ask(scene, rng, stage.questions, stage.weights) for scene in scenes]
+    corner = rng.integers(0, PATCHES_PER_CELL * (DENSE_CELLS - stage.cells) + 1, size=2)
+    weights = {"auxiliary_weight": torch.tensor(stage.auxiliary), "guidance_weight": torch.tensor(stage.guidance)}
+    batch = {**encoder_batch(scenes, asked, tokens), "corner": torch.from_numpy(corner), **weights}
+    return batch, [[question.type for question in questions] for questions in asked]
+
+
+class EncoderStream(IterableDataset):
+    """Endless batches from a given step on; each depends on nothing but the seed and the step.
+
+    Parameters
+    ----------
+    tokens
+        Encodes the questions.
+    seed
+        Seed of the run.
+    start
+        First step; the number of steps already made when resuming.
+    """
+
+    def __init__(self, tokens: Tokens, seed: int, start: int = 0) -> None:
+        self.tokens = tokens
+        self.seed = seed
+        self.start = start
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        step = self.start
+        while True:
+            rng = np.random.default_rng([TRAINING_SEEDS, self.seed, step])
+            yield stage_batch(rng, stage_at(step), self.tokens)[0]
+            step += 1
+
+
+class EncoderCurriculum:
+    """The stages of a pocket encoder; see `training.Curriculum`.
+
+    Parameters
+    ----------
+    tokens
+        Encodes the questions.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+
+    def stream(self, seed: int, start: int) -> EncoderStream:
+        """Endless batches from a step on."""
+        return EncoderStream(self.tokens, seed, start)
+
+    def stage_name(self, step: int) -> str:
+        """Name of the stage that a step belongs to."""
+        return stage_at(step).name
+
+    def task_name(self) -> str:
+        """Name of the last stage."""
+        return STAGES[-1].name
+
+    def validation(self, stage_name: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
+        """About 1,000 questions, one per picture in the last stage and several in the others."""
+        stage = next(entry for entry in STAGES if entry.name == stage_name)
+        rng = np.random.default_rng([VALIDATION_SEEDS, 0])
+        for _ in range(-(-VALIDATION_QUESTIONS // (stage.images * stage.questions))):
+            batch, types = stage_batch(rng, stage, self.tokens)
+            yield batch, [kind for row in types for kind in row]

@@ -1,0 +1,59 @@
+"""How each bundled model is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import ProcessorMixin
+
+from lmms_tokendrop.pocket import llava_next, vilt
+from lmms_tokendrop.pocket.curriculum import LlavaNextCurriculum
+from lmms_tokendrop.pocket.encoder_batches import Tokens
+from lmms_tokendrop.pocket.encoder_curriculum import EncoderCurriculum
+from lmms_tokendrop.pocket.losses import PocketTrainingModel
+from lmms_tokendrop.pocket.training import Curriculum
+from lmms_tokendrop.pocket.vilt_training import ViltTrainingModel
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    build
+        From a seed to the untrained model with its losses.
+    processor
+        Processor that is saved with the model.
+    curriculum
+        What it is trained on.
+    steps
+        Length of the run.
+    """
+
+    build: Callable[[int], nn.Module]
+    processor: ProcessorMixin
+    curriculum: Curriculum
+    steps: int
+
+
+def llava_next_recipe() -> Recipe:
+    """How the pocket LLaVA-NeXT is trained."""
+    return Recipe(
+        lambda seed: PocketTrainingModel(llava_next.build_model(seed)),
+        llava_next.build_processor(),
+        LlavaNextCurriculum(),
+        2700,
+    )
+
+
+def vilt_recipe() -> Recipe:
+    """How the pocket ViLT is trained."""
+    processor = vilt.build_processor()
+    curriculum = EncoderCurriculum(Tokens.of(processor.tokenizer))
+    return Recipe(lambda seed: ViltTrainingModel(vilt.build_model(seed)), processor, curriculum, 4500)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"llava_next": llava_next_recipe, "vilt": vilt_recipe}

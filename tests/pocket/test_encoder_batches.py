@@ -1,0 +1,55 @@
+"""Batches of the pocket encoders say what the pictures and the processor say."""
+
+import numpy as np
+import pytest
+import torch
+
+from lmms_tokendrop.pocket.encoder_batches import ABSENT, LABEL_NUMBERS, Tokens, encoder_batch, patch_grid
+from lmms_tokendrop.pocket.encoder_labels import LABELS
+from lmms_tokendrop.pocket.questions import Question, ask
+from lmms_tokendrop.pocket.recipes import RECIPES
+from lmms_tokendrop.pocket.scenes import Scene, SceneObject, make_scene, render_array
+
+SCENE = Scene(3, {(0, 1): SceneObject(2, 1, 0, 7), (2, 2): SceneObject(0, 0, 1, 3)}, 0, 5)
+QUESTIONS = [
+    Question("color_by_shape", "what color is the circle?", "blue", ("red", "blue"), ((0, 1),)),
+    Question("ground", "what is the ground?", "plain", ("plain",), ()),
+]
+ENCODERS = [name for name in RECIPES if name != "llava_next"]
+
+
+def batch_of(scenes, asked, architecture="vilt"):
+    return encoder_batch(scenes, asked, Tokens.of(RECIPES[architecture]().processor.tokenizer))
+
+
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_questions_are_encoded_as_the_processor_does(architecture):
+    tokenizer = RECIPES[architecture]().processor.tokenizer
+    tokens = Tokens.of(tokenizer)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        for question in ask(make_scene(rng), rng, 10):
+            assert tokens.encode(question.text) == tokenizer(question.text)["input_ids"]
+            assert tokenizer.unk_token_id not in tokens.encode(question.text)
+            assert question.answer in LABELS
+
+
+def test_patches_carry_the_attributes_of_their_cell():
+    grid = patch_grid(SCENE).reshape(6, 6, 4)
+    assert (grid[0:2, 2:4] == [3, 2, 1, 8]).all()
+    assert (grid[4:6, 4:6] == [1, 1, 2, 4]).all()
+    assert grid.any(-1).sum() == 8
+
+
+def test_a_batch_holds_pictures_questions_and_what_they_are_about():
+    batch = batch_of([SCENE], [QUESTIONS])
+    assert torch.equal(batch["images"][0].permute(1, 2, 0), torch.from_numpy(render_array(SCENE)))
+    assert batch["labels"].tolist() == [[LABEL_NUMBERS["blue"], LABEL_NUMBERS["plain"]]]
+    assert batch["shown"][0, 0].reshape(6, 6).nonzero().tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]
+    assert not batch["shown"][0, 1].any()
+
+
+def test_a_picture_with_fewer_questions_is_filled_up():
+    batch = batch_of([SCENE, SCENE], [QUESTIONS, QUESTIONS[:1]])
+    assert batch["labels"][1].tolist() == [LABEL_NUMBERS["blue"], ABSENT]
+    assert batch["attention_mask"][1, 1].tolist() == [True] + [False] * (batch["input_ids"].shape[2] - 1)
