@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -12,31 +11,26 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import safe_open
-
 from lmms_tokendrop.pocket.card import write_card
 from lmms_tokendrop.pocket.curriculum import TRAINING_SEEDS
-from lmms_tokendrop.pocket.measuring import Item, by_type, easy_vqa_items, load_model, measure, pocket_items, row
-from lmms_tokendrop.pocket.questions import ask
+from lmms_tokendrop.pocket.measuring import (
+    Item,
+    by_type,
+    count_parameters,
+    easy_vqa_items,
+    load_model,
+    measure,
+    pocket_items,
+    prior_answers,
+    row,
+    training_facts,
+)
 from lmms_tokendrop.pocket.registry import pocket_path
-from lmms_tokendrop.pocket.scenes import make_scene
 from lmms_tokendrop.pocket.task_data import TASK_IMAGES
 
 CARDS = Path(__file__).resolve().parents[1] / "model_cards"
 RESULTS = CARDS / "results" / "pocket_llava_next.json"
 KEEP_RATIOS = (0.5, 0.25, 0.11)
-PRIOR_SCENES = 3000
-
-
-def prior_answers() -> dict[str, str]:
-    """Find the most frequent answer of each question type on training scenes."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for number in range(PRIOR_SCENES):
-        rng = np.random.default_rng([TRAINING_SEEDS, 0, number])
-        for question in ask(make_scene(rng), rng, 10):
-            counts[question.type][question.answer] += 1
-    return {kind: answers.most_common(1)[0][0] for kind, answers in counts.items()}
 
 
 def majority_by_question(questions: list[tuple[str, str]], items: list[Item]) -> list[bool]:
@@ -69,7 +63,7 @@ def measure_pocket(pool: Executor, seeds: int) -> Iterator[tuple[str, Any]]:
     yield "questions", len(items)
     yield "images", TASK_IMAGES
     yield "chance", {"accuracy": round(sum(1 / item.choices for item in items) / len(items), 4)}
-    prior = prior_answers()
+    prior = prior_answers(TRAINING_SEEDS)
     yield "most_frequent_answer_of_type", row([prior[item.type] == item.answer for item in items])
     full = measure(pool, "pocket_scenes", 1.0)
     yield "full", row(full)
@@ -115,22 +109,6 @@ def measure_easy_vqa(pool: Executor) -> Iterator[tuple[str, Any]]:
     yield "questions", len(items)
     yield "most_frequent_answer_of_question", row(majority_by_question(pairs, items))
     yield "full", row(measure(pool, "easy_vqa", 1.0))
-
-
-def training_facts(folder: Path) -> dict[str, Any]:
-    """Read steps, time and the last validation from the training log."""
-    lines = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
-    return {
-        "steps": max(line["step"] for line in lines),
-        "hours": round(lines[-1]["seconds"] / 3600, 2),
-        "last_validation": [line["accuracy"] for line in lines if "validation" in line][-1],
-    }
-
-
-def count_parameters(folder: Path) -> list[int]:
-    """Give the size of every tensor of a checkpoint."""
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        return [math.prod(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
 
 
 def main() -> None:

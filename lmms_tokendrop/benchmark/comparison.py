@@ -119,28 +119,46 @@ def compare(
     measurements: list[Measurement] = []
     baseline: dict[int, float] = {}
     for run in runs:
-        results = _evaluate(run, task, pretrained, limit, batch_size, device)
+        results = evaluate(run, task=task, pretrained=pretrained, limit=limit, batch_size=batch_size, device=device)
         scores = {sample["doc_id"]: float(sample[metric]) for sample in results["samples"][task]}
         baseline = baseline or scores
-        accuracy, accuracy_stderr = mean_and_stderr(list(scores.values()))
-        difference, difference_stderr = mean_and_stderr([score - baseline[doc] for doc, score in scores.items()])
-        cost = results["throughput"]
-        measurements.append(
-            Measurement(
-                model_id=run.model_id,
-                budget=run.budget,
-                samples=len(scores),
-                accuracy=accuracy,
-                accuracy_stderr=accuracy_stderr,
-                difference=difference,
-                difference_stderr=difference_stderr,
-                visual_tokens=cost["avg_visual_tokens"],
-                full_visual_tokens=cost["avg_full_visual_tokens"],
-                kv_bytes=cost["avg_kv_bytes"],
-                seconds=cost["avg_seconds"],
-            )
-        )
+        measurements.append(measurement(run, scores, baseline, results["throughput"]))
     return measurements
+
+
+def measurement(
+    run: Run, scores: Mapping[int, float], baseline: Mapping[int, float], cost: Mapping[str, float]
+) -> Measurement:
+    """Sum up one run.
+
+    Parameters
+    ----------
+    run
+        What was run.
+    scores, baseline
+        Score of each question, of this run and of the one that it is compared with.
+    cost
+        lmms-eval's ``throughput``.
+
+    Returns
+    -------
+    Measurement
+    """
+    accuracy, accuracy_stderr = mean_and_stderr(list(scores.values()))
+    difference, difference_stderr = mean_and_stderr([score - baseline[doc] for doc, score in scores.items()])
+    return Measurement(
+        model_id=run.model_id,
+        budget=run.budget,
+        samples=len(scores),
+        accuracy=accuracy,
+        accuracy_stderr=accuracy_stderr,
+        difference=difference,
+        difference_stderr=difference_stderr,
+        visual_tokens=cost["avg_visual_tokens"],
+        full_visual_tokens=cost["avg_full_visual_tokens"],
+        kv_bytes=cost["avg_kv_bytes"],
+        seconds=cost["avg_seconds"],
+    )
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
@@ -171,9 +189,29 @@ def comparison_table(measurements: Sequence[Measurement], title: str) -> Table:
     return table
 
 
-def _evaluate(
-    run: Run, task: str, pretrained: str, limit: int | None, batch_size: int | str, device: str | None
+def evaluate(
+    run: Run,
+    *,
+    task: str,
+    pretrained: str = "pocket",
+    limit: int | None = None,
+    batch_size: int | str = "auto",
+    device: str | None = None,
 ) -> dict[str, Any]:
+    """Run one variant on a bundled task.
+
+    Parameters
+    ----------
+    run
+        What to run.
+    task, pretrained, limit, batch_size, device
+        As for :func:`compare`.
+
+    Returns
+    -------
+    dict
+        lmms-eval's results, samples included.
+    """
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 

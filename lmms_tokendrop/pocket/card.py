@@ -36,7 +36,7 @@ existence, neighbours, order, and the ground. Training, validation during traini
 
 ## Training
 
-- {steps:,} steps in {hours} hours on 2 CPU cores that did other work too; `scripts/train_pocket_llava_next.py`; the log
+- {steps:,} steps in {hours} hours on 2 CPU cores that did other work too; `scripts/train_pocket.py`; the log
   is beside the weights.
 - Stages (step at which each ends):
 {stages}

@@ -65,7 +65,9 @@ def stage_at(step: int) -> EncoderStage:
     return next(stage for stage in STAGES if step < stage.until)
 
 
-def stage_batch(rng: np.random.Generator, stage: EncoderStage, tokens: Tokens) -> tuple[dict[str, Any], list[list[str]]]:
+def stage_batch(
+    rng: np.random.Generator, stage: EncoderStage, tokens: Tokens
+) -> tuple[dict[str, Any], list[list[str]]]:
     """Make a batch of a stage.
 
     Parameters

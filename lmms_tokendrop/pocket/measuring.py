@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+from lmms_tokendrop.pocket.questions import ask
 from lmms_tokendrop.pocket.registry import pocket_path
-from lmms_tokendrop.pocket.scenes import render
+from lmms_tokendrop.pocket.scenes import make_scene, render
 from lmms_tokendrop.pocket.task_data import task_scenes
 
 PART = 40
+PRIOR_SCENES = 3000
 LOADED: dict[str, Any] = {}
 """Model, processor and questions of a worker process."""
 
@@ -194,3 +199,39 @@ def by_type(items: list[Item], right: list[bool]) -> dict[str, float]:
     for item, hit in zip(items, right, strict=True):
         outcomes[item.type].append(hit)
     return {kind: round(sum(hits) / len(hits), 3) for kind, hits in sorted(outcomes.items())}
+
+
+def prior_answers(seeds: int) -> dict[str, str]:
+    """Find the most frequent answer of each question type.
+
+    Parameters
+    ----------
+    seeds
+        First number of the seeds of the training scenes.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for number in range(PRIOR_SCENES):
+        rng = np.random.default_rng([seeds, 0, number])
+        for question in ask(make_scene(rng), rng, 10):
+            counts[question.type][question.answer] += 1
+    return {kind: answers.most_common(1)[0][0] for kind, answers in counts.items()}
+
+
+def training_facts(folder: Path) -> dict[str, Any]:
+    """Read steps, time and the last validation from the training log of a bundled model."""
+    lines = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    return {
+        "steps": max(line["step"] for line in lines),
+        "hours": round(lines[-1]["seconds"] / 3600, 2),
+        "last_validation": [line["accuracy"] for line in lines if "validation" in line][-1],
+    }
+
+
+def count_parameters(folder: Path) -> list[int]:
+    """Give the size of every tensor of a bundled model."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return [math.prod(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118

@@ -74,9 +74,7 @@ def test_the_losses_are_what_they_say():
 
 
 def test_a_step_changes_every_weight(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        encoder_curriculum, "STAGES", tuple(dataclasses.replace(stage, images=2) for stage in STAGES)
-    )
+    monkeypatch.setattr(encoder_curriculum, "STAGES", tuple(dataclasses.replace(stage, images=2) for stage in STAGES))
     training = recipe.build(0)
     before = {name: value.clone() for name, value in training.named_parameters()}
     options = {"seed": 0, "start": 0, "max_steps": 1, "learning_rate": 1e-2, "bf16": False}
