@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,33 +16,6 @@ PATCHES_PER_CELL = 2
 LABEL_NUMBERS = {label: number for number, label in enumerate(LABELS)}
 ABSENT = -1
 """Label of a question that is only there to fill up a picture's list."""
-
-
-class Tokens:
-    """Words to numbers, without the cost of a tokenizer.
-
-    Parameters
-    ----------
-    vocabulary
-        Number of each word.
-    begin, end, padding
-        Numbers of the special tokens around a question and behind it.
-    """
-
-    def __init__(self, vocabulary: Mapping[str, int], begin: int, end: int, padding: int) -> None:
-        self.vocabulary = vocabulary
-        self.begin, self.end, self.padding = begin, end, padding
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-        """Take the vocabulary of a tokenizer that knows every word of the questions."""
-        begin, end = tokenizer("")["input_ids"]
-        return cls(tokenizer.get_vocab(), begin, end, tokenizer.pad_token_id)
-
-    def encode(self, text: str) -> list[int]:
-        """Encode a question as the processor's tokenizer does."""
-        words = text.replace("?", " ?").split()
-        return [self.begin, *(self.vocabulary[word] for word in words), self.end]
 
 
 def patch_grid(scene: Scene) -> np.ndarray:
@@ -65,7 +38,7 @@ def patch_grid(scene: Scene) -> np.ndarray:
 
 
 def encoder_batch(
-    scenes: Sequence[Scene], asked: Sequence[Sequence[Question]], tokens: Tokens
+    scenes: Sequence[Scene], asked: Sequence[Sequence[Question]], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:
     """Make a batch of pictures of one size, each with its list of questions.
 
@@ -75,7 +48,7 @@ def encoder_batch(
         Scenes of equal size.
     asked
         Their questions.
-    tokens
+    tokenizer
         Encodes them.
 
     Returns
@@ -86,28 +59,30 @@ def encoder_batch(
         [batch, patches, 4].
     """
     most = max(len(questions) for questions in asked)
-    encoded = [[tokens.encode(question.text) for question in questions] for questions in asked]
-    longest = max(len(row) for rows in encoded for row in rows)
-    ids = np.full((len(scenes), most, longest), tokens.padding)
-    labels = np.full((len(scenes), most), ABSENT)
+    texts = [question.text for questions in asked for question in questions]
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    owners = [(number, place) for number, questions in enumerate(asked) for place in range(len(questions))]
+    rows, places = torch.tensor(owners).T
+    ids = torch.full((len(scenes), most, encoded["input_ids"].shape[1]), tokenizer.pad_token_id)
+    ids[rows, places] = encoded["input_ids"]
+    # a question that only fills up keeps its first token, so that no row of attention is empty
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    mask[..., 0] = True
+    mask[rows, places] = encoded["attention_mask"].bool()
+    labels = torch.full((len(scenes), most), ABSENT)
     side = scenes[0].cells
     shown = np.zeros((len(scenes), most, side, side), bool)
-    for number, (questions, rows) in enumerate(zip(asked, encoded, strict=True)):
-        for place, (question, row) in enumerate(zip(questions, rows, strict=True)):
-            ids[number, place, : len(row)] = row
+    for number, questions in enumerate(asked):
+        for place, question in enumerate(questions):
             labels[number, place] = LABEL_NUMBERS[question.answer]
             for cell in question.cells:
                 shown[number, place][cell] = True
     shown = shown.repeat(PATCHES_PER_CELL, axis=2).repeat(PATCHES_PER_CELL, axis=3)
-    ids_tensor = torch.from_numpy(ids)
-    # a filling question keeps its first token, so that no row of attention is empty
-    mask = ids_tensor != tokens.padding
-    mask[..., 0] = True
     return {
         "images": torch.from_numpy(np.stack([render_array(scene) for scene in scenes])).permute(0, 3, 1, 2),
-        "input_ids": ids_tensor,
+        "input_ids": ids,
         "attention_mask": mask,
-        "labels": torch.from_numpy(labels),
+        "labels": labels,
         "shown": torch.from_numpy(shown.reshape(len(scenes), most, -1)),
         "patch_labels": torch.from_numpy(np.stack([patch_grid(scene) for scene in scenes])),
     }

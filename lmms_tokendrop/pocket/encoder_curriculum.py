@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset
+from transformers import PreTrainedTokenizerBase
 
-from lmms_tokendrop.pocket.encoder_batches import PATCHES_PER_CELL, Tokens, encoder_batch
+from lmms_tokendrop.pocket.encoder_batches import PATCHES_PER_CELL, encoder_batch
 from lmms_tokendrop.pocket.questions import EASY_WEIGHTS, QUESTION_WEIGHTS, ask
 from lmms_tokendrop.pocket.scenes import DENSE_CELLS, DENSE_OBJECTS, make_scene
 
@@ -50,7 +51,7 @@ class EncoderStage:
 
 
 PACKED = 10
-STAGES = (
+VILT_STAGES = (
     EncoderStage("small, one attribute", 800, 3, (2, 4), EASY_WEIGHTS, 32, PACKED, 1.0, 0.2),
     EncoderStage("small, all questions", 1400, 3, (3, 6), QUESTION_WEIGHTS, 32, PACKED, 0.3, 0.2),
     EncoderStage("large, few objects", 1700, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, PACKED, 0.3, 0.2),
@@ -59,14 +60,22 @@ STAGES = (
 )
 """Several questions share a picture at first, which is cheaper; at the end the model reads one, as in use."""
 
+METER_STAGES = (
+    EncoderStage("small, one attribute", 600, 3, (2, 4), EASY_WEIGHTS, 32, PACKED, 1.0, 0.2),
+    EncoderStage("small, all questions", 1000, 3, (3, 6), QUESTION_WEIGHTS, 32, PACKED, 0.3, 0.2),
+    EncoderStage("large, few objects", 1200, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, PACKED, 0.3, 0.2),
+    EncoderStage("task", 2100, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, PACKED, 0.1, 0.2),
+    EncoderStage("task, one question", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 32, 1, 0.1, 0.0),
+)
 
-def stage_at(step: int) -> EncoderStage:
+
+def stage_at(stages: tuple[EncoderStage, ...], step: int) -> EncoderStage:
     """Find the stage that a step, the number of steps already made, belongs to."""
-    return next(stage for stage in STAGES if step < stage.until)
+    return next(stage for stage in stages if step < stage.until)
 
 
 def stage_batch(
-    rng: np.random.Generator, stage: EncoderStage, tokens: Tokens
+    rng: np.random.Generator, stage: EncoderStage, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[dict[str, Any], list[list[str]]]:
     """Make a batch of a stage.
 
@@ -76,7 +85,7 @@ def stage_batch(
         Source of randomness.
     stage
         Kind of scenes and questions.
-    tokens
+    tokenizer
         Encodes the questions.
 
     Returns
@@ -90,7 +99,7 @@ def stage_batch(
     asked = [ask(scene, rng, stage.questions, stage.weights) for scene in scenes]
     corner = rng.integers(0, PATCHES_PER_CELL * (DENSE_CELLS - stage.cells) + 1, size=2)
     weights = {"auxiliary_weight": torch.tensor(stage.auxiliary), "guidance_weight": torch.tensor(stage.guidance)}
-    batch = {**encoder_batch(scenes, asked, tokens), "corner": torch.from_numpy(corner), **weights}
+    batch = {**encoder_batch(scenes, asked, tokenizer), "corner": torch.from_numpy(corner), **weights}
     return batch, [[question.type for question in questions] for questions in asked]
 
 
@@ -99,7 +108,9 @@ class EncoderStream(IterableDataset):
 
     Parameters
     ----------
-    tokens
+    stages
+        The curriculum.
+    tokenizer
         Encodes the questions.
     seed
         Seed of the run.
@@ -107,8 +118,11 @@ class EncoderStream(IterableDataset):
         First step; the number of steps already made when resuming.
     """
 
-    def __init__(self, tokens: Tokens, seed: int, start: int = 0) -> None:
-        self.tokens = tokens
+    def __init__(
+        self, stages: tuple[EncoderStage, ...], tokenizer: PreTrainedTokenizerBase, seed: int, start: int = 0
+    ) -> None:
+        self.stages = stages
+        self.tokenizer = tokenizer
         self.seed = seed
         self.start = start
 
@@ -116,7 +130,7 @@ class EncoderStream(IterableDataset):
         step = self.start
         while True:
             rng = np.random.default_rng([TRAINING_SEEDS, self.seed, step])
-            yield stage_batch(rng, stage_at(step), self.tokens)[0]
+            yield stage_batch(rng, stage_at(self.stages, step), self.tokenizer)[0]
             step += 1
 
 
@@ -125,29 +139,32 @@ class EncoderCurriculum:
 
     Parameters
     ----------
-    tokens
+    stages
+        The curriculum; the last one is the task.
+    tokenizer
         Encodes the questions.
     """
 
-    def __init__(self, tokens: Tokens) -> None:
-        self.tokens = tokens
+    def __init__(self, stages: tuple[EncoderStage, ...], tokenizer: PreTrainedTokenizerBase) -> None:
+        self.stages = stages
+        self.tokenizer = tokenizer
 
     def stream(self, seed: int, start: int) -> EncoderStream:
         """Endless batches from a step on."""
-        return EncoderStream(self.tokens, seed, start)
+        return EncoderStream(self.stages, self.tokenizer, seed, start)
 
     def stage_name(self, step: int) -> str:
         """Name of the stage that a step belongs to."""
-        return stage_at(step).name
+        return stage_at(self.stages, step).name
 
     def task_name(self) -> str:
         """Name of the last stage."""
-        return STAGES[-1].name
+        return self.stages[-1].name
 
     def validation(self, stage_name: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
         """About 1,000 questions, one per picture in the last stage and several in the others."""
-        stage = next(entry for entry in STAGES if entry.name == stage_name)
+        stage = next(entry for entry in self.stages if entry.name == stage_name)
         rng = np.random.default_rng([VALIDATION_SEEDS, 0])
         for _ in range(-(-VALIDATION_QUESTIONS // (stage.images * stage.questions))):
-            batch, types = stage_batch(rng, stage, self.tokens)
+            batch, types = stage_batch(rng, stage, self.tokenizer)
             yield batch, [kind for row in types for kind in row]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import ProcessorMixin
 
-from lmms_tokendrop.pocket import llava_next, vilt
+from lmms_tokendrop.pocket import llava_next, meter, vilt
 from lmms_tokendrop.pocket.curriculum import LlavaNextCurriculum
-from lmms_tokendrop.pocket.encoder_batches import Tokens
-from lmms_tokendrop.pocket.encoder_curriculum import EncoderCurriculum
+from lmms_tokendrop.pocket.encoder_curriculum import METER_STAGES, VILT_STAGES, EncoderCurriculum
 from lmms_tokendrop.pocket.losses import PocketTrainingModel
+from lmms_tokendrop.pocket.meter_training import MeterTrainingModel
 from lmms_tokendrop.pocket.training import Curriculum
 from lmms_tokendrop.pocket.vilt_training import ViltTrainingModel
 
@@ -52,8 +52,19 @@ def llava_next_recipe() -> Recipe:
 def vilt_recipe() -> Recipe:
     """How the pocket ViLT is trained."""
     processor = vilt.build_processor()
-    curriculum = EncoderCurriculum(Tokens.of(processor.tokenizer))
+    curriculum = EncoderCurriculum(VILT_STAGES, processor.tokenizer)
     return Recipe(lambda seed: ViltTrainingModel(vilt.build_model(seed)), processor, curriculum, 4500)
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"llava_next": llava_next_recipe, "vilt": vilt_recipe}
+def meter_recipe() -> Recipe:
+    """How the pocket METER is trained."""
+    processor = meter.build_processor()
+    curriculum = EncoderCurriculum(METER_STAGES, processor.tokenizer)
+    return Recipe(lambda seed: MeterTrainingModel(meter.build_model(seed)), processor, curriculum, 3000)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "llava_next": llava_next_recipe,
+    "vilt": vilt_recipe,
+    "meter": meter_recipe,
+}

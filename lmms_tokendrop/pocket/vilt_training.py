@@ -37,7 +37,7 @@ class ViltTrainingModel(EncoderTrainingModel):
         text = self._text(batch["input_ids"])
         image = self._image(batch["images"], batch["corner"])
         mask = self._mask(batch["attention_mask"], image.shape[1])
-        rows, questions, length = batch["input_ids"].shape
+        _, questions, length = batch["input_ids"].shape
         states = torch.cat([text.flatten(1, 2), image], dim=1)
         starts = torch.arange(questions, device=states.device) * length
         seen = states.new_zeros(())
