@@ -55,16 +55,16 @@ VILT_STAGES = (
     EncoderStage("small, one attribute", 800, 3, (2, 4), EASY_WEIGHTS, 32, PACKED, 1.0, 0.2),
     EncoderStage("small, all questions", 1400, 3, (3, 6), QUESTION_WEIGHTS, 32, PACKED, 0.3, 0.2),
     EncoderStage("large, few objects", 1700, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, PACKED, 0.3, 0.2),
-    EncoderStage("task", 3500, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, PACKED, 0.1, 0.2),
+    EncoderStage("task", 2700, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, PACKED, 0.1, 0.2),
     EncoderStage("task, one question", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 32, 1, 0.1, 0.0),
 )
 """Several questions share a picture at first, which is cheaper; at the end the model reads one, as in use."""
 
 METER_STAGES = (
-    EncoderStage("small, one attribute", 600, 3, (2, 4), EASY_WEIGHTS, 32, PACKED, 1.0, 0.2),
-    EncoderStage("small, all questions", 1000, 3, (3, 6), QUESTION_WEIGHTS, 32, PACKED, 0.3, 0.2),
-    EncoderStage("large, few objects", 1200, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, PACKED, 0.3, 0.2),
-    EncoderStage("task", 2100, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, PACKED, 0.1, 0.2),
+    EncoderStage("small, one attribute", 500, 3, (2, 4), EASY_WEIGHTS, 32, PACKED, 1.0, 0.2),
+    EncoderStage("small, all questions", 850, 3, (3, 6), QUESTION_WEIGHTS, 32, PACKED, 0.3, 0.2),
+    EncoderStage("large, few objects", 1050, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, PACKED, 0.3, 0.2),
+    EncoderStage("task", 1700, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, PACKED, 0.1, 0.2),
     EncoderStage("task, one question", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 32, 1, 0.1, 0.0),
 )
 

@@ -53,14 +53,14 @@ def vilt_recipe() -> Recipe:
     """How the pocket ViLT is trained."""
     processor = vilt.build_processor()
     curriculum = EncoderCurriculum(VILT_STAGES, processor.tokenizer)
-    return Recipe(lambda seed: ViltTrainingModel(vilt.build_model(seed)), processor, curriculum, 4500)
+    return Recipe(lambda seed: ViltTrainingModel(vilt.build_model(seed)), processor, curriculum, 3400)
 
 
 def meter_recipe() -> Recipe:
     """How the pocket METER is trained."""
     processor = meter.build_processor()
     curriculum = EncoderCurriculum(METER_STAGES, processor.tokenizer)
-    return Recipe(lambda seed: MeterTrainingModel(meter.build_model(seed)), processor, curriculum, 3000)
+    return Recipe(lambda seed: MeterTrainingModel(meter.build_model(seed)), processor, curriculum, 2300)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
