@@ -1,0 +1,120 @@
+"""Fine-tune and measure the rows of a pocket encoder's tables, and write each result at once.
+
+Rows that are in the results file already are left alone; a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lmms_tokendrop.benchmark.comparison import Run, evaluate, measurement
+from lmms_tokendrop.benchmark.encoder_accounting import planned_macs
+from lmms_tokendrop.pocket.encoder_measuring import baselines, model_facts
+from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, STEPS, Experiment, experiments
+
+RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
+TASK = "pocket_scenes"
+TEXT_TOKENS = 11
+"""Rounded mean length of the task's questions, for multiply-accumulates."""
+
+
+def option_text(reduction: dict[str, Any]) -> str:
+    """Write options as `key=value,key=value`."""
+    values = {key: "+".join(map(str, value)) if isinstance(value, list) else value for key, value in reduction.items()}
+    return ",".join(f"{key}={value}" for key, value in values.items())
+
+
+def fine_tune(architecture: str, entry: Experiment, folder: Path, threads: int) -> None:
+    """Train a row with `lmms-tokendrop train`."""
+    command = [sys.executable, "-m", "lmms_tokendrop.cli", "train", "--output", str(folder), "--cpu", "--bf16"]
+    options = {
+        "architecture": architecture,
+        "method": entry.method,
+        "pretrained": "pocket-teacher",
+        "data": TASK,
+        "max-steps": STEPS,
+        "batch-size": 32,
+        "learning-rate": 3e-4,
+        "max-grad-norm": 1.0,
+        "seed": entry.seed,
+        "save-every": 100,
+    }
+    if entry.reduction:
+        options["reduction"] = option_text(dict(entry.reduction))
+    if entry.distilled:
+        options["teacher"] = "pocket-teacher"
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    if (folder / "checkpoints").exists():
+        command.append("--resume")
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+
+
+def answers(architecture: str, entry: Experiment, folder: Path) -> dict[str, Any]:
+    """Answer the task's questions, or read what an earlier run answered."""
+    kept = folder / "answers.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    model_id = f"{architecture}_{'full' if entry.method == 'none' else entry.method}"
+    model_args = {"pretrained": str(folder)} if entry.trained else {"pretrained": "pocket-teacher", **entry.reduction}
+    model_args = {
+        name: "+".join(map(str, value)) if isinstance(value, list) else value for name, value in model_args.items()
+    }
+    results = evaluate(Run(model_id, entry.label, model_args), task=TASK, batch_size=50, device="cpu")
+    scores = {str(sample["doc_id"]): float(sample["accuracy"]) for sample in results["samples"][TASK]}
+    answered = {"model_id": model_id, "scores": scores, "cost": results["throughput"]}
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(answered))
+    return answered
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("architecture", choices=sorted(EXPERIMENTS))
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the fine-tunes")
+    parser.add_argument("--tables", nargs="*", help="which tables; default: all")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    tables = EXPERIMENTS[options.architecture]
+    if unknown := set(options.tables or ()) - set(tables):
+        parser.error(f"tables: {sorted(unknown)}; allowed: {', '.join(tables)}")
+
+    logging.disable(logging.INFO)
+    path = RESULTS / f"pocket_{options.architecture}.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    results["model"] = model_facts(options.architecture)
+    if "baselines" not in results:
+        results["baselines"] = baselines(options.architecture)
+    wanted = dict.fromkeys(entry.label for name in options.tables or tables for entry in tables[name])
+    known = experiments(options.architecture)
+    full = answers(options.architecture, FULL, options.runs / "full")["scores"]
+    for label in [FULL.label, *wanted]:
+        if label in results["rows"]:
+            continue
+        entry = known[label]
+        folder = options.runs / label.replace(" ", "_").replace(",", "")
+        if entry.trained and not (folder / "config.json").exists():
+            fine_tune(options.architecture, entry, folder, options.threads)
+        answered = answers(options.architecture, entry, folder)
+        run = Run(answered["model_id"], label)
+        row = asdict(measurement(run, answered["scores"], full, answered["cost"]))
+        del row["budget"], row["kv_bytes"]
+        results["rows"][label] = {
+            **row,
+            "trained_steps": STEPS if entry.trained else 0,
+            "seed": entry.seed,
+            "macs": planned_macs(options.architecture, entry, TEXT_TOKENS),
+        }
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        print(label, results["rows"][label], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Tables of experiments name what can be run."""
+
+import pytest
+
+from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, experiments
+
+
+@pytest.mark.parametrize("architecture", EXPERIMENTS)
+def test_every_row_is_a_valid_reduction(architecture):
+    for entry in experiments(architecture).values():
+        REDUCTION_CONFIGS[architecture].from_dict({"method": entry.method, **entry.reduction})
+
+
+@pytest.mark.parametrize("architecture", EXPERIMENTS)
+def test_a_label_stands_for_one_row(architecture):
+    for table in EXPERIMENTS[architecture].values():
+        assert all(entry == experiments(architecture)[entry.label] for entry in table)
+
+
+@pytest.mark.parametrize("architecture", EXPERIMENTS)
+def test_rows_of_a_table_differ_from_its_reference(architecture):
+    assert experiments(architecture)["full"] == FULL
+    for table in EXPERIMENTS[architecture].values():
+        assert len({(entry.method, str(entry.reduction), entry.trained, entry.distilled, entry.seed) for entry in table}) == len(
+            table
+        )
