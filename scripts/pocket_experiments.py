@@ -17,12 +17,13 @@ from typing import Any
 
 from lmms_tokendrop.benchmark.comparison import Run, evaluate, measurement
 from lmms_tokendrop.benchmark.encoder_accounting import planned_macs
-from lmms_tokendrop.pocket.encoder_measuring import baselines, model_facts
+from lmms_tokendrop.pocket.encoder_measuring import UNREDUCED, baselines, model_facts
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, STEPS, Experiment, experiments
+from lmms_tokendrop.pocket.registry import pocket_path
 
 RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
 TASK = "pocket_scenes"
-TEXT_TOKENS = 11
+TEXT_TOKENS = 10
 """Rounded mean length of the task's questions, for multiply-accumulates."""
 
 
@@ -75,6 +76,22 @@ def answers(architecture: str, entry: Experiment, folder: Path) -> dict[str, Any
     return answered
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Read the results so far; several runs may add to them in turn."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write(path: Path, **parts: Any) -> None:
+    """Replace parts of the results."""
+    path.write_text(json.dumps({**read(path), **parts}, indent=1) + "\n")
+
+
+def macs(architecture: str, entry: Experiment) -> int:
+    """Multiply-accumulates of a question of mean length."""
+    config = UNREDUCED[architecture].config_class.from_pretrained(pocket_path(architecture, "none"))
+    return planned_macs(config, {"method": entry.method, **entry.reduction}, TEXT_TOKENS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("architecture", choices=sorted(EXPERIMENTS))
@@ -88,32 +105,26 @@ def main() -> None:
 
     logging.disable(logging.INFO)
     path = RESULTS / f"pocket_{options.architecture}.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": {}}
-    results["model"] = model_facts(options.architecture)
-    if "baselines" not in results:
-        results["baselines"] = baselines(options.architecture)
+    facts = read(path).get("baselines") or baselines(options.architecture)
+    write(path, model=model_facts(options.architecture), baselines=facts)
     wanted = dict.fromkeys(entry.label for name in options.tables or tables for entry in tables[name])
     known = experiments(options.architecture)
     full = answers(options.architecture, FULL, options.runs / "full")["scores"]
-    for label in [FULL.label, *wanted]:
-        if label in results["rows"]:
+    for label in dict.fromkeys([FULL.label, *wanted]):
+        if label in read(path).get("rows", {}):
             continue
         entry = known[label]
         folder = options.runs / label.replace(" ", "_").replace(",", "")
         if entry.trained and not (folder / "config.json").exists():
             fine_tune(options.architecture, entry, folder, options.threads)
         answered = answers(options.architecture, entry, folder)
-        run = Run(answered["model_id"], label)
-        row = asdict(measurement(run, answered["scores"], full, answered["cost"]))
-        del row["budget"], row["kv_bytes"]
-        results["rows"][label] = {
-            **row,
-            "trained_steps": STEPS if entry.trained else 0,
-            "seed": entry.seed,
-            "macs": planned_macs(options.architecture, entry, TEXT_TOKENS),
-        }
-        path.write_text(json.dumps(results, indent=1) + "\n")
-        print(label, results["rows"][label], flush=True)
+        row = asdict(measurement(Run(answered["model_id"], label), answered["scores"], full, answered["cost"]))
+        for name in ("budget", "kv_bytes", "seconds"):
+            del row[name]
+        row["trained_steps"] = STEPS if entry.trained else 0
+        row["macs"] = macs(options.architecture, entry)
+        write(path, rows={**read(path).get("rows", {}), label: row})
+        print(label, row, flush=True)
 
 
 if __name__ == "__main__":
