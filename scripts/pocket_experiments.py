@@ -12,19 +12,27 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoProcessor
+
 from lmms_tokendrop.benchmark.comparison import Run, evaluate, measurement
 from lmms_tokendrop.benchmark.encoder_accounting import planned_macs
+from lmms_tokendrop.benchmark.throughput_protocol import alternate, speed_up
 from lmms_tokendrop.pocket.encoder_measuring import UNREDUCED, baselines, model_facts
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, STEPS, Experiment, experiments
+from lmms_tokendrop.pocket.measuring import pocket_items
 from lmms_tokendrop.pocket.registry import pocket_path
+from lmms_tokendrop.training.architectures import ARCHITECTURES as TRAINABLE
 
 RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
 TASK = "pocket_scenes"
 TEXT_TOKENS = 10
 """Rounded mean length of the task's questions, for multiply-accumulates."""
+SPEED_BATCH = 32
 
 
 def option_text(reduction: dict[str, Any]) -> str:
@@ -92,12 +100,36 @@ def macs(architecture: str, entry: Experiment) -> int:
     return planned_macs(config, {"method": entry.method, **entry.reduction}, TEXT_TOKENS)
 
 
+@torch.inference_mode()
+def measure_speed(architecture: str, labels: list[str], seconds: float) -> dict[str, dict[str, float]]:
+    """Time the forward passes of rows on one batch of the task's questions, in turn, against the unreduced model.
+
+    The weights do not matter for the time, so all rows have those of the unreduced model.
+    """
+    folder = pocket_path(architecture, "none")
+    processor = AutoProcessor.from_pretrained(folder)
+    items = pocket_items()[:: 2000 // SPEED_BATCH][:SPEED_BATCH]
+    inputs = processor(
+        images=[item.image for item in items], text=[item.text for item in items], padding=True, return_tensors="pt"
+    )
+    head = TRAINABLE[architecture].head_class("vqa")
+    runs = {}
+    for label in labels:
+        entry = experiments(architecture)[label]
+        reduction = {"method": entry.method, **entry.reduction}
+        model = head.from_pretrained(folder, token_reduction=reduction, dtype=torch.float32).eval()
+        runs[label] = partial(model, **inputs)
+    rates = alternate(runs, dict.fromkeys(runs, len(items)), seconds, 0.5)
+    return {label: asdict(speed_up(rates[label], rates[FULL.label])) for label in labels}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("architecture", choices=sorted(EXPERIMENTS))
     parser.add_argument("--runs", type=Path, required=True, help="folder of the fine-tunes")
     parser.add_argument("--tables", nargs="*", help="which tables; default: all")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speed", type=float, metavar="SECONDS", help="only time the measured rows, each so long")
     options = parser.parse_args()
     tables = EXPERIMENTS[options.architecture]
     if unknown := set(options.tables or ()) - set(tables):
@@ -105,6 +137,12 @@ def main() -> None:
 
     logging.disable(logging.INFO)
     path = RESULTS / f"pocket_{options.architecture}.json"
+    if options.speed:
+        torch.set_num_threads(options.threads)
+        rows = read(path)["rows"]
+        found = measure_speed(options.architecture, list(rows), options.speed)
+        write(path, rows={label: {**row, "speed_up": found[label]} for label, row in rows.items()})
+        return
     facts = read(path).get("baselines") or baselines(options.architecture)
     write(path, model=model_facts(options.architecture), baselines=facts)
     wanted = dict.fromkeys(entry.label for name in options.tables or tables for entry in tables[name])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table
+from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table, read_results
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, Experiment
 
-HEADER = ("", "accuracy, %", "difference to full", "image tokens", "MACs", "trained, steps")
+HEADER = ("", "accuracy, %", "difference to full", "image tokens", "MACs", "speed-up", "trained, steps")
 WITHOUT_LOOKING = {
     "chance": "chance (1 / number of choices)",
     "most_frequent_answer_of_type": "most frequent answer of the question's type",
@@ -33,10 +32,10 @@ def encoder_table(architecture: str, table: str) -> Callable[[Path], str]:
     """
 
     def render(results: Path) -> str:
-        path = results / f"pocket_{architecture}.json"
-        measured = json.loads(path.read_text()) if path.exists() else {"rows": {}}
-        full = measured["rows"].get(FULL.label)
-        rows = [(entry, measured["rows"].get(entry.label)) for entry in EXPERIMENTS[architecture][table]]
+        measured = read_results(results / f"pocket_{architecture}.json") or {}
+        found = measured.get("rows", {})
+        full = found.get(FULL.label)
+        rows = [(entry, found.get(entry.label)) for entry in EXPERIMENTS[architecture][table]]
         lines = [_line(entry, row, full) for entry, row in rows]
         if table == "methods":
             lines += [_plain(name, measured.get("baselines", {}).get(key)) for key, name in WITHOUT_LOOKING.items()]
@@ -55,6 +54,7 @@ def _line(entry: Experiment, row: dict[str, Any] | None, full: dict[str, Any] | 
         "" if entry == FULL else difference,
         f"{row['visual_tokens']:.1f} of {row['full_visual_tokens']:.0f}",
         f"{row['macs'] / full['macs']:.0%}",
+        f"{row['speed_up']['median']:.2f}" if "speed_up" in row else NOT_MEASURED,
         str(row["trained_steps"]) if entry.trained else "none",
     )
 
@@ -63,4 +63,4 @@ def _plain(name: str, row: dict[str, Any] | None) -> tuple[str, ...]:
     if row is None:
         return (name, *[NOT_MEASURED] * (len(HEADER) - 1))
     error = f" ± {100 * row['standard_error']:.1f}" if "standard_error" in row else ""
-    return (name, f"{100 * row['accuracy']:.1f}{error}", "", "", "", "")
+    return (name, f"{100 * row['accuracy']:.1f}{error}", "", "", "", "", "")

@@ -8,9 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table, read_results
+from lmms_tokendrop.benchmark.pocket_report import encoder_table
 from lmms_tokendrop.benchmark.throughput_report import throughput_table
 from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig, ReductionOptions, TokenReductionConfig
+from lmms_tokendrop.pocket.experiments import EXPERIMENTS
 from lmms_tokendrop.training.command import read_options
 from lmms_tokendrop.training.options import TrainingOptions
 from lmms_tokendrop.training.recipes import RECIPES
@@ -178,6 +180,11 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "recipes": recipes_table,
     "pocket-scenes": comparison_table("pocket_scenes_comparison.json"),
     "easy-vqa": comparison_table("easy_vqa_comparison.json"),
+    **{
+        f"pocket-{architecture}-{table}": encoder_table(architecture, table)
+        for architecture, tables in EXPERIMENTS.items()
+        for table in tables
+    },
     "prefill": prefill_table,
     "throughput-vilt": throughput_table("throughput_vilt.json"),
     "throughput-meter": throughput_table("throughput_meter.json"),

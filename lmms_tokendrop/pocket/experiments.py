@@ -65,9 +65,7 @@ def _components(preset: str) -> tuple[Experiment, ...]:
 
 
 def _seeds(preset: str) -> tuple[Experiment, ...]:
-    return tuple(
-        _pumer("PuMer" if seed == 0 else f"PuMer, seed {seed}", preset, seed=seed) for seed in range(3)
-    )
+    return tuple(_pumer("PuMer" if seed == 0 else f"PuMer, seed {seed}", preset, seed=seed) for seed in range(3))
 
 
 VILT = "vilt-vqav2"

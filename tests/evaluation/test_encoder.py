@@ -110,11 +110,6 @@ def test_smaller_images_are_fewer_tokens(classify, tiny_vilt_checkpoint):
     assert (full, small) == (1 + 8 * 12, 1 + 4 * 6)
 
 
-def test_no_bundled_vilt_is_a_clear_error(classify):
-    with pytest.raises(ValueError, match="no bundled model for architecture 'vilt' with method 'pumer'"):
-        classify("vilt_pumer", "tiny_generate", pretrained="pocket")
-
-
 def test_pocket_is_the_methods_own_model_and_pocket_teacher_the_unreduced_one(
     tiny_vilt_checkpoint, tmp_path, monkeypatch
 ):
