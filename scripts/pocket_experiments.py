@@ -22,6 +22,7 @@ from transformers import AutoProcessor
 from lmms_tokendrop.benchmark.comparison import Run, evaluate, measurement
 from lmms_tokendrop.benchmark.encoder_accounting import planned_macs
 from lmms_tokendrop.benchmark.throughput_protocol import alternate, speed_up
+from lmms_tokendrop.pocket.encoder_card import render_card
 from lmms_tokendrop.pocket.encoder_measuring import UNREDUCED, baselines, model_facts
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, STEPS, Experiment, experiments
 from lmms_tokendrop.pocket.measuring import pocket_items
@@ -100,6 +101,11 @@ def macs(architecture: str, entry: Experiment) -> int:
     return planned_macs(config, {"method": entry.method, **entry.reduction}, TEXT_TOKENS)
 
 
+def write_card(architecture: str) -> None:
+    """Render the model card."""
+    (RESULTS.parent / f"pocket_{architecture}.md").write_text(render_card(architecture, RESULTS))
+
+
 @torch.inference_mode()
 def measure_speed(architecture: str, labels: list[str], seconds: float) -> dict[str, dict[str, float]]:
     """Time the forward passes of rows on one batch of the task's questions, in turn, against the unreduced model.
@@ -142,6 +148,7 @@ def main() -> None:
         rows = read(path)["rows"]
         found = measure_speed(options.architecture, list(rows), options.speed)
         write(path, rows={label: {**row, "speed_up": found[label]} for label, row in rows.items()})
+        write_card(options.architecture)
         return
     facts = read(path).get("baselines") or baselines(options.architecture)
     write(path, model=model_facts(options.architecture), baselines=facts)
@@ -163,6 +170,7 @@ def main() -> None:
         row["macs"] = macs(options.architecture, entry)
         write(path, rows={**read(path).get("rows", {}), label: row})
         print(label, row, flush=True)
+    write_card(options.architecture)
 
 
 if __name__ == "__main__":
