@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lmms_tokendrop.hub.command import app as hub_commands
 from lmms_tokendrop.training.command import train
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Vision-language models that drop visual tokens, for lmms-eval.",
 )
+app.add_typer(hub_commands)
 
 
 @app.command("list")

@@ -12,7 +12,6 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextModel,
     LlavaNextPreTrainedModel,
-    LlavaNextProcessor,
 )
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.models.llava_next.modeling_llava_next import (
@@ -23,12 +22,22 @@ from transformers.models.llava_next.modeling_llava_next import (
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .anyres_features import AnyresFeaturesMixin
+from .base_weights import BaseWeightsMixin
 from .generation import StagedGenerationMixin, check_loaded, check_nothing_left
+from .processing_llava_next_tokendrop import FlatLlavaNextProcessor
 from .reduction_request import ReductionRequest
 from .staged_clip import StagedCLIPVisionModel
 from .staged_decoder import STAGED_DECODERS
 from .token_reduction_config import TokenReductionConfig
 from .visual_tokens import VisualTokens
+
+__all__ = [
+    "FlatLlavaNextProcessor",
+    "LlavaNextTokenDropConfig",
+    "LlavaNextTokenDropForConditionalGeneration",
+    "LlavaNextTokenDropModel",
+    "LlavaNextTokenDropModelOutput",
+]
 
 
 class LlavaNextTokenDropConfig(LlavaNextConfig):
@@ -38,10 +47,13 @@ class LlavaNextTokenDropConfig(LlavaNextConfig):
     ----------
     token_reduction : dict, optional
         Options of :class:`TokenReductionConfig`, read when a model is built; None is the unreduced model.
+    base_weights : dict, optional
+        Hub repository and commit that hold the weights, see :class:`BaseWeightsMixin`; default: they are beside this.
     """
 
     model_type = "llava_next_tokendrop"
     token_reduction: dict | None = None
+    base_weights: dict | None = None
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
@@ -163,7 +175,9 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
             raise ValueError("input_ids has image placeholders, but there are no pixel_values to reduce")
 
 
-class LlavaNextTokenDropForConditionalGeneration(StagedGenerationMixin, LlavaNextForConditionalGeneration):
+class LlavaNextTokenDropForConditionalGeneration(
+    StagedGenerationMixin, BaseWeightsMixin, LlavaNextForConditionalGeneration
+):
     """LLaVA-NeXT that drops or merges visual tokens, as `config.token_reduction` says."""
 
     config: LlavaNextTokenDropConfig
@@ -325,13 +339,6 @@ class LlavaNextTokenDropForConditionalGeneration(StagedGenerationMixin, LlavaNex
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
-
-
-class FlatLlavaNextProcessor(LlavaNextProcessor):
-    """Counts placeholders for `packing="flat"`: every tile whole, no newlines."""
-
-    def _get_unpadded_features(self, height, width, patches_height, patches_width, scale_height, scale_width):
-        return patches_height * scale_height * patches_width * scale_width, 0
 
 
 def _check_vision(config: LlavaNextTokenDropConfig, method: str) -> None:

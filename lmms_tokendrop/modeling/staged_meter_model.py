@@ -21,10 +21,13 @@ class MeterTokenDropConfig(MeterConfig):
     ----------
     token_reduction : dict, optional
         Options of :class:`MeterReductionConfig`; None is the unreduced model.
+    base_weights : dict, optional
+        Hub repository and commit that hold the weights, see :class:`BaseWeightsMixin`; default: they are beside this.
     """
 
     model_type = "meter_tokendrop"
     token_reduction: dict | None = None
+    base_weights: dict | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -23,11 +23,14 @@ class ViltTokenDropConfig(ViltConfig):
     ----------
     token_reduction : dict, optional
         Options of :class:`FusionReductionConfig`; None is the unreduced model.
+    base_weights : dict, optional
+        Hub repository and commit that hold the weights, see :class:`BaseWeightsMixin`; default: they are beside this.
     """
 
     model_type = "vilt_tokendrop"
     keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "report"]
     token_reduction: dict | None = None
+    base_weights: dict | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

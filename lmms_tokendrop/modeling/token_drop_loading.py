@@ -4,11 +4,12 @@ import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from .base_weights import BaseWeightsMixin
 from .fusion_reduction_config import FusionReductionConfig
 from .generation import check_loaded
 
 
-class TokenDropLoading:
+class TokenDropLoading(BaseWeightsMixin):
     """Override of `PreTrainedModel.from_pretrained`; comes before it in a class's bases.
 
     Attributes

@@ -1,0 +1,1 @@
+"""Repositories for the model hub: export, self-check, model card, push."""

@@ -1,0 +1,107 @@
+"""The commands ``lmms-tokendrop export``, ``card`` and ``push``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    variant: Annotated[str, typer.Argument(help="A name of lmms-tokendrop list.")],
+    folder: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="Unreduced model: Hub repository, folder, or 'pocket'. Default: the variant's checkpoint."),
+    ] = None,
+    form: Annotated[
+        str, typer.Option(help="'config': weights stay in the base's repository; 'full': with weights.")
+    ] = "config",
+    token_reduction: Annotated[
+        str | None, typer.Option(help="Options of the method as JSON, such as '{\"keep_ratio\": 0.25}'.")
+    ] = None,
+    license: Annotated[str | None, typer.Option(help="Licence of the weights, if the base is a folder.")] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Largest weights file.")] = "5GB",
+    check: Annotated[
+        str, typer.Option(help="'weights', or 'meta' if they can't be fetched; such a folder can't be pushed.")
+    ] = "weights",
+) -> None:
+    """Write a variant as a Hub repository that loads with trust_remote_code and without this package."""
+    from lmms_tokendrop.hub.export import export as write
+    from lmms_tokendrop.hub.self_check import SelfCheckError
+
+    try:
+        manifest = write(
+            variant,
+            folder,
+            base=base,
+            form=form,
+            token_reduction=_parse(token_reduction),
+            license=license,
+            max_shard_size=max_shard_size,
+            check=check,
+        )
+    except (ValueError, OSError, SelfCheckError) as error:
+        _fail(error)
+    source = f"{manifest.base_model} at {manifest.base_revision}" if manifest.base_model else "a local folder"
+    typer.echo(f"{folder}: {manifest.variant}, form {manifest.form}, base {source}, licence {manifest.license}")
+    typer.echo(f"self-check in a fresh interpreter: passed ({manifest.self_check})")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Made by lmms-tokendrop export.")],
+    repo_id: Annotated[str, typer.Argument(help="Repository, owner/name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Push. Without it nothing is changed.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Name of this version; default: v and the package's version.")] = None,
+    redistribute: Annotated[
+        bool, typer.Option("--redistribute", help="The licence of the weights lets you pass them on.")
+    ] = False,
+) -> None:
+    """Show what pushing a folder to the Hub would change; with --yes, do it in one commit."""
+    from lmms_tokendrop.hub.push import PushError, plan
+    from lmms_tokendrop.hub.push import push as send
+
+    try:
+        found = plan(folder, repo_id, tag=tag, redistribute=redistribute)
+        table = Table("change", "file", "bytes")
+        for change in ("added", "changed", "removed"):
+            for name, size in getattr(found, change).items():
+                table.add_row(change, name, f"{size:,}")
+        if found.different:
+            Console().print(table)
+        if not found.different and found.tagged:
+            typer.echo(f"{repo_id} has all of this as {found.tag}; nothing to do")
+        elif not yes:
+            new = "" if found.head else f"new {'public' if public else 'private'} repository, "
+            typer.echo(f"dry run: {new}tag {found.tag}; --yes pushes to {repo_id}")
+        else:
+            send(folder, found, private=not public)
+            typer.echo(f"pushed to {repo_id}, tag {found.tag}")
+    except (ValueError, OSError, PushError) as error:
+        _fail(error)
+
+
+def _parse(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"--token-reduction is not JSON: {error}") from None
+    if not isinstance(options, dict):
+        raise typer.BadParameter("--token-reduction must be a JSON object")
+    return options
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"Error: {error}", err=True)
+    raise typer.Exit(1) from None

@@ -1,0 +1,213 @@
+"""Write a variant as a folder that loads with `trust_remote_code` and without the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+import lmms_tokendrop
+from lmms_tokendrop.evaluation.manifests import Variant, variant
+from lmms_tokendrop.hub.architectures import MODELING, Architecture, Head, architecture
+from lmms_tokendrop.hub.base import Base, resolve_base
+from lmms_tokendrop.hub.code import copy_code
+from lmms_tokendrop.hub.manifest import Manifest
+from lmms_tokendrop.hub.self_check import Example, parameter_shapes, run_example, self_check
+from lmms_tokendrop.pocket.scenes import render
+from lmms_tokendrop.pocket.task_data import task_scenes
+
+FORMS = ("config", "full")
+CHECKS = ("weights", "meta")
+
+
+def export(variant_id: str, folder: Path, **options: Any) -> Manifest:
+    """Write a variant to a folder and check it; nothing is left behind if either fails.
+
+    Parameters
+    ----------
+    variant_id
+        Name of a registered variant.
+    folder
+        New folder, or an empty one.
+    **options
+        Those of `build`.
+
+    Returns
+    -------
+    Manifest
+        The folder's record.
+
+    Raises
+    ------
+    ValueError
+        If the folder has files, or if an option is wrong.
+    SelfCheckError
+        If the folder does not do what the package's class does.
+    OSError
+        If the folder can't be written.
+    """
+    with _staged(folder) as staging:
+        self_check({staging: build(variant_id, staging, **options)})
+        return Manifest.read(staging)
+
+
+def build(
+    variant_id: str,
+    folder: Path,
+    *,
+    base: str | None = None,
+    form: str = "config",
+    token_reduction: dict[str, Any] | None = None,
+    license: str | None = None,
+    max_shard_size: str = "5GB",
+    check: str = "weights",
+) -> Example:
+    """Write a variant to an existing, empty folder, without the self-check.
+
+    Parameters
+    ----------
+    variant_id
+        Name of a registered variant.
+    folder
+        Where to write.
+    base
+        Unreduced model: ``"pocket"``, a folder or a Hub repository. Default: the variant's.
+    form
+        ``"config"``: the weights stay in the base's repository, pinned to its present commit. ``"full"``: with weights.
+    token_reduction
+        Options of the method. Default: those saved in the base for this method, else the method's defaults.
+    license
+        Licence of the weights if the base is a folder.
+    max_shard_size
+        Largest safetensors file, such as ``"5GB"``.
+    check
+        ``"weights"``: the self-check compares logits. ``"meta"``: the weights are not fetched, and it compares
+        parameter names and shapes; `push` refuses such a folder.
+
+    Returns
+    -------
+    Example
+        What the package's class made of an example, for `self_check`.
+
+    Raises
+    ------
+    ValueError
+        If an option is wrong or the base does not fit.
+    """
+    _check_choice("form", form, FORMS)
+    _check_choice("check", check, CHECKS)
+    if check == "meta" and form == "full":
+        raise ValueError("check='meta' fetches no weights; allowed with form='config' only")
+    entry = variant(variant_id)
+    kind = architecture(entry.architecture)
+    found = resolve_base(base or entry.pretrained, entry.architecture, entry.method, license)
+    if form == "config" and found.revision is None:
+        raise ValueError("form='config' needs a base on the Hub; allowed for a local folder: form='full'")
+    options, _ = PreTrainedConfig.get_config_dict(found.source, **found.location)
+    head = kind.head(options.get("architectures"))
+    reduction = {"method": entry.method, **(token_reduction or _saved_reduction(options, entry.method))}
+    model = _load(kind, head, found, reduction, meta=check == "meta")
+    processor = kind.processor(reduction)
+    images, question = _example_input(head.images)
+    if check == "meta":
+        example = Example(images, question, None, parameter_shapes(model))
+    else:
+        example = run_example(model, _load_processor(found, processor), images, question)
+    model.config.auto_map = kind.auto_map(head)
+    model.config.architectures = [head.model_class]
+    if form == "full":
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+    else:
+        model.config.base_weights = {"repo_id": found.source, "revision": found.revision}
+        model.config.save_pretrained(folder)
+        if model.can_generate():
+            model.generation_config.save_pretrained(folder)
+    _save_processor(found, processor, folder)
+    copy_code(kind.module, folder)
+    _manifest(entry, form, found).with_files(folder).write(folder)
+    return example
+
+
+def _load(kind: Architecture, head: Head, base: Base, reduction: dict[str, Any], *, meta: bool) -> PreTrainedModel:
+    """The reduced model, with the package's own class."""
+    module = import_module(f"{MODELING}.{kind.module}")
+    model_class = getattr(module, head.model_class)
+    if meta:
+        config_class = getattr(module, kind.config_class)
+        config = config_class.from_pretrained(base.source, token_reduction=reduction, **base.location)
+        with torch.device("meta"):
+            return model_class(config)
+    return model_class.from_pretrained(
+        base.source, token_reduction=reduction, dtype="auto", use_safetensors=True, **base.location
+    )
+
+
+def _load_processor(base: Base, reference: str | None) -> ProcessorMixin:
+    """The base's processor, in the class that goes with the model."""
+    processor_class = AutoProcessor
+    if reference is not None:
+        module, name = reference.split(".")
+        processor_class = getattr(import_module(f"{MODELING}.{module}"), name)
+    return processor_class.from_pretrained(base.source, trust_remote_code=False, **base.location)
+
+
+def _save_processor(base: Base, reference: str | None, folder: Path) -> None:
+    """Write the base's processor, and where the class is that goes with the model."""
+    _load_processor(base, None).save_pretrained(folder)
+    if reference is not None:
+        path = folder / "processor_config.json"
+        options = {**json.loads(path.read_text()), "auto_map": {"AutoProcessor": reference}}
+        path.write_text(json.dumps(options, indent=2) + "\n")
+        copy_code(reference.split(".")[0], folder)
+
+
+def _manifest(entry: Variant, form: str, base: Base) -> Manifest:
+    return Manifest(
+        package_version=lmms_tokendrop.__version__,
+        variant=entry.model_id,
+        form=form,
+        base_model=None if base.revision is None else base.source,
+        base_revision=base.revision,
+        license=base.license,
+    )
+
+
+def _saved_reduction(options: dict[str, Any], method: str) -> dict[str, Any]:
+    saved = options.get("token_reduction") or {}
+    return saved if saved.get("method") == method else {}
+
+
+def _example_input(images: int) -> tuple[list[Image.Image], str]:
+    """Generated scenes and the first one's first question."""
+    scenes = list(islice(task_scenes(), images))
+    return [render(scene) for scene, _ in scenes], scenes[0][1][0].text
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A new folder beside the wanted one, which takes its place at the end."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not an empty folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}-unfinished-"))
+    try:
+        yield staging
+        staging.chmod(0o755)
+        staging.replace(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

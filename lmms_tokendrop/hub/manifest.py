@@ -1,0 +1,144 @@
+"""The record of an export: what it was made of, the hash of every file, and whether it was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lmms_tokendrop.hub.code import MODELING, check_auto_map, code_files
+
+MANIFEST = "tokendrop_export.json"
+CARD = "README.md"
+SUFFIXES = (".json", ".py", ".safetensors", ".jinja", ".txt", ".model", ".png")
+"""Kinds of files that a folder may have beside its card. None of them is unpickled or run by itself."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an exported folder is.
+
+    Parameters
+    ----------
+    package_version
+        Version of `lmms_tokendrop` whose code is in the folder.
+    variant
+        Name of the variant for lmms-eval.
+    form
+        ``"config"`` (weights come from the base's repository) or ``"full"``.
+    base_model, base_revision
+        The unreduced model: its repository and commit; None for a local folder.
+    license
+        Licence of the base's weights; None if unknown.
+    self_check
+        ``"weights"`` after a check with weights, ``"meta"`` after one without, None before.
+    files
+        SHA-256 of every file but the card and this record.
+    """
+
+    package_version: str
+    variant: str
+    form: str
+    base_model: str | None
+    base_revision: str | None
+    license: str | None
+    self_check: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read a folder's record.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise ValueError(f"{folder} has no {MANIFEST}; make the folder with lmms-tokendrop export")
+        return cls(**json.loads(path.read_text()))
+
+    def write(self, folder: Path) -> None:
+        """Write the record to a folder."""
+        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def with_files(self, folder: Path) -> Manifest:
+        """The same with the hashes of what the folder has."""
+        return replace(self, files={name: sha256(folder / name) for name in _names(folder)})
+
+    def checked(self, how: str) -> Manifest:
+        """The same after a self-check."""
+        return replace(self, self_check=how)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a folder's ``config.json``."""
+    return json.loads((folder / "config.json").read_text())
+
+
+def verify(folder: Path) -> Manifest:
+    """Check that a folder is what `export` wrote and the self-check saw, and that its code is the package's.
+
+    Parameters
+    ----------
+    folder
+        Made by `lmms_tokendrop.hub.export`.
+
+    Returns
+    -------
+    Manifest
+        Its record.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing, unknown, changed, of a kind that may hold code, or leads out of the folder.
+    """
+    manifest = Manifest.read(folder)
+    names = _names(folder)
+    for name in sorted(set(names) ^ set(manifest.files)):
+        raise ValueError(f"{name} is {'not a file of the export' if name in names else 'missing'} in {folder}")
+    for name in names:
+        if sha256(folder / name) != manifest.files[name]:
+            raise ValueError(f"{name} was changed after the export; export again")
+    config = read_config(folder)
+    maps = [config["auto_map"]]
+    processor = folder / "processor_config.json"
+    if processor.exists():
+        maps.append(json.loads(processor.read_text()).get("auto_map", {}))
+    for auto_map in maps:
+        check_auto_map(auto_map, set(names))
+    code = {name for name in names if name.endswith(".py")}
+    needed = {file.name for references in maps for file in _code(references)}
+    for name in sorted(code | needed):
+        if name not in code & needed or (MODELING / name).read_bytes() != (folder / name).read_bytes():
+            raise ValueError(f"{name} is not the installed package's; export again")
+    if (config.get("base_weights") is None) != (manifest.form == "full"):
+        raise ValueError(f"base_weights in config.json does not fit the form {manifest.form!r}")
+    return manifest
+
+
+def _code(auto_map: dict[str, str]) -> list[Path]:
+    modules = {reference.split(".")[0] for reference in auto_map.values()}
+    return [file for module in modules for file in code_files(module)]
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of the files that count, checked for their kind."""
+    names = []
+    for path in sorted(folder.iterdir()):
+        if path.name in (MANIFEST, CARD):
+            continue
+        if path.is_symlink() or not path.is_file() or path.suffix not in SUFFIXES:
+            raise ValueError(f"{path.name}: not allowed in an exported folder; only files {', '.join(SUFFIXES)}")
+        names.append(path.name)
+    return names

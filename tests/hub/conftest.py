@@ -1,0 +1,61 @@
+"""A hub on this machine, and the unreduced models that the tests export."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import transformers.dynamic_module_utils
+from fake_hub import TOKEN, FakeHub, serve
+from huggingface_hub import constants
+from tiny_vilt import save_tiny_vilt
+
+from lmms_tokendrop.pocket.registry import POCKET_MODELS, pocket_path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the copies of exported code that transformers makes out of the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("modules")
+        patch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(folder))
+        patch.setattr(sys, "path", list(sys.path))
+        yield
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
+    """Point the client of this process, and of those that it starts, to a hub in memory, with an empty cache."""
+    home = tmp_path_factory.mktemp("home")
+    with serve() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", server.url)
+        patch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        )
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        variables = {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+        for name, value in {**variables, "HF_HUB_DISABLE_XET": "1"}.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Return ``find(architecture, method)``: the bundled model if there's one, else a tiny random one."""
+    made: dict[str, Path] = {}
+
+    def find(architecture: str, method: str) -> Path:
+        if (architecture, method) in POCKET_MODELS:
+            return pocket_path(architecture, method)
+        if architecture not in made:
+            made[architecture] = TINY[architecture](tmp_path_factory.mktemp(f"base_{architecture}"))
+        return made[architecture]
+
+    return find
+
+
+TINY = {"vilt": save_tiny_vilt}

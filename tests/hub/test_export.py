@@ -1,0 +1,203 @@
+"""Exported folders: what is in them, what the self-check notices, what is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoProcessor
+
+from lmms_tokendrop.hub import self_check as self_check_module
+from lmms_tokendrop.hub.architectures import ARCHITECTURES, architecture
+from lmms_tokendrop.hub.code import LIBRARIES, MODELING, check_auto_map, code_files
+from lmms_tokendrop.hub.export import build, export
+from lmms_tokendrop.hub.fresh_check import check_folder
+from lmms_tokendrop.hub.manifest import CARD, MANIFEST, Manifest, sha256, verify
+from lmms_tokendrop.hub.self_check import SelfCheckError, self_check, write_job
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, base_folder):
+    """PuMer in a folder, not checked yet, with what the package's class made of the example."""
+    folder = tmp_path_factory.mktemp("built") / "vilt_pumer"
+    folder.mkdir()
+    example = build("vilt_pumer", folder, base=str(base_folder("vilt", "pumer")), form="full", max_shard_size="200KB")
+    return folder, example
+
+
+@pytest.fixture
+def copied(built, tmp_path):
+    """A copy that a test may change."""
+    folder, example = built
+    return Path(shutil.copytree(folder, tmp_path / folder.name)), example
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_code_of_an_architecture_imports_nothing_else_and_is_flat(name):
+    files = code_files(architecture(name).module)
+    assert {file.parent for file in files} == {MODELING}
+    assert f"{architecture(name).module}.py" in {file.name for file in files}
+    assert frozenset({"torch", "transformers"}) == LIBRARIES
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("import numpy", "imports numpy"),
+        ("import lmms_tokendrop", "imports lmms_tokendrop"),
+        ("from ..x import y", "No such file"),
+        ("from .folder.x import y", "No such file"),
+    ],
+)
+def test_code_that_reaches_out_is_refused(tmp_path, line, message):
+    (tmp_path / "first.py").write_text("from .second import y\n")
+    (tmp_path / "second.py").write_text(f"{line}\ny = 1\n")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        code_files("first", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["other/repository--modeling.Class", "../modeling.Class", "folder/modeling.Class", "absent.Class", None],
+)
+def test_references_to_classes_stay_in_the_folder(reference):
+    with pytest.raises(ValueError, match=r"allowed: module\.Class"):
+        check_auto_map({"AutoModel": reference}, {"modeling.py"})
+    check_auto_map({"AutoModel": "modeling.Class"}, {"modeling.py"})
+
+
+def test_a_full_folder_has_code_processor_and_sharded_safetensors(built):
+    folder, _ = built
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "vilt_tokendrop"
+    assert config["token_reduction"] == {"method": "pumer"}
+    assert config["auto_map"]["AutoModel"] == config["auto_map"]["AutoModelForVisualQuestionAnswering"]
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    for file in folder.glob("*.py"):
+        assert file.read_bytes() == (MODELING / file.name).read_bytes()
+    assert str(Path.home()) not in "".join(path.read_text() for path in folder.glob("*.json"))
+    assert AutoProcessor.from_pretrained(folder).tokenizer is not None
+    manifest = Manifest.read(folder)
+    assert manifest.self_check is None
+    assert manifest.files["config.json"] == sha256(folder / "config.json")
+    assert set(manifest.files) == {path.name for path in folder.iterdir()} - {MANIFEST}
+
+
+def failing(folder: Path, example, message: str) -> None:
+    with pytest.raises((ValueError, SelfCheckError), match=message):
+        self_check({folder: example})
+    assert Manifest.read(folder).self_check is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": torch.zeros(1, 10)}, "logits differ"),
+        ({"logits": torch.zeros(1, 9)}, "another shape"),
+        ({"tokens": [[65, 65, 65, 65]]}, "tokens per layer"),
+    ],
+)
+def test_other_outputs_fail_the_check(built, tmp_path, change, message):
+    folder, example = built
+    other = replace(example, outputs={**example.outputs, **change})
+    with pytest.raises(ValueError, match=rf"AutoModel.from_pretrained.*{message}"):
+        check_folder(write_job(folder, other, tmp_path / "scratch"))
+
+
+def test_an_import_of_the_package_fails_the_self_check_even_if_it_is_caught(copied, monkeypatch):
+    folder, example = copied
+    code = folder / "modeling_vilt_tokendrop.py"
+    code.write_text(code.read_text() + "\ntry:\n    import lmms_tokendrop\nexcept ImportError:\n    pass\n")
+    Manifest.read(folder).with_files(folder).write(folder)
+    failing(folder, example, "modeling_vilt_tokendrop.py is not the installed package's")
+    monkeypatch.setattr(self_check_module, "verify", Manifest.read)
+    failing(folder, example, "exported code imports lmms_tokendrop")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (lambda folder: (folder / "token_ops.py").write_text("import os\n"), "token_ops.py was changed"),
+        (lambda folder: (folder / "token_ops.py").unlink(), "token_ops.py is missing"),
+        (lambda folder: (folder / "more.py").write_text(""), "more.py is not a file of the export"),
+        (lambda folder: (folder / "pytorch_model.bin").write_bytes(b""), "pytorch_model.bin: not allowed"),
+        (lambda folder: (folder / "link.json").symlink_to("/etc/hostname"), "link.json: not allowed"),
+        (lambda folder: (folder / "custom_generate").mkdir(), "custom_generate: not allowed"),
+        (lambda folder: (folder / MANIFEST).unlink(), "lmms-tokendrop export"),
+    ],
+)
+def test_a_tampered_folder_fails_the_self_check(copied, tamper, message):
+    folder, example = copied
+    tamper(folder)
+    with pytest.raises(ValueError, match=message):
+        self_check({folder: example})
+
+
+def test_a_card_may_be_added_later(copied):
+    folder, _ = copied
+    (folder / CARD).write_text("# A card\n")
+    verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"auto_map": {"AutoModel": "you/other--modeling.Class"}}, "auto_map"),
+        ({"base_weights": {"repo_id": "you/base", "revision": "main"}}, "does not fit the form"),
+    ],
+)
+def test_a_configuration_that_leads_elsewhere_is_refused(copied, change, message):
+    folder, _ = copied
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    Manifest.read(folder).with_files(folder).write(folder)
+    with pytest.raises(ValueError, match=message):
+        verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "half"}, "form='half'; allowed: 'config', 'full'"),
+        ({"check": "none"}, "check='none'; allowed: 'weights', 'meta'"),
+        ({"form": "full", "check": "meta"}, "allowed with form='config' only"),
+        ({"form": "config"}, "needs a base on the Hub"),
+        ({"form": "full", "license": "mit"}, "that of the bundled models is 'apache-2.0'"),
+        ({"form": "full", "token_reduction": {"ratio": 1}}, "unknown option 'ratio'"),
+    ],
+)
+def test_wrong_options_are_named_and_nothing_is_left(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        export("llava_next_mustdrop", tmp_path / "out", base="pocket", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_method_that_leaves_everything_is_refused(tmp_path):
+    with pytest.raises(SelfCheckError, match="random left all image tokens"):
+        export("llava_next_random", tmp_path / "out", base="pocket", form="full", token_reduction={"keep_ratio": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_files_and_one_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="not an empty folder"):
+        export("llava_next_mustdrop", tmp_path, base="pocket", form="full")
+    with pytest.raises(OSError, match="/proc"):
+        export("llava_next_mustdrop", Path("/proc/out"), base="pocket", form="full")
+
+
+def test_unknown_names_list_those_that_exist():
+    with pytest.raises(ValueError, match=r"'qwen'.*allowed: llava_next, vilt"):
+        architecture("qwen")
+    with pytest.raises(ValueError, match=r"\['BertModel'\].*ViltForQuestionAnswering"):
+        architecture("vilt").head(["BertModel"])
+
+
+def test_half_precision_stays(tmp_path):
+    build("llava_next_mustdrop", tmp_path, base="pocket", form="full")
+    with safe_open(tmp_path / "model.safetensors", "pt") as weights:
+        assert {weights.get_tensor(name).dtype for name in weights.offset_keys()} == {torch.float16}
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float16"

@@ -1,0 +1,210 @@
+"""What was pushed loads from the hub, and from the cache, where the package can't be imported."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForVisualQuestionAnswering, AutoProcessor
+
+from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.hub import fresh_check
+from lmms_tokendrop.hub.export import FORMS, build
+from lmms_tokendrop.hub.fresh_check import example_outputs
+from lmms_tokendrop.hub.manifest import Manifest, read_config
+from lmms_tokendrop.hub.push import PushError, plan, push
+from lmms_tokendrop.hub.self_check import Example, self_check, write_job
+
+# huggingface_hub hands files to its HTTP library in a way that the library deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+VARIANTS = {"llava_next": ("llava_next_mustdrop", {"keep_ratio": 0.4}), "vilt": ("vilt_pumer", None)}
+
+
+@dataclass
+class Published:
+    """Where the repositories are, and what the package's classes made of the example."""
+
+    examples: dict[str, Example]
+    jobs: Path
+    scratch: Path
+
+    def run(self, **environment: str) -> str:
+        """Load every repository in a fresh interpreter with a cache of its own; return their names."""
+        finished = subprocess.run(
+            [sys.executable, "-P", fresh_check.__file__, str(self.jobs)],
+            env={**os.environ, "HF_HOME": str(self.scratch / "stranger"), **environment},
+            cwd=self.scratch,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        return finished.stdout
+
+
+def repository(architecture: str, form: str) -> str:
+    return f"you/{VARIANTS[architecture][0].replace('_', '-')}-{form}"
+
+
+@pytest.fixture(scope="module")
+def published(hub, base_folder, tmp_path_factory) -> Published:
+    """Push the unreduced models, then each variant in both forms."""
+    scratch = tmp_path_factory.mktemp("published")
+    examples, folders = {}, {}
+    for architecture, (variant, options) in VARIANTS.items():
+        base = base_folder(architecture, variant.removeprefix(f"{architecture}_"))
+        files = {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()}
+        files["custom_generate/generate.py"] = b"raise RuntimeError('code of the base was run')\n"
+        hub.create(f"you/{architecture}", {**files, "README.md": b"---\nlicense: mit\n---\n"})
+        for form in FORMS:
+            name = repository(architecture, form)
+            folders[name] = scratch / Path(name).name
+            folders[name].mkdir()
+            examples[name] = build(
+                variant, folders[name], base=f"you/{architecture}", form=form, token_reduction=options
+            )
+    unfetched = scratch / "unfetched"
+    unfetched.mkdir()
+    hub.requests.clear()
+    shapes = build("llava_next_mustdrop", unfetched, base="you/llava_next", check="meta")
+    assert not [line for line in hub.requests if line.endswith(".safetensors")]
+    self_check({**{folders[name]: example for name, example in examples.items()}, unfetched: shapes})
+    jobs = []
+    for number, (name, example) in enumerate(examples.items()):
+        push(folders[name], plan(folders[name], name))
+        jobs.append({**write_job(folders[name], example, scratch / f"job-{number}"), "folder": name})
+    (scratch / "jobs.json").write_text(json.dumps(jobs))
+    return Published(examples, scratch / "jobs.json", scratch)
+
+
+CASES = [(architecture, form) for architecture in VARIANTS for form in FORMS]
+
+
+@pytest.fixture(scope="module")
+def downloaded(published) -> str:
+    """Load every repository from the hub, which fills a stranger's cache, and compare with the package's classes."""
+    return published.run()
+
+
+def test_every_repository_loads_through_every_auto_class_without_the_package(downloaded):
+    assert downloaded.split() == [repository(*case) for case in CASES]
+
+
+def test_and_again_offline_from_the_cache(published, downloaded):
+    assert published.run(HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9") == downloaded
+
+
+@pytest.mark.parametrize(("architecture", "form"), CASES)
+def test_records_name_the_base_and_its_commit(hub, published, architecture, form):
+    name = repository(architecture, form)
+    manifest = Manifest.read(published.scratch / Path(name).name)
+    commit = hub.repositories[f"you/{architecture}"].head
+    assert (manifest.base_model, manifest.base_revision, manifest.license) == (f"you/{architecture}", commit, "mit")
+    assert manifest.self_check == "weights"
+    base_weights = {"repo_id": f"you/{architecture}", "revision": commit} if form == "config" else None
+    assert read_config(published.scratch / Path(name).name)["base_weights"] == base_weights
+    has_weights = any(path.endswith(".safetensors") for path in hub.files(name))
+    assert has_weights == (form == "full")
+    assert hub.repositories[name].private
+
+
+@pytest.mark.parametrize(("architecture", "form"), CASES)
+@pytest.mark.parametrize("trust", [None, False])
+def test_without_trust_loading_fails_with_the_message_of_transformers(
+    published, architecture, form, trust, monkeypatch
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        AutoModel.from_pretrained(repository(architecture, form), trust_remote_code=trust)
+
+
+@pytest.mark.parametrize(("architecture", "form"), CASES)
+def test_a_save_and_load_round_keeps_type_reduction_and_own_weights(published, architecture, form, tmp_path):
+    name = repository(architecture, form)
+    auto = {"llava_next": AutoModelForImageTextToText, "vilt": AutoModelForVisualQuestionAnswering}[architecture]
+    model = auto.from_pretrained(name, trust_remote_code=True, dtype="auto")
+    assert not type(model).__module__.startswith("lmms_tokendrop")
+    assert model.config.name_or_path == name
+    assert model.config.base_weights is None
+    with torch.no_grad():
+        next(model.parameters()).mul_(0.5)
+    model.save_pretrained(tmp_path)
+    again = auto.from_pretrained(tmp_path, trust_remote_code=True, dtype="auto")
+    for loaded in (model, again):
+        assert type(loaded.config).model_type == f"{architecture}_tokendrop"
+        assert loaded.config.token_reduction == published_reduction(published, name)
+    processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+    example = published.examples[name]
+    outputs = [example_outputs(loaded, processor, example.images, example.question) for loaded in (model, again)]
+    torch.testing.assert_close(outputs[1]["logits"], outputs[0]["logits"])
+    assert outputs[0]["tokens"] == outputs[1]["tokens"]
+    assert not torch.allclose(outputs[0]["logits"], example.outputs["logits"], atol=1e-3)
+
+
+def published_reduction(published: Published, name: str) -> dict:
+    return read_config(published.scratch / Path(name).name)["token_reduction"]
+
+
+def test_the_plugin_loads_a_repository_too_and_may_change_the_reduction(published):
+    name = repository("llava_next", "config")
+    model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(name, dtype="auto")
+    assert model.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.4}
+    assert model.config.name_or_path == name
+    reduction = {"method": "random", "keep_ratio": 0.2}
+    model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(name, token_reduction=reduction)
+    assert model.config.token_reduction == reduction
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ({"repo_id": "you/llava_next", "revision": "main"}, "a commit, 40 hexadecimal digits"),
+        ({"repo_id": "../you", "revision": "0" * 40}, "'owner/name' of a Hub repository"),
+        ({"repo_id": "/etc/you", "revision": "0" * 40}, "'owner/name' of a Hub repository"),
+        ({"repo_id": "you/llava_next"}, "a dict with 'repo_id' and 'revision'"),
+        ({"repo_id": "you/llava_next", "revision": "0" * 40}, "0000"),
+    ],
+)
+def test_a_wrong_base_is_refused(published, tmp_path, base, message):
+    config = read_config(published.scratch / Path(repository("llava_next", "config")).name)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "base_weights": base}))
+    with pytest.raises((ValueError, OSError), match=message):
+        LlavaNextTokenDropForConditionalGeneration.from_pretrained(tmp_path)
+
+
+def test_a_local_folder_does_not_hide_the_base(published, tmp_path, monkeypatch):
+    (tmp_path / "you" / "llava_next").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="hides the Hub repository"):
+        LlavaNextTokenDropForConditionalGeneration.from_pretrained(repository("llava_next", "config"))
+
+
+def test_a_base_that_must_be_unpickled_is_refused(hub, tmp_path):
+    hub.create("you/pickled", {"config.json": b"{}", "pytorch_model.bin": b""})
+    with pytest.raises(ValueError, match="no safetensors"):
+        build("vilt_pumer", tmp_path, base="you/pickled")
+    with pytest.raises(ValueError, match="states its own"):
+        build("vilt_pumer", tmp_path, base="you/vilt", license="mit")
+
+
+def test_a_base_whose_weights_were_not_fetched_is_checked_without_and_not_pushed(hub, published):
+    folder = published.scratch / "unfetched"
+    assert Manifest.read(folder).self_check == "meta"
+    with pytest.raises(PushError, match="self-check: meta"):
+        plan(folder, "you/unchecked")
+    assert "you/unchecked" not in hub.repositories
+
+
+def test_the_processor_takes_empty_videos_and_sounds_only(published):
+    processor = AutoProcessor.from_pretrained(repository("llava_next", "full"), trust_remote_code=True)
+    text, images = f"{processor.image_token} what?", published.examples[repository("llava_next", "full")].images
+    expected = processor(text=text, images=images)
+    assert processor(text=text, images=images, videos=[], audios=[])["input_ids"] == expected["input_ids"]
+    with pytest.raises(ValueError, match="images and text only"):
+        processor(text=text, images=images, audios=[[0.0]])
