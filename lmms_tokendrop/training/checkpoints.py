@@ -102,10 +102,10 @@ def check_same(options: TrainingOptions, student: PreTrainedConfig, teacher: Pre
             f"teacher={options.teacher!r} has {len(theirs)} labels and the student {len(ours)}; the first that differs "
             f"is number {number}: {theirs.get(number)!r} and {ours.get(number)!r}"
         )
-    if student.vocab_size != teacher.vocab_size:
+    words = [config.get_text_config().vocab_size for config in (teacher, student)]
+    if words[0] != words[1]:
         raise ValueError(
-            f"teacher={options.teacher!r} knows {teacher.vocab_size} words and the student {student.vocab_size}; they "
-            "must share a tokenizer"
+            f"teacher={options.teacher!r} knows {words[0]} words and the student {words[1]}; they must share one"
         )
 
 

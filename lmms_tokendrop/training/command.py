@@ -12,18 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
-from lmms_tokendrop.training.options import TrainingOptions
+from lmms_tokendrop.training.options import POCKET_SCENES, TrainingOptions
 from lmms_tokendrop.training.recipes import RECIPES
 
 KINDS = {"str": str, "int": int, "float": float, "bool": bool, "dict": str}
-LOCAL_NAMES = ("pocket", "pocket-teacher")
+SOURCES = ("pretrained", "teacher", "labels", "data", "eval_data")
+LOCAL_NAMES = ("pocket", "pocket-teacher", POCKET_SCENES)
 
 
 def train(recipe: str | None, output: Path, resume: bool, **given: Any) -> None:
     """Train or fine-tune an encoder with a reduction, with or without a teacher."""
     chosen = {name: value for name, value in given.items() if value is not None}
-    checkpoints = [chosen[name] for name in ("pretrained", "teacher") if name in chosen]
-    if all(name in LOCAL_NAMES or Path(name).exists() for name in checkpoints):
+    sources = [chosen[name] for name in SOURCES if name in chosen]
+    if all(source in LOCAL_NAMES or Path(source).exists() for source in sources):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers.utils import logging
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import EarlyStoppingCallback, ProcessorMixin, TrainingArguments, set_seed
-from transformers.utils import get_available_devices
+from safetensors.torch import load_file
+from transformers import EarlyStoppingCallback, ProcessorMixin, TrainerState, TrainingArguments, set_seed
+from transformers.utils import SAFE_WEIGHTS_NAME, get_available_devices
 
 import lmms_tokendrop
 from lmms_tokendrop.training.batches import Collator, Examples
@@ -26,6 +27,7 @@ OPTIONS, LOG, RESULTS, CHECKPOINTS = (
     "training_results.json",
     "checkpoints",
 )
+STATE = "trainer_state.json"
 FREE_TO_CHANGE = {"workers", "cpu"}
 """Options that may differ when a run is resumed."""
 
@@ -54,7 +56,14 @@ class TrainingRun:
     def train(self) -> dict[str, Any]:
         """Train, then write the model, its processor and the results; return what is in the results file."""
         trainer = self.trainer
-        trainer.train(resume_from_checkpoint=self.checkpoint)
+        state = self.finished_state()
+        if state is None:
+            trainer.train(resume_from_checkpoint=self.checkpoint)
+        else:
+            self.log.go_on(state.global_step)
+            trainer.state = state
+            weights = load_file(Path(state.best_model_checkpoint or self.checkpoint) / SAFE_WEIGHTS_NAME)
+            trainer.model.load_state_dict(weights)
         results = {
             "options": self.options.to_dict(),
             "token_reduction": trainer.model.config.token_reduction,
@@ -73,6 +82,13 @@ class TrainingRun:
             self.processor.save_pretrained(self.output)
             (self.output / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
         return results
+
+    def finished_state(self) -> TrainerState | None:
+        """The state in the checkpoint, if that is of the last step: `Trainer` would make another one."""
+        if self.checkpoint is None:
+            return None
+        state = TrainerState.load_from_json(str(Path(self.checkpoint) / STATE))
+        return state if state.global_step == state.max_steps else None
 
 
 def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> TrainingRun:
@@ -143,7 +159,7 @@ def check_folder(options: TrainingOptions, output: Path, resume: bool) -> None:
 
 def last_checkpoint(folder: Path) -> str | None:
     """Find the last checkpoint that was written to its end: the state of the trainer is written last."""
-    written = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    written = [path.parent for path in folder.glob(f"checkpoint-*/{STATE}")]
     return str(max(written, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if written else None
 
 

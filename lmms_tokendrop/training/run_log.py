@@ -39,16 +39,20 @@ class RunLog(TrainerCallback):
         """Of the whole run so far."""
         return self.seconds_before + time.monotonic() - self.started_at
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Go on where the checkpoint was written, and start the clock."""
-        self.training = True
+    def go_on(self, step: int) -> None:
+        """Remove the lines behind a step, and count on from its seconds."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = [line for line in lines if json.loads(line)["step"] <= step]
+        self.path.write_text("".join(f"{line}\n" for line in lines))
+        self.seconds_before = json.loads(lines[-1])["seconds"] if lines else 0.0
         self.started_at = self.timed_from = time.monotonic()
-        self.last_step = state.global_step
+        self.last_step = step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Go on where the checkpoint was written."""
+        self.training = True
         if state.is_world_process_zero:
-            lines = self.path.read_text().splitlines() if self.path.exists() else []
-            lines = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            self.path.write_text("".join(f"{line}\n" for line in lines))
-            self.seconds_before = json.loads(lines[-1])["seconds"] if lines else 0.0
+            self.go_on(state.global_step)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         """Tell the data which epoch it is; accelerate does not where batches are skipped or shared out."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer
+from transformers.modeling_outputs import ModelOutput
 
 from lmms_tokendrop.training.losses import distillation_loss, kept_token_loss
 from lmms_tokendrop.training.tasks import TrainingTask
@@ -203,13 +204,20 @@ def parameter_groups(
 
 @contextmanager
 def final_states(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """Collect the last hidden states of the encoder, one entry for each of its forward passes inside the context."""
+    """Collect the last states `[batch, text + image, channels]` of the encoder, an entry for each of its passes."""
     states: list[torch.Tensor] = []
-    handle = model.base_model.register_forward_hook(lambda _, inputs, output: states.append(output.last_hidden_state))
+    handle = model.base_model.register_forward_hook(lambda _, inputs, output: states.append(sequence(output)))
     try:
         yield states
     finally:
         handle.remove()
+
+
+def sequence(output: ModelOutput) -> torch.Tensor:
+    """The last states of an encoder with one stream of tokens, or with a text's and an image's (METER)."""
+    if "last_hidden_state" in output:
+        return output.last_hidden_state
+    return torch.cat([output.text_states, output.image_states], dim=1)
 
 
 def kept_patches(report: Any) -> torch.Tensor:

@@ -85,3 +85,16 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_options(options, tm
     with pytest.raises(ValueError, match=r"other options: learning_rate=0\.5 instead of 0\.0001"):
         prepare(options(learning_rate=0.5), tmp_path, resume=True)
     assert prepare(options(), tmp_path, resume=True).checkpoint is None
+
+
+def test_a_run_whose_last_checkpoint_was_written_is_only_finished(options, data_files, tmp_path):
+    given = options("vqa", data=data_files["vqa"], max_steps=3)
+    first = prepare(given, tmp_path).train()
+    lines = curve(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    weights = load_file(tmp_path / CHECKPOINTS / "checkpoint-3" / "model.safetensors")
+    again = prepare(given, tmp_path, resume=True).train()
+    assert again["steps"] == first["steps"] == 3
+    assert curve(tmp_path) == lines
+    written = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(written[name], weights[name]) for name in weights)
