@@ -54,4 +54,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         model_types=("vilt", "vilt_tokendrop"),
         token_types="embeddings.token_type_embeddings.weight",
     ),
+    "meter": Architecture(
+        module="lmms_tokendrop.modeling.modeling_meter_tokendrop",
+        class_name="MeterTokenDrop",
+        model_types=("meter", "meter_tokendrop"),
+        token_types="token_type_embeddings.weight",
+    ),
 }

@@ -22,28 +22,39 @@ class Recipe:
     image_size: int
 
 
-def vilt(task: str, preset: str, accumulate: int) -> Recipe:
-    """PuMer's training of ViLT."""
-    return Recipe(
-        {
-            "architecture": "vilt",
-            "method": "pumer",
-            "reduction": {"preset": preset},
-            "task": task,
-            "vqa_loss": "mean" if task == "vqa" else "sum",
-            "learning_rate": 1e-4,
-            "lr_multipliers": {"classifier": 10.0},
-            "batch_size": 64,
-            "accumulate": accumulate,
-            "epochs": 20,
-        },
-        384,
-    )
+def pumer(
+    architecture: str,
+    task: str,
+    preset: str,
+    learning_rate: float,
+    multipliers: dict[str, float],
+    batch: tuple[int, int],
+    image_size: int = 384,
+) -> Recipe:
+    """PuMer's training of an encoder for a task; the batch is one of a device and how many are accumulated."""
+    batch_size, accumulate = batch
+    options = {
+        "architecture": architecture,
+        "method": "pumer",
+        "reduction": {"preset": preset},
+        "task": task,
+        "learning_rate": learning_rate,
+        "lr_multipliers": multipliers,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "epochs": 20,
+    }
+    return Recipe({**options, "vqa_loss": "mean"} if task == "vqa" else options, image_size)
 
 
 RECIPES: dict[str, Recipe] = {
-    "vilt-vqav2": vilt("vqa", "vilt-vqav2", 8),
-    "vilt-snli-ve": vilt("snli-ve", "vilt-snli-ve", 8),
-    "vilt-nlvr2": vilt("nlvr2", "vilt-nlvr2", 4),
+    "vilt-vqav2": pumer("vilt", "vqa", "vilt-vqav2", 1e-4, {"classifier": 10.0}, (64, 8)),
+    "vilt-snli-ve": pumer("vilt", "snli-ve", "vilt-snli-ve", 1e-4, {"classifier": 10.0}, (64, 8)),
+    "vilt-nlvr2": pumer("vilt", "nlvr2", "vilt-nlvr2", 1e-4, {"classifier": 10.0}, (64, 4)),
+    "meter-vqav2": pumer("meter", "vqa", "meter-vqav2", 5e-6, {"classifier": 50.0, "cross_modal": 5.0}, (32, 8)),
+    "meter-snli-ve": pumer(
+        "meter", "snli-ve", "meter-snli-ve", 2e-6, {"classifier": 10.0, "cross_modal": 5.0}, (24, 8)
+    ),
+    "meter-nlvr2": pumer("meter", "nlvr2", "meter-nlvr2", 5e-6, {"classifier": 50.0, "cross_modal": 5.0}, (12, 8), 288),
 }
-"""What PuMer's release trains with (https://github.com/csarron/PuMer, notes/cmd.md)."""
+"""What PuMer's release trains with (https://github.com/csarron/PuMer, notes/cmd.md). For retrieval it states none."""

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from tiny_meter import save_tiny_meter
 from tiny_models import tiny_image
+from tiny_vilt import save_tiny_vilt
 
 from lmms_tokendrop.pocket.vocabulary import COLOR_NAMES, DIGIT_NAMES, GROUND_NAMES, SHAPE_NAMES, TEXTURE_NAMES, YES_NO
 from lmms_tokendrop.training.options import TrainingOptions
 
 POCKET_ANSWERS = [*COLOR_NAMES, *SHAPE_NAMES, *TEXTURE_NAMES, *DIGIT_NAMES, *GROUND_NAMES, *YES_NO]
 LABELS = {"vqa": POCKET_ANSWERS, "snli-ve": ["contradiction", "neutral", "entailment"], "nlvr2": ["False", "True"]}
-HEADS = {"nlvr2": "two_images", "retrieval": "retrieval"}
+HEADS = {"vqa": "question_answering", "nlvr2": "two_images", "retrieval": "retrieval"}
+SAVERS = {"vilt": save_tiny_vilt, "meter": save_tiny_meter}
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tiny_vilt_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory):
-    """Return ``make(task="vqa", seed=0) -> str``: a stock ViLT checkpoint with the head of a task, built once."""
-    from tiny_vilt import save_tiny_vilt
-
+def checkpoint(tmp_path_factory: pytest.TempPathFactory):
+    """Return ``make(task="vqa", seed=0, architecture="vilt") -> str``: an encoder with a task's head, built once."""
     folders: dict[tuple, str] = {}
 
-    def make(task: str = "vqa", seed: int = 0) -> str:
-        if (task, seed) not in folders:
+    def make(task: str = "vqa", seed: int = 0, architecture: str = "vilt") -> str:
+        key = (task, seed, architecture)
+        if key not in folders:
             names = LABELS.get(task, ["fits"])
             labels = {"id2label": dict(enumerate(names)), "label2id": {name: at for at, name in enumerate(names)}}
-            folder = tmp_path_factory.mktemp(f"training_{task}")
-            head = HEADS.get(task, "question_answering")
-            folders[task, seed] = str(save_tiny_vilt(folder, head, seed=seed, **labels))
-        return folders[task, seed]
+            head = HEADS.get(task, "entailment" if architecture == "meter" else "question_answering")
+            folder = tmp_path_factory.mktemp(f"training_{architecture}_{task}")
+            folders[key] = str(SAVERS[architecture](folder, head, seed=seed, **labels))
+        return folders[key]
 
     return make
 
@@ -43,7 +44,7 @@ def options(checkpoint) -> Callable[..., TrainingOptions]:
         given = {
             "task": task,
             "method": "pumer",
-            "pretrained": checkpoint(task),
+            "pretrained": checkpoint(task, architecture=changes.get("architecture", "vilt")),
             "data": "pocket_scenes",
             "max_steps": 2,
             "batch_size": 4,

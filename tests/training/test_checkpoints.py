@@ -6,8 +6,9 @@ import json
 
 import pytest
 import torch
-from transformers import ViltModel
+from safetensors.torch import load_file
 
+from lmms_tokendrop.training.architectures import ARCHITECTURES
 from lmms_tokendrop.training.checkpoints import load_student, load_teacher
 from lmms_tokendrop.training.run import prepare
 
@@ -62,20 +63,24 @@ def test_a_missing_start_is_an_error(options):
         load_student(options(pretrained="no_such_folder"))
 
 
+@pytest.mark.parametrize("architecture", ["vilt", "meter"])
 @pytest.mark.parametrize("task", ["vqa", "snli-ve", "nlvr2", "retrieval"])
-def test_a_new_head_stands_on_the_encoder(task, options, tiny_vilt_checkpoint, tmp_path):
+def test_a_new_head_stands_on_the_encoder(
+    task, architecture, options, tiny_vilt_checkpoint, tiny_meter_checkpoint, tmp_path
+):
     (tmp_path / "answers.txt").write_text("yes\nno\ntwo words\n")
     labels = str(tmp_path / "answers.txt") if task == "vqa" else None
-    start = tiny_vilt_checkpoint("model", modality_type_vocab_size=2)
-    model = load_student(options(task, pretrained=str(start), data="folder", new_head=True, labels=labels))
-    stock = ViltModel.from_pretrained(start)
-    state = model.vilt.state_dict()
-    types = state.pop("embeddings.token_type_embeddings.weight")
-    expected = stock.state_dict()
-    known = expected.pop("embeddings.token_type_embeddings.weight")
-    assert torch.equal(types, known if task != "nlvr2" else known[[0, 1, 1]])
-    assert state.keys() == expected.keys()
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    makers = {"vilt": (tiny_vilt_checkpoint, "model"), "meter": (tiny_meter_checkpoint, "pretraining")}
+    make, head = makers[architecture]
+    start = make(head, modality_type_vocab_size=2)
+    changes = {"architecture": architecture, "pretrained": str(start), "data": "folder", "new_head": True}
+    model = load_student(options(task, **changes, labels=labels))
+    prefix = f"{architecture}."
+    saved = {name.removeprefix(prefix): value for name, value in load_file(start / "model.safetensors").items()}
+    types = ARCHITECTURES[architecture].token_types
+    state = model.base_model.state_dict()
+    assert torch.equal(state.pop(types), saved[types] if task != "nlvr2" else saved[types][[0, 1, 1]])
+    assert all(torch.equal(value, saved[name]) for name, value in state.items() if "position_ids" not in name)
     wanted = {
         "vqa": ["yes", "no", "two words"],
         "snli-ve": ["contradiction", "neutral", "entailment"],
@@ -97,8 +102,6 @@ def test_predictors_of_a_checkpoint_are_kept(options, tmp_path):
     given = {"method": "dynamicvit", "reduction": {"layers": [1, 2]}}
     prepare(options(**given), tmp_path).train()
     again = load_student(options(**given, pretrained=str(tmp_path)))
-    from safetensors.torch import load_file
-
     saved = load_file(tmp_path / "model.safetensors")
     for name, value in again.state_dict().items():
         assert torch.equal(value, saved[name])

@@ -10,6 +10,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
+from lmms_tokendrop.training.architectures import ARCHITECTURES
 from lmms_tokendrop.training.run import LOG, prepare
 from lmms_tokendrop.training.tasks import TASKS, answer_scores
 
@@ -41,9 +42,13 @@ def test_soft_scores_of_answers():
     assert answer_scores("Light blue.") == {"light blue": 1.0}
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("task", STORED)
-def test_every_task_is_distilled_with_a_divergence_above_zero(task, options, checkpoint, data_files, tmp_path):
-    given = options(**stored(task, data_files), teacher=checkpoint(task, seed=1), epochs=1, max_steps=None)
+def test_every_task_is_distilled_with_a_divergence_above_zero(
+    task, architecture, options, checkpoint, data_files, tmp_path
+):
+    changes = {"teacher": checkpoint(task, 1, architecture), "architecture": architecture, "epochs": 1}
+    given = options(**stored(task, data_files), **changes, max_steps=None)
     results = prepare(given, tmp_path).train()
     assert results["steps"] == 2
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+from lmms_tokendrop.training.architectures import ARCHITECTURES
 from lmms_tokendrop.training.run import LOG, prepare
 from lmms_tokendrop.training.trainer import parameter_groups
 
@@ -21,6 +22,12 @@ def parts_of(run) -> tuple[dict, dict]:
     run.trainer.model.train()
     torch.manual_seed(5)
     return batch, run.trainer.loss_parts(run.trainer.model, inputs, batch["labels"])
+
+
+def last_patches(output) -> torch.Tensor:
+    """The last states of the 64 patches of every image."""
+    states = output.last_hidden_state if "last_hidden_state" in output else output.image_states
+    return states[:, -64:]
 
 
 def log_lines(folder: Path) -> list[dict]:
@@ -52,44 +59,57 @@ def test_the_parts_are_those_of_student_and_unreduced_teacher(options, checkpoin
     assert parts["task"].item() == pytest.approx(task.item(), rel=1e-5)
 
 
-def test_dynamicvit_adds_its_ratio_and_its_kept_tokens(options, checkpoint, tmp_path):
-    reduction = {"layers": [1, 2], "keep_ratio": 0.5}
-    run = prepare(options(method="dynamicvit", reduction=reduction, teacher=checkpoint(seed=1)), tmp_path)
+@pytest.mark.parametrize(("architecture", "layers"), [("vilt", [1, 2]), ("meter", [2, 4])])
+def test_dynamicvit_adds_its_ratio_and_its_kept_tokens(architecture, layers, options, checkpoint, tmp_path):
+    reduction = {"layers": layers, "keep_ratio": 0.5}
+    changes = {"architecture": architecture, "teacher": checkpoint(seed=1, architecture=architecture)}
+    run = prepare(options(method="dynamicvit", reduction=reduction, **changes), tmp_path)
     assert run.trainer.weights == {"task": 1.0, "kl": 0.5, "tokens": 0.5, "ratio": 2.0}
     batch, parts = parts_of(run)
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     student, teacher = run.trainer.model, run.trainer.teacher
     with torch.no_grad():
         torch.manual_seed(5)
-        output = student(**inputs, output_hidden_states=True)
-        theirs = teacher(**inputs, output_hidden_states=True)
-        ours = student.vilt.layernorm(output.hidden_states[-1])
-        theirs = teacher.vilt.layernorm(theirs.hidden_states[-1])
-    tokens = output.report.received[0]
-    kept = (output.report.policies[-1] == 1) & tokens.image & ~tokens.image_cls
-    rows = torch.cat([(ours - theirs)[row][kept[row]] for row in range(len(kept))])
-    assert 0 < len(rows) < int((tokens.image & ~tokens.image_cls).sum())
-    assert parts["tokens"].item() == pytest.approx(rows.square().mean().item(), rel=1e-4)
-    assert parts["ratio"].item() == pytest.approx(student.vilt.token_reducer.ratio_loss(output.report).item(), rel=1e-5)
+        report = student(**inputs).report
+        torch.manual_seed(5)
+        ours, theirs = (last_patches(model.base_model(**inputs)) for model in (student, teacher))
+    tokens = report.received[0]
+    kept = (
+        torch.stack([policy[image][1:] for policy, image in zip(report.policies[-1], tokens.image, strict=True)]) == 1
+    )
+    assert 0 < int(kept.sum()) < kept.numel()
+    expected = (ours - theirs)[kept].square().mean()
+    assert parts["tokens"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert parts["ratio"].item() == pytest.approx(student.base_model.token_reducer.ratio_loss(report).item(), rel=1e-5)
     assert parts["kl"] > 0
 
 
 @pytest.mark.parametrize(
-    ("method", "reduction"),
+    ("architecture", "method", "reduction"),
     [
-        ("none", None),
-        ("pumer", {"prune_ratio": 0.2, "layers": [1, 2]}),
-        ("tome", {"r": 4}),
-        ("dynamicvit", {"keep_ratio": 0.5}),
-        ("random", {"prune_ratio": 0.3}),
-        ("smres", {"image_size": 24}),
-        ("cls_attention", {"cls_token": "image"}),
+        ("vilt", "none", None),
+        ("vilt", "pumer", {"prune_ratio": 0.2, "layers": [1, 2]}),
+        ("vilt", "tome", {"r": 4}),
+        ("vilt", "dynamicvit", {"keep_ratio": 0.5}),
+        ("vilt", "random", {"prune_ratio": 0.3}),
+        ("vilt", "smres", {"image_size": 24}),
+        ("vilt", "cls_attention", {"cls_token": "image"}),
+        ("meter", "none", None),
+        ("meter", "pumer", {"prune_ratio": 0.3, "layers": [2, 4]}),
+        ("meter", "tome", {"r": 4}),
+        ("meter", "vision_tome", {"vision_r": 4}),
+        ("meter", "random", {"prune_ratio": 0.3}),
+        ("meter", "smres", {"image_size": 24}),
+        ("meter", "cls_attention", {"prune_ratio": 0.3}),
     ],
 )
-def test_every_method_trains_and_is_saved_with_its_options(method, reduction, options, checkpoint, tmp_path):
-    teacher = None if method == "none" else checkpoint(seed=1)
-    results = prepare(options(method=method, reduction=reduction, teacher=teacher), tmp_path).train()
-    loaded = ViltTokenDropForQuestionAnswering.from_pretrained(tmp_path)
+def test_every_method_trains_and_is_saved_with_its_options(
+    architecture, method, reduction, options, checkpoint, tmp_path
+):
+    teacher = None if method == "none" else checkpoint(seed=1, architecture=architecture)
+    given = {"architecture": architecture, "method": method, "reduction": reduction, "teacher": teacher}
+    results = prepare(options(**given), tmp_path).train()
+    loaded = ARCHITECTURES[architecture].head_class("vqa").from_pretrained(tmp_path)
     assert loaded.config.token_reduction == results["token_reduction"] == {"method": method, **(reduction or {})}
     first, second = log_lines(tmp_path)
     assert first["task_loss"] != second["task_loss"]
@@ -113,6 +133,15 @@ def test_parameter_groups(options, tmp_path):
         norm = name.endswith("bias") or "norm" in name.lower() or name.startswith("classifier.1.")
         assert decay == (0.0 if norm else 0.01)
     assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {((0.9, 0.98), 1e-8)}
+
+
+def test_cross_modal_layers_of_meter_learn_faster(options, tmp_path):
+    given = options(architecture="meter", lr_multipliers={"classifier": 50, "cross_modal": 5}, learning_rate=1e-3)
+    model = prepare(given, tmp_path).trainer.model
+    for rate, parameters in parameter_groups(model, given.learning_rate, given.lr_multipliers).items():
+        for name in parameters:
+            factor = 50 if name.startswith("classifier.") else 5 if name.startswith("meter.cross_modal_") else 1
+            assert rate == pytest.approx(1e-3 * factor)
 
 
 @pytest.mark.parametrize(
