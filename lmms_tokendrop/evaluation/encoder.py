@@ -140,3 +140,51 @@ class ViltSmallerResolution(EncoderTokenDrop):
     """ViLT with smaller images."""
 
     model_id = "vilt_smres"
+
+
+class MeterFull(EncoderTokenDrop):
+    """METER with every token, through the same code as the reduced ones."""
+
+    model_id = "meter_full"
+
+
+class MeterPuMer(EncoderTokenDrop):
+    """METER with PuMer."""
+
+    model_id = "meter_pumer"
+
+
+class MeterToMe(EncoderTokenDrop):
+    """METER with ToMe in the cross-modal layers."""
+
+    model_id = "meter_tome"
+
+
+class MeterVisionToMe(EncoderTokenDrop):
+    """METER with ToMe in its CLIP tower."""
+
+    model_id = "meter_vision_tome"
+
+
+class MeterDynamicViT(EncoderTokenDrop):
+    """METER with DynamicViT."""
+
+    model_id = "meter_dynamicvit"
+
+
+class MeterRandom(EncoderTokenDrop):
+    """METER with image tokens dropped at random."""
+
+    model_id = "meter_random"
+
+
+class MeterClsAttention(EncoderTokenDrop):
+    """METER with the image tokens dropped that the text's CLS looks at least."""
+
+    model_id = "meter_cls_attention"
+
+
+class MeterSmallerResolution(EncoderTokenDrop):
+    """METER with smaller images."""
+
+    model_id = "meter_smres"

@@ -20,6 +20,7 @@ MODEL_CLASSES = {
         "LlavaNextTokenDropForConditionalGeneration",
     ),
     "vilt": ("lmms_tokendrop.modeling.modeling_vilt_tokendrop", "ViltTokenDropFor{head}"),
+    "meter": ("lmms_tokendrop.modeling.modeling_meter_tokendrop", "MeterTokenDropFor{head}"),
 }
 """Module and class that load each architecture; that of an encoder depends on its head."""
 
@@ -29,7 +30,7 @@ ENCODERS = tuple(name for name, (_, class_name) in MODEL_CLASSES.items() if "{he
 FLAT_PROCESSORS = {"llava_next": "FlatLlavaNextProcessor"}
 """Processor, in the same module, that counts placeholders for ``packing="flat"``."""
 
-PADDING_SIDES = {"llava_next": "left", "vilt": "right"}
+PADDING_SIDES = {"llava_next": "left", "vilt": "right", "meter": "right"}
 """Where texts of a batch are padded."""
 
 QUANTIZABLE = ("llava_next",)

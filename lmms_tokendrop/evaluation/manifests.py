@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 LLAVA_NEXT_ADAPTER = "lmms_tokendrop.evaluation.generative"
 LLAVA_NEXT_CHECKPOINT = "llava-hf/llava-v1.6-vicuna-7b-hf"
-VILT_ADAPTER = "lmms_tokendrop.evaluation.encoder"
+ENCODER_ADAPTER = "lmms_tokendrop.evaluation.encoder"
 VILT_CHECKPOINT = "dandelin/vilt-b32-finetuned-vqa"
+METER_CHECKPOINT = "pocket"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ VARIANTS: tuple[Variant, ...] = (
         architecture="vilt",
         method="none",
         pretrained=VILT_CHECKPOINT,
-        adapter=f"{VILT_ADAPTER}.ViltFull",
+        adapter=f"{ENCODER_ADAPTER}.ViltFull",
         description="ViLT with every token; the baseline",
     ),
     Variant(
@@ -80,7 +81,7 @@ VARIANTS: tuple[Variant, ...] = (
         architecture="vilt",
         method="pumer",
         pretrained=VILT_CHECKPOINT,
-        adapter=f"{VILT_ADAPTER}.ViltPuMer",
+        adapter=f"{ENCODER_ADAPTER}.ViltPuMer",
         description="ViLT with PuMer: image tokens pruned by what the text looks at, text and image merged apart",
     ),
     Variant(
@@ -88,7 +89,7 @@ VARIANTS: tuple[Variant, ...] = (
         architecture="vilt",
         method="tome",
         pretrained=VILT_CHECKPOINT,
-        adapter=f"{VILT_ADAPTER}.ViltToMe",
+        adapter=f"{ENCODER_ADAPTER}.ViltToMe",
         description="ViLT with ToMe: the most similar image tokens merge in every block",
     ),
     Variant(
@@ -96,7 +97,7 @@ VARIANTS: tuple[Variant, ...] = (
         architecture="vilt",
         method="dynamicvit",
         pretrained=VILT_CHECKPOINT,
-        adapter=f"{VILT_ADAPTER}.ViltDynamicViT",
+        adapter=f"{ENCODER_ADAPTER}.ViltDynamicViT",
         description="ViLT with DynamicViT: trained predictors decide which patches stay; needs a checkpoint with them",
     ),
     Variant(
@@ -104,7 +105,7 @@ VARIANTS: tuple[Variant, ...] = (
         architecture="vilt",
         method="random",
         pretrained=VILT_CHECKPOINT,
-        adapter=f"{VILT_ADAPTER}.ViltRandom",
+        adapter=f"{ENCODER_ADAPTER}.ViltRandom",
         description="ViLT with image tokens dropped at random at PuMer's places; the control",
     ),
     Variant(
@@ -112,7 +113,7 @@ VARIANTS: tuple[Variant, ...] = (
         architecture="vilt",
         method="cls_attention",
         pretrained=VILT_CHECKPOINT,
-        adapter=f"{VILT_ADAPTER}.ViltClsAttention",
+        adapter=f"{ENCODER_ADAPTER}.ViltClsAttention",
         description="ViLT with the image tokens that the CLS token looks at least dropped at PuMer's places",
     ),
     Variant(
@@ -120,8 +121,72 @@ VARIANTS: tuple[Variant, ...] = (
         architecture="vilt",
         method="smres",
         pretrained=VILT_CHECKPOINT,
-        adapter=f"{VILT_ADAPTER}.ViltSmallerResolution",
+        adapter=f"{ENCODER_ADAPTER}.ViltSmallerResolution",
         description="ViLT with images scaled down and positions interpolated",
+    ),
+    Variant(
+        model_id="meter_full",
+        architecture="meter",
+        method="none",
+        pretrained=METER_CHECKPOINT,
+        adapter=f"{ENCODER_ADAPTER}.MeterFull",
+        description="METER with every token; the baseline",
+    ),
+    Variant(
+        model_id="meter_pumer",
+        architecture="meter",
+        method="pumer",
+        pretrained=METER_CHECKPOINT,
+        adapter=f"{ENCODER_ADAPTER}.MeterPuMer",
+        description="METER with PuMer: tokens leave and merge in the text's layers, text and image apart",
+    ),
+    Variant(
+        model_id="meter_tome",
+        architecture="meter",
+        method="tome",
+        pretrained=METER_CHECKPOINT,
+        adapter=f"{ENCODER_ADAPTER}.MeterToMe",
+        description="METER with ToMe: the most similar image tokens merge in every pair of cross-modal layers",
+    ),
+    Variant(
+        model_id="meter_vision_tome",
+        architecture="meter",
+        method="vision_tome",
+        pretrained=METER_CHECKPOINT,
+        adapter=f"{ENCODER_ADAPTER}.MeterVisionToMe",
+        description="METER with ToMe in its CLIP tower, which has most of its computation",
+    ),
+    Variant(
+        model_id="meter_dynamicvit",
+        architecture="meter",
+        method="dynamicvit",
+        pretrained=METER_CHECKPOINT,
+        adapter=f"{ENCODER_ADAPTER}.MeterDynamicViT",
+        description="METER with DynamicViT: trained predictors decide which patches stay; needs a checkpoint with them",
+    ),
+    Variant(
+        model_id="meter_random",
+        architecture="meter",
+        method="random",
+        pretrained=METER_CHECKPOINT,
+        adapter=f"{ENCODER_ADAPTER}.MeterRandom",
+        description="METER with image tokens dropped at random at PuMer's places; the control",
+    ),
+    Variant(
+        model_id="meter_cls_attention",
+        architecture="meter",
+        method="cls_attention",
+        pretrained=METER_CHECKPOINT,
+        adapter=f"{ENCODER_ADAPTER}.MeterClsAttention",
+        description="METER with the image tokens that the text's CLS looks at least dropped at PuMer's places",
+    ),
+    Variant(
+        model_id="meter_smres",
+        architecture="meter",
+        method="smres",
+        pretrained=METER_CHECKPOINT,
+        adapter=f"{ENCODER_ADAPTER}.MeterSmallerResolution",
+        description="METER with images scaled down and positions interpolated",
     ),
 )
 """Every registered variant, in the order in which tables show them."""

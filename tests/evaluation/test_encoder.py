@@ -1,46 +1,57 @@
 """The adapter of encoders through lmms-eval itself, on tiny random models."""
 
 import math
+from importlib import import_module
 
 import pytest
 import torch
 from lmms_results import answers
 from PIL.Image import Resampling
 from tiny_vilt import ANSWERS
-from transformers import ViltForQuestionAnswering, ViltProcessor
+from transformers import AutoProcessor, ViltForQuestionAnswering, ViltProcessor
 
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
-from lmms_tokendrop.evaluation.loading import load_model
+from lmms_tokendrop.evaluation.loading import ENCODERS, MODEL_CLASSES, load_model
 from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.evaluation.prompts import Prompt
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
 
-VILT_VARIANTS = [entry for entry in VARIANTS if entry.architecture == "vilt"]
+ENCODER_VARIANTS = [entry for entry in VARIANTS if entry.architecture in ENCODERS]
 
-OPTIONS = {"tome": {"r": 9}, "dynamicvit": {"layers": "1+2+3"}, "smres": {"image_size": 24}}
+OPTIONS = {
+    "vilt_tome": {"r": 9},
+    "vilt_dynamicvit": {"layers": "1+2+3"},
+    "vilt_smres": {"image_size": 24},
+    "meter_tome": {"r": 9},
+    "meter_vision_tome": {"vision_r": 5},
+    "meter_dynamicvit": {"layers": "0+2+4"},
+    "meter_smres": {"image_size": 24},
+}
 """Model arguments that suit four layers; the defaults do for the others."""
 
 IMAGE_COUNTS = ("prompt_tokens", "full_visual_tokens", "visual_tokens", "visual_tokens_release", "kv_bytes")
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tiny_vilt_checkpoint, tmp_path_factory):
-    """Return `make(method)`: a checkpoint for a method; DynamicViT's has predictors."""
+def checkpoint(fusion_checkpoint, tmp_path_factory):
+    """Return `make(variant)`: a checkpoint for it; DynamicViT's has predictors."""
 
-    def make(method: str):
-        path = tiny_vilt_checkpoint()
-        if method != "dynamicvit":
+    def make(entry):
+        path = fusion_checkpoint(entry.architecture)
+        if entry.method != "dynamicvit":
             return path
         torch.manual_seed(0)
-        model = ViltTokenDropForQuestionAnswering.from_pretrained(
+        layers = [int(layer) for layer in OPTIONS[entry.model_id]["layers"].split("+")]
+        module, class_name = MODEL_CLASSES[entry.architecture]
+        model = getattr(import_module(module), class_name.format(head="QuestionAnswering")).from_pretrained(
             path,
-            token_reduction={"method": "dynamicvit", "layers": [1, 2, 3]},
-            new_parameters=("vilt.token_reducer.",),
+            token_reduction={"method": "dynamicvit", "layers": layers},
+            new_parameters=(f"{entry.architecture}.token_reducer.",),
         )
         folder = tmp_path_factory.mktemp("dynamicvit")
         model.save_pretrained(folder)
-        ViltProcessor.from_pretrained(path).save_pretrained(folder)
+        AutoProcessor.from_pretrained(path).save_pretrained(folder)
         return folder
 
     return make
@@ -83,9 +94,9 @@ def test_full_answers_and_losses_equal_the_stock_class(classify, tiny_vilt_check
     assert [pairs[0][0] for pairs in answers(results, "tiny_likelihood")] == pytest.approx(first, abs=1e-5)
 
 
-@pytest.mark.parametrize("entry", VILT_VARIANTS, ids=lambda entry: entry.model_id)
+@pytest.mark.parametrize("entry", ENCODER_VARIANTS, ids=lambda entry: entry.model_id)
 def test_answers_and_costs_do_not_depend_on_the_batch(classify, checkpoint, entry):
-    options = {"pretrained": checkpoint(entry.method), **OPTIONS.get(entry.method, {})}
+    options = {"pretrained": checkpoint(entry), **OPTIONS.get(entry.model_id, {})}
     alone, together = [
         classify(entry.model_id, ["tiny_generate", "tiny_choice"], batch_size=size, **options) for size in (1, "auto")
     ]
