@@ -31,6 +31,11 @@ class MeterMacs:
         """Of all parts."""
         return self.text + self.vision + self.cross_modal
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each part's share of the total."""
+        return {name: getattr(self, name) / self.total for name in ("text", "vision", "cross_modal")}
+
 
 def cross_layer_macs(config: Any, tokens: int, other: int, ffn_tokens: int) -> int:
     """MACs of one cross-modal layer.

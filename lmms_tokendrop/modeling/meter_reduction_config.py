@@ -77,7 +77,9 @@ class MeterReductionConfig(FusionReductionConfig):
         "`first_head`, or the product of the text's `queries` with its key.",
         allowed=("attention", "first_head", "queries"),
     )
-    r: int = option(92, "Tokens that merge in each pair.", low=1)
+    r: int = option(
+        180, "Tokens that merge in each pair; the default costs what PuMer's setting for VQAv2 costs.", low=1
+    )
     vision_r: int | None = option(
         None, "Patches that merge in each block of the CLIP tower; vision_tome: 24, pumer: none.", low=1
     )
