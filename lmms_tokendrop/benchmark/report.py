@@ -8,10 +8,16 @@ from dataclasses import fields
 from pathlib import Path
 
 from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table, read_results
+from lmms_tokendrop.benchmark.meter_report import meter_macs_table
 from lmms_tokendrop.benchmark.pocket_report import encoder_table
 from lmms_tokendrop.benchmark.throughput_report import throughput_table
 from lmms_tokendrop.evaluation.manifests import VARIANTS
-from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig, ReductionOptions, TokenReductionConfig
+from lmms_tokendrop.modeling.token_reducer import (
+    FusionReductionConfig,
+    MeterReductionConfig,
+    ReductionOptions,
+    TokenReductionConfig,
+)
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS
 from lmms_tokendrop.training.command import read_options
 from lmms_tokendrop.training.options import TrainingOptions
@@ -60,6 +66,8 @@ def options_table(config: type[ReductionOptions]) -> Callable[[Path], str]:
         rows = []
         for entry in fields(config):
             readers = [name for name, reducer in config.reducers.items() if entry.name in reducer.options]
+            if not readers and entry.name != "method":
+                continue  # an option of a related architecture
             allowed = entry.metadata["allowed"]
             low, high = entry.metadata["low"], entry.metadata["high"]
             values = "" if low is None else f"from {low:g}" + ("" if high is None else f" to {high:g}")
@@ -176,6 +184,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "presets": presets_table(TokenReductionConfig),
     "fusion-options": options_table(FusionReductionConfig),
     "fusion-presets": presets_table(FusionReductionConfig),
+    "meter-options": options_table(MeterReductionConfig),
+    "meter-presets": presets_table(MeterReductionConfig),
+    "meter-macs": meter_macs_table,
     "training-options": training_options_table,
     "recipes": recipes_table,
     "pocket-scenes": comparison_table("pocket_scenes_comparison.json"),
