@@ -48,7 +48,7 @@ def main(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: torch's.")] = None,
     memory: Annotated[bool, typer.Option(help="Measure peak memory too, in fresh processes.")] = True,
     memory_batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the memory measurement.")] = 8,
-    training_step: Annotated[bool, typer.Option(help="Time optimisation steps too.")] = False,
+    training_steps: Annotated[int, typer.Option(min=0, help="Optimisation steps to time per variant.")] = 0,
     training_batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the optimisation steps.")] = 8,
 ) -> None:
     """Measure, print, and with --output write the figures as JSON."""
@@ -65,7 +65,7 @@ def main(
         memory_limit=max_memory * psutil.virtual_memory().total,
         max_batch_size=max_batch_size,
     )
-    say = Console().log
+    say = Console(log_path=False).log
     headline = [encoder.variant(name) for name in HEADLINE]
     trained = [variant for variant in headline if variant.name != STOCK]
     results = settings.conditions(encoder)
@@ -73,9 +73,9 @@ def main(
     if memory:
         results["memory"] = measure_memory(encoder, headline, settings, memory_batch_size, say)
     results["throughput"] = measure_throughput(encoder, chosen, settings, batch_size, say)
-    if training_step:
+    if training_steps:
         results["training_step"] = measure_training_step(
-            encoder, trained, settings.dtype, training_batch_size, seconds, say
+            encoder, trained, settings.dtype, training_batch_size, training_steps, say
         )
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)

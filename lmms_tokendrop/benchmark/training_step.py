@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.functional import kl_div, log_softmax
 from transformers import PreTrainedModel
 
 from lmms_tokendrop.benchmark.encoder_variants import FULL, Architecture, Variant
-from lmms_tokendrop.benchmark.throughput_protocol import Spread, alternate
+from lmms_tokendrop.benchmark.throughput_protocol import Spread
+from lmms_tokendrop.training.losses import distillation_loss
 
 TEACHER = "teacher"
 
@@ -22,7 +23,7 @@ def measure_training_step(
     variants: Sequence[Variant],
     dtype: torch.dtype,
     batch_size: int,
-    seconds: float,
+    steps: int,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Time steps of all models and forward passes of the unreduced teacher, in turn.
@@ -40,35 +41,34 @@ def measure_training_step(
         Of weights and images.
     batch_size
         Of all models.
-    seconds
-        Shortest time of each model over all rounds.
+    steps
+        Timed steps of each model, after a warm-up.
     say
         Told of every result.
 
     Returns
     -------
     list of dict
-        Per variant: `name`, `batch_size`, `rounds`, `step_seconds` and `teacher_seconds` (spread over rounds), and
+        Per variant: `name`, `batch_size`, `steps`, `step_seconds` and `teacher_seconds` (spread), and
         `speed_up` and `speed_up_with_teacher`, of a step over that of `full` within a round (spread).
     """
     inputs = architecture.inputs(batch_size, dtype)
     teacher = architecture.build(architecture.variant(FULL), dtype)
     with torch.no_grad():
-        answers = log_softmax(teacher(**inputs).logits, -1)
+        answers = teacher(**inputs).logits.log_softmax(-1)
     runs: dict[str, Callable[[], None]] = {TEACHER: partial(teach, teacher, inputs)}
     for variant in variants:
         student = architecture.build(variant, dtype).train()
         optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=True)
         runs[variant.name] = partial(distil, student, optimizer, inputs, answers)
-    rates = alternate(runs, dict.fromkeys(runs, batch_size), seconds, window=0)
-    times = {name: [batch_size / rate for rate in values] for name, values in rates.items()}
+    times = seconds_in_turn(runs, steps)
     rows = []
     for variant in variants:
         rounds = list(zip(times[variant.name], times[FULL], times[TEACHER], strict=True))
         row = {
             "name": variant.name,
             "batch_size": batch_size,
-            "rounds": len(rounds),
+            "steps": steps,
             "step_seconds": asdict(Spread.of(times[variant.name])),
             "teacher_seconds": asdict(Spread.of(times[TEACHER])),
             "speed_up": asdict(Spread.of([full / step for step, full, _ in rounds])),
@@ -77,6 +77,20 @@ def measure_training_step(
         say(f"{variant.name}: {row['step_seconds']['median']:.2f} s a training step")
         rows.append(row)
     return rows
+
+
+def seconds_in_turn(
+    runs: Mapping[str, Callable[[], None]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each function in each round, after a round that is not timed."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(1 + rounds):
+        for name, run in runs.items():
+            start = clock()
+            run()
+            if number:
+                times[name].append(clock() - start)
+    return times
 
 
 @torch.no_grad()
@@ -105,7 +119,6 @@ def distil(
         `[batch, labels]`, the teacher's logarithms of probabilities, which are the soft labels too.
     """
     output = student(**inputs, labels=answers.exp())
-    divergence = kl_div(log_softmax(output.logits, -1), answers, reduction="batchmean", log_target=True)
-    (output.loss + divergence).backward()
+    (output.loss + distillation_loss(output.logits, answers)).backward()
     optimizer.step()
     optimizer.zero_grad()

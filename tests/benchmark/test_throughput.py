@@ -18,7 +18,7 @@ from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES, FULL, HEADL
 from lmms_tokendrop.benchmark.markdown import NOT_MEASURED
 from lmms_tokendrop.benchmark.report import TABLES
 from lmms_tokendrop.benchmark.throughput import Settings, measure_memory, measure_throughput, sharing_weights
-from lmms_tokendrop.benchmark.training_step import measure_training_step
+from lmms_tokendrop.benchmark.training_step import measure_training_step, seconds_in_turn
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure_throughput.py"
 SIZES = {
@@ -138,19 +138,29 @@ def test_memory_of_each_mode_beside_the_unreduced_model(tiny, monkeypatch):
 
 def test_training_steps_beside_the_unreduced_model(tiny):
     chosen = [tiny.variant(name) for name in (FULL, "pumer-vqav2")]
-    full, pumer = measure_training_step(tiny, chosen, torch.float32, 2, 0, ignore)
+    full, pumer = measure_training_step(tiny, chosen, torch.float32, 2, 1, ignore)
     assert full["speed_up"] == full["speed_up_with_teacher"] == {"median": 1, "low": 1, "high": 1}
     ratio = (full["step_seconds"]["median"] + full["teacher_seconds"]["median"]) / (
         pumer["step_seconds"]["median"] + pumer["teacher_seconds"]["median"]
     )
-    assert (pumer["name"], pumer["rounds"]) == ("pumer-vqav2", 1)
+    assert (pumer["name"], pumer["steps"]) == ("pumer-vqav2", 1)
     assert pumer["speed_up_with_teacher"]["median"] == pytest.approx(ratio)
+
+
+def test_each_is_timed_in_each_round_but_the_first():
+    durations = iter([9.0, 9.0, 1.0, 2.0, 3.0, 4.0])
+    now = [0.0]
+
+    def run() -> None:
+        now[0] += next(durations)
+
+    assert seconds_in_turn({"a": run, "b": run}, 2, lambda: now[0]) == {"a": [1.0, 3.0], "b": [2.0, 4.0]}
 
 
 def test_the_script_writes_what_the_tables_show(script, tmp_path, monkeypatch):
     monkeypatch.setitem(script.ARCHITECTURES, "vilt", TINY["vilt"])
     output = tmp_path / "throughput_vilt.json"
-    options = ("--seconds", "0", "--window", "0", "--max-batch-size", "10", "--no-memory", "--training-step")
+    options = ("--seconds", "0", "--window", "0", "--max-batch-size", "10", "--no-memory", "--training-steps", "1")
     chosen = ("--variants", "full,pumer-vqav2", "--training-batch-size", "1", "--dtype", "bfloat16")
     result = run(script, "vilt", "--output", str(output), *options, *chosen)
     assert result.exit_code == 0, result.output
