@@ -72,7 +72,7 @@ def released_logits(stock, inputs, options):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("batch", ["one", "whole", "ragged"])
+@pytest.mark.parametrize("batch", ["whole", "ragged"])
 @pytest.mark.parametrize(
     ("prune", "merge", "text_merge", "score"),
     [
