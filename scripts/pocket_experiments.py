@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from lmms_tokendrop.pocket.encoder_card import render_card
 from lmms_tokendrop.pocket.encoder_measuring import UNREDUCED, baselines, model_facts
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, STEPS, Experiment, experiments
 from lmms_tokendrop.pocket.measuring import pocket_items
-from lmms_tokendrop.pocket.registry import pocket_path
+from lmms_tokendrop.pocket.registry import WEIGHTS, pocket_path
 from lmms_tokendrop.training.architectures import ARCHITECTURES as TRAINABLE
 
 RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
@@ -34,6 +35,8 @@ TASK = "pocket_scenes"
 TEXT_TOKENS = 10
 """Rounded mean length of the task's questions, for multiply-accumulates."""
 SPEED_BATCH = 32
+BUNDLED = ("PuMer", "DynamicViT")
+"""Rows whose fine-tune ships with the package."""
 
 
 def option_text(reduction: dict[str, Any]) -> str:
@@ -67,13 +70,27 @@ def fine_tune(architecture: str, entry: Experiment, folder: Path, threads: int) 
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
 
 
+def bundle(architecture: str, entry: Experiment, folder: Path) -> None:
+    """Write a fine-tune in half precision to the package's weights, with its log and options."""
+    target = WEIGHTS / f"{architecture}_{entry.method}"
+    head = TRAINABLE[architecture].head_class("vqa")
+    head.from_pretrained(folder, dtype=torch.float16).save_pretrained(target)
+    AutoProcessor.from_pretrained(folder).save_pretrained(target)
+    for name in ("training_log.jsonl", "training_results.json"):
+        shutil.copyfile(folder / name, target / name)
+    for path in target.iterdir():
+        path.chmod(0o644)
+
+
 def answers(architecture: str, entry: Experiment, folder: Path) -> dict[str, Any]:
     """Answer the task's questions, or read what an earlier run answered."""
     kept = folder / "answers.json"
     if kept.exists():
         return json.loads(kept.read_text())
     model_id = f"{architecture}_{'full' if entry.method == 'none' else entry.method}"
-    model_args = {"pretrained": str(folder)} if entry.trained else {"pretrained": "pocket-teacher", **entry.reduction}
+    model_args = {"pretrained": "pocket-teacher", **entry.reduction}
+    if entry.trained:
+        model_args = {"pretrained": "pocket" if entry.label in BUNDLED else str(folder)}
     model_args = {
         name: "+".join(map(str, value)) if isinstance(value, list) else value for name, value in model_args.items()
     }
@@ -162,6 +179,8 @@ def main() -> None:
         folder = options.runs / label.replace(" ", "_").replace(",", "")
         if entry.trained and not (folder / "config.json").exists():
             fine_tune(options.architecture, entry, folder, options.threads)
+        if label in BUNDLED:
+            bundle(options.architecture, entry, folder)
         answered = answers(options.architecture, entry, folder)
         row = asdict(measurement(Run(answered["model_id"], label), answered["scores"], full, answered["cost"]))
         for name in ("budget", "kv_bytes", "seconds"):
