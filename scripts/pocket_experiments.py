@@ -21,7 +21,7 @@ import torch
 from transformers import AutoProcessor
 
 from lmms_tokendrop.benchmark.comparison import Run, evaluate, measurement
-from lmms_tokendrop.benchmark.encoder_accounting import planned_macs
+from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES as COSTS
 from lmms_tokendrop.benchmark.throughput_protocol import alternate, speed_up
 from lmms_tokendrop.pocket.encoder_card import render_card
 from lmms_tokendrop.pocket.encoder_measuring import UNREDUCED, baselines, model_facts
@@ -115,7 +115,7 @@ def write(path: Path, **parts: Any) -> None:
 def macs(architecture: str, entry: Experiment) -> int:
     """Multiply-accumulates of a question of mean length."""
     config = UNREDUCED[architecture].config_class.from_pretrained(pocket_path(architecture, "none"))
-    return planned_macs(config, {"method": entry.method, **entry.reduction}, TEXT_TOKENS)
+    return COSTS[architecture].macs(config, {"method": entry.method, **entry.reduction}, TEXT_TOKENS)
 
 
 def write_card(architecture: str) -> None:
