@@ -55,7 +55,7 @@ def tiny_meter_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[
     folders: dict[tuple, Path] = {}
 
     def make(head: str = "question_answering", **options) -> Path:
-        key = (head, *sorted(options.items()))
+        key = (head, repr(sorted(options.items())))
         if key not in folders:
             folders[key] = save_tiny_meter(tmp_path_factory.mktemp(f"tiny_meter_{head}"), head, **options)
         return folders[key]
@@ -65,9 +65,9 @@ def tiny_meter_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 @pytest.fixture(scope="session")
 def fusion_checkpoint(tiny_vilt_checkpoint, tiny_meter_checkpoint) -> Callable[..., Path]:
-    """Return ``make(architecture, head="question_answering") -> Path``, of "vilt" or "meter"."""
+    """Return ``make(architecture, head="question_answering", **options) -> Path``, of "vilt" or "meter"."""
     makers = {"vilt": tiny_vilt_checkpoint, "meter": tiny_meter_checkpoint}
-    return lambda architecture, head="question_answering": makers[architecture](head)
+    return lambda architecture, head="question_answering", **options: makers[architecture](head, **options)
 
 
 class DeprecationCollector(logging.Handler):

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from tiny_meter import METER_HEADS
 from tiny_vilt import STOCK_HEADS
-from transformers import ViltProcessor
+from transformers import AutoProcessor
 
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 
 TASKS = Path(__file__).resolve().parent.parent / "tasks"
+MODELS = ("vilt_full", "vilt_pumer", "meter_full", "meter_pumer")
+HEADS = {"vilt": STOCK_HEADS, "meter": METER_HEADS}
 
 
 def pictures(number: int) -> list[Image.Image]:
@@ -31,13 +34,13 @@ def named(labels: Sequence[str]) -> dict[str, dict]:
 
 
 @torch.no_grad()
-def stock_logits(path: Path, head: str, texts: Sequence[str], images: Sequence) -> torch.Tensor:
-    """Run the stock class of a head on one row after the other; a row may have several images."""
-    model, processor = STOCK_HEADS[head].from_pretrained(path).eval(), ViltProcessor.from_pretrained(path)
+def stock_logits(path: Path, architecture: str, head: str, texts: Sequence[str], images: Sequence) -> torch.Tensor:
+    """Run the unreduced class of a head on one row after the other; a row may have several images."""
+    model, processor = HEADS[architecture][head].from_pretrained(path).eval(), AutoProcessor.from_pretrained(path)
     rows = []
     for text, pictured in zip(texts, images, strict=True):
         inputs = processor(images=pictured, text=text, return_tensors="pt")
         if isinstance(pictured, list):
-            inputs["pixel_values"], inputs["pixel_mask"] = inputs["pixel_values"][None], inputs["pixel_mask"][None]
+            inputs = {name: value[None] if name.startswith("pixel") else value for name, value in inputs.items()}
         rows.append(model(**inputs).logits[0])
     return torch.stack(rows)

@@ -9,7 +9,7 @@ from datasets import Image, List, Value
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config
 from lmms_results import answers
-from local_data import TASKS, pictures, stock_logits
+from local_data import MODELS, TASKS, pictures, stock_logits
 
 FEATURES = {
     "image": Image(),
@@ -125,8 +125,8 @@ def test_wrong_data_are_clear_errors(local_task, tmp_path):
 
 
 @pytest.fixture
-def retrieval(tiny_vilt_checkpoint):
-    return tiny_vilt_checkpoint("retrieval")
+def retrieval(fusion_checkpoint):
+    return fusion_checkpoint("vilt", "retrieval")
 
 
 def recall(scores: torch.Tensor, owner: np.ndarray, k: int) -> tuple[float, float]:
@@ -136,10 +136,12 @@ def recall(scores: torch.Tensor, owner: np.ndarray, k: int) -> tuple[float, floa
     return np.mean(texts), np.mean(images)
 
 
-@pytest.mark.parametrize("model", ["vilt_full", "vilt_pumer"])
-def test_the_task_runs(local_task, retrieval, model):
+@pytest.mark.parametrize("model", MODELS)
+def test_the_task_runs(local_task, fusion_checkpoint, model):
+    architecture, method = model.split("_")
+    path = fusion_checkpoint(architecture, "retrieval")
     run = local_task("tokendrop_flickr30k", rows(), FEATURES, test_images=None)
-    results, alone = (run(model, pretrained=retrieval, batch_size=size) for size in ("auto", 1))
+    results, alone = (run(model, pretrained=path, batch_size=size) for size in ("auto", 1))
     scores = torch.tensor([json.loads(given) for [given] in answers(results, "local")], dtype=torch.float64)
     assert scores.flatten().unique().numel() == scores.numel()
     for k in (1, 5):
@@ -149,8 +151,9 @@ def test_the_task_runs(local_task, retrieval, model):
     again = torch.tensor([json.loads(given) for [given] in answers(alone, "local")], dtype=torch.float64)
     torch.testing.assert_close(scores, again, rtol=0, atol=1e-4)
     cost = results["throughput"]
-    if model == "vilt_full":
-        stock = [stock_logits(retrieval, "retrieval", ALL, [image] * len(ALL))[:, 0] for image in pictures(4)]
+    if method == "full":
+        pairs = [[image] * len(ALL) for image in pictures(4)]
+        stock = [stock_logits(path, architecture, "retrieval", ALL, images)[:, 0] for images in pairs]
         torch.testing.assert_close(scores.float(), torch.stack(stock), rtol=0, atol=1e-4)
         assert cost["avg_visual_tokens"] == cost["avg_full_visual_tokens"]
     else:

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-import yaml
 from datasets import ClassLabel, Image, Value
 from lmms_eval.tasks import TaskManager
 from lmms_results import answers
-from local_data import TASKS, named, pictures, stock_logits
+from local_data import MODELS, TASKS, named, pictures, stock_logits
 from transformers import ViltProcessor
 
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ENTAILMENT_LABELS, ViltTokenDropForVisualEntailment
@@ -25,6 +24,7 @@ REASONING = {
     "sentence": Value("string"),
     "label": Value("string"),
 }
+ENTAILMENT_HEADS = {"vilt": "question_answering", "meter": "entailment"}
 RIGHT = (True, False, True, True, False)
 """Which of the predictions the data set calls right."""
 
@@ -50,67 +50,70 @@ def reasoning_rows(labels) -> list[dict]:
 
 
 @pytest.fixture
-def entailment_checkpoint(tiny_vilt_checkpoint):
-    """Return a question answering checkpoint with the labels of visual entailment."""
-    return tiny_vilt_checkpoint(seed=7, **named(ENTAILMENT_LABELS))
+def entailment_checkpoint(fusion_checkpoint):
+    """Return ``make(architecture)``; stock ViLT has the head for questions, with the labels of visual entailment."""
+    options = {"vilt": {"seed": 7, **named(ENTAILMENT_LABELS)}, "meter": {"seed": 9}}
+    return lambda architecture: fusion_checkpoint(architecture, ENTAILMENT_HEADS[architecture], **options[architecture])
 
 
 @pytest.fixture
-def reasoning_checkpoint(tiny_vilt_checkpoint):
-    return tiny_vilt_checkpoint("two_images", seed=8, **named(("False", "True")))
+def reasoning_checkpoint(fusion_checkpoint):
+    """Return ``make(architecture)``."""
+    seeds, labels = {"vilt": 8, "meter": 10}, named(("False", "True"))
+    return lambda architecture: fusion_checkpoint(architecture, "two_images", seed=seeds[architecture], **labels)
 
 
-@pytest.mark.parametrize("model", ["vilt_full", "vilt_pumer"])
-def test_snli_ve_runs(local_task, entailment_checkpoint, tmp_path, model):
-    logits = stock_logits(entailment_checkpoint, "question_answering", SENTENCES, pictures(5))
+def losses(results: dict) -> list[list[float]]:
+    return [[loss for loss, _ in pairs] for pairs in answers(results, "local")]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_snli_ve_runs(local_task, entailment_checkpoint, model):
+    architecture, method = model.split("_")
+    path = entailment_checkpoint(architecture)
+    logits = stock_logits(path, architecture, ENTAILMENT_HEADS[architecture], SENTENCES, pictures(5))
     assert len(logits.argmax(-1).unique()) > 1
     rows = entailment_rows(labels_for(logits.argmax(-1), ENTAILMENT_LABELS))
-    own_class = tmp_path / "own_class"
-    ViltTokenDropForVisualEntailment.from_pretrained(entailment_checkpoint).save_pretrained(own_class)
-    ViltProcessor.from_pretrained(entailment_checkpoint).save_pretrained(own_class)
-    run = local_task("tokendrop_snli_ve", rows, ENTAILMENT)
-    results = run(model, pretrained=own_class, batch_size=2)
-    losses = [[loss for loss, _ in pairs] for pairs in answers(results, "local")]
-    given = [ENTAILMENT_LABELS[row.index(min(row))] for row in losses]
+    results = local_task("tokendrop_snli_ve", rows, ENTAILMENT)(
+        model, pretrained=path, head="visual_entailment", batch_size=2
+    )
+    given = [ENTAILMENT_LABELS[row.index(min(row))] for row in losses(results)]
     right = [label == row["label"] for label, row in zip(given, rows, strict=True)]
     assert results["results"]["local"]["acc,none"] == pytest.approx(sum(right) / 5)
-    if model == "vilt_full":
+    if method == "full":
         assert results["results"]["local"]["acc,none"] == 0.6
-        assert losses == [pytest.approx(row, abs=1e-4) for row in (-logits.log_softmax(-1)).tolist()]
-        with_argument = run(model, pretrained=entailment_checkpoint, head="visual_entailment", batch_size=2)
-        assert answers(with_argument, "local") == answers(results, "local")
+        assert losses(results) == [pytest.approx(row, abs=1e-4) for row in (-logits.log_softmax(-1)).tolist()]
 
 
-@pytest.mark.parametrize("model", ["vilt_full", "vilt_pumer"])
+def test_the_own_class_of_visual_entailment_needs_no_argument(local_task, entailment_checkpoint, tmp_path):
+    stock, own = entailment_checkpoint("vilt"), tmp_path / "own"
+    ViltTokenDropForVisualEntailment.from_pretrained(stock).save_pretrained(own)
+    ViltProcessor.from_pretrained(stock).save_pretrained(own)
+    run = local_task("tokendrop_snli_ve", entailment_rows(), ENTAILMENT)
+    with_argument = run("vilt_full", pretrained=stock, head="visual_entailment", limit=2)
+    assert losses(run("vilt_full", pretrained=own, limit=2)) == losses(with_argument)
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_nlvr2_runs(local_task, reasoning_checkpoint, model):
-    path = reasoning_checkpoint
-    images = pictures(6)
-    logits = stock_logits(path, "two_images", SENTENCES, [images[number : number + 2] for number in range(5)])
+    architecture, method = model.split("_")
+    path, images = reasoning_checkpoint(architecture), pictures(6)
+    pairs = [images[number : number + 2] for number in range(5)]
+    logits = stock_logits(path, architecture, "two_images", SENTENCES, pairs)
     assert len(logits.argmax(-1).unique()) == 2
     rows = reasoning_rows(labels_for(logits.argmax(-1), ("False", "True")))
-    results = local_task("tokendrop_nlvr2", rows, REASONING)(model, pretrained=path, batch_size=2)
-    losses = [[loss for loss, _ in pairs] for pairs in answers(results, "local")]
-    right = [str(row[1] < row[0]) == document["label"] for row, document in zip(losses, rows, strict=True)]
+    run = local_task("tokendrop_nlvr2", rows, REASONING)
+    results, alone = (run(model, pretrained=path, batch_size=size) for size in (5, 1))
+    assert losses(results) == [pytest.approx(row, abs=1e-4) for row in losses(alone)]
+    right = [str(row[1] < row[0]) == document["label"] for row, document in zip(losses(results), rows, strict=True)]
     assert results["results"]["local"]["acc,none"] == pytest.approx(sum(right) / 5)
     cost = results["throughput"]
-    if model == "vilt_full":
+    if method == "full":
         assert results["results"]["local"]["acc,none"] == 0.6
-        assert losses == [pytest.approx(row, abs=1e-4) for row in (-logits.log_softmax(-1)).tolist()]
+        assert losses(results) == [pytest.approx(row, abs=1e-4) for row in (-logits.log_softmax(-1)).tolist()]
         assert cost["avg_visual_tokens"] == cost["avg_full_visual_tokens"]
     else:
         assert cost["avg_visual_tokens"] < cost["avg_full_visual_tokens"]
-
-
-def test_two_images_per_question_are_those_of_a_batch_or_alone(local_task, reasoning_checkpoint):
-    run = local_task("tokendrop_nlvr2", reasoning_rows(["True"] * 5), REASONING)
-    alone, together = [
-        [
-            [loss for loss, _ in pairs]
-            for pairs in answers(run("vilt_pumer", pretrained=reasoning_checkpoint, batch_size=size), "local")
-        ]
-        for size in (1, 5)
-    ]
-    assert alone == [pytest.approx(row, abs=1e-4) for row in together]
 
 
 @pytest.mark.parametrize(
@@ -166,5 +169,3 @@ def test_wrong_data_are_clear_errors(local_task, tmp_path):
         load(tmp_path)
     local_task("tokendrop_snli_ve", entailment_rows(), ENTAILMENT, split="dev", test_split="dev")
     assert len(load(tmp_path).test_docs()) == 5
-    own = yaml.safe_load((tmp_path / "local.yaml").read_text())
-    assert own["include"].endswith("tokendrop_snli_ve.yaml")

@@ -4,7 +4,7 @@ import pytest
 from datasets import Image, List, Value
 from lmms_eval.utils import load_yaml_config
 from lmms_results import answers
-from local_data import TASKS, pictures, stock_logits
+from local_data import MODELS, TASKS, pictures, stock_logits
 from tiny_vilt import ANSWERS
 
 FEATURES = {
@@ -59,10 +59,12 @@ def test_unannotated_questions_are_not_scored(config, missing):
         config["process_results"]({"question_id": 7, "answers": missing}, ["yes"])
 
 
-@pytest.mark.parametrize("model", ["vilt_full", "vilt_pumer"])
-def test_the_task_runs(local_task, tiny_vilt_checkpoint, model):
-    images, path = pictures(5), tiny_vilt_checkpoint(seed=5)
-    labels = [ANSWERS[number] for number in stock_logits(path, "question_answering", QUESTIONS, images).argmax(-1)]
+@pytest.mark.parametrize("model", MODELS)
+def test_the_task_runs(local_task, fusion_checkpoint, model):
+    architecture, method = model.split("_")
+    images, path = pictures(5), fusion_checkpoint(architecture, seed={"vilt": 5, "meter": 9}[architecture])
+    logits = stock_logits(path, architecture, "question_answering", QUESTIONS, images)
+    labels = [ANSWERS[number] for number in logits.argmax(-1)]
     assert len(set(labels)) > 1
     rows = [
         {
@@ -81,5 +83,5 @@ def test_the_task_runs(local_task, tiny_vilt_checkpoint, model):
     given = [answer for [answer] in answers(results, "local")]
     scores = [score if given[number] == labels[number] else 0 for number, score in enumerate((0, 0.3, 0.6, 0.9, 1))]
     assert results["results"]["local"]["vqa_score,none"] == pytest.approx(sum(scores) / 5)
-    if model == "vilt_full":
+    if method == "full":
         assert given == labels
