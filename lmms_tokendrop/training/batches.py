@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from torchvision.transforms import RandAugment
 from transformers.utils import logging
 
 from lmms_tokendrop.training.tasks import Example, Rows, TrainingTask
@@ -29,20 +31,29 @@ class Examples(Dataset):
         What to make of them.
     seed
         Seed of what is drawn.
+    augment
+        Change images by RandAugment (https://arxiv.org/abs/1909.13719).
     """
 
-    def __init__(self, rows: Rows, task: TrainingTask, seed: int) -> None:
+    def __init__(self, rows: Rows, task: TrainingTask, seed: int, augment: bool = False) -> None:
         self.rows = rows
         self.task = task
         self.seed = seed
         self.epoch = 0
+        self.augment = RandAugment(num_ops=2, magnitude=9) if augment else None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[int, Example]:
         """The index and its example."""
-        return index, self.task.example(self.rows, index, np.random.default_rng([self.seed, self.epoch, index]))
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        example = self.task.example(self.rows, index, rng)
+        if self.augment is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(rng.integers(2**63)))
+                example = replace(example, images=[self.augment(image) for image in example.images])
+        return index, example
 
 
 class Collator:

@@ -39,8 +39,9 @@ def train(recipe: str | None, output: Path, resume: bool, **given: Any) -> None:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     results = run.train()
-    shown = {name: results[name] for name in ("steps", "seconds", "best_step", "evaluation")}
-    typer.echo(f"{output}: {json.dumps(shown)}")
+    if run.trainer.is_world_process_zero():
+        shown = {name: results[name] for name in ("steps", "seconds", "best_step", "evaluation")}
+        typer.echo(f"{output}: {json.dumps(shown)}")
 
 
 def read_options(recipe: str | None, given: Mapping[str, Any]) -> TrainingOptions:

@@ -54,6 +54,9 @@ class TrainingOptions:
         "Resize images to the square that the model was made for, as PuMer does; evaluate with `square_image=True`.",
         group="Data",
     )
+    rand_augment: bool = option(
+        False, "Change training images by torchvision's RandAugment, 2 operations of magnitude 9.", group="Data"
+    )
     negatives: int = option(15, "Captions of other images beside each right one (retrieval).", low=1, group="Data")
     vqa_loss: str = option(
         "sum",
@@ -154,6 +157,8 @@ class TrainingOptions:
         if self.data == POCKET_SCENES:
             if self.task != "vqa":
                 raise ValueError(f"data={POCKET_SCENES!r} has questions and answers only; allowed: task='vqa'")
+            if self.rand_augment:
+                raise ValueError(f"rand_augment: it changes the colours that questions about {POCKET_SCENES!r} ask for")
             for name in ("data_config", "split", "eval_split", "columns", "image_root", "epochs"):
                 if getattr(self, name) is not None:
                     raise ValueError(

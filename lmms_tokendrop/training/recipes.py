@@ -43,6 +43,8 @@ def pumer(
         "batch_size": batch_size,
         "accumulate": accumulate,
         "epochs": 20,
+        "square_images": True,
+        "rand_augment": True,
     }
     return Recipe({**options, "vqa_loss": "mean"} if task == "vqa" else options, image_size)
 

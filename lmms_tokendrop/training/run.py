@@ -114,13 +114,14 @@ def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> Tra
         If the folder has a run already, or a resumed run has other options; if models or data cannot be loaded or do
         not fit the task or each other.
     """
-    check_folder(options, output, resume)
+    arguments = training_arguments(options, output / CHECKPOINTS)
+    if arguments.process_index == 0:
+        check_folder(options, output, resume)
     set_seed(options.seed)
     student = load_student(options)
     teacher = load_teacher(options, student)
     processor = load_processor(options)
     parameter_groups(student, options.learning_rate, options.lr_multipliers or {})
-    arguments = training_arguments(options, output / CHECKPOINTS)
     task = TASKS[options.task](student.config, options)
     side = student.config.image_size if options.square_images else None
     log = RunLog(output / LOG, options.save_every)
@@ -133,13 +134,16 @@ def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> Tra
         model=student,
         args=arguments,
         data_collator=Collator(processor, student.config.max_position_embeddings, side),
-        train_dataset=Examples(training_rows(options, task, arguments.world_size), task, options.seed),
+        train_dataset=Examples(
+            training_rows(options, task, arguments.world_size), task, options.seed, augment=options.rand_augment
+        ),
         eval_dataset=Examples(evaluation_rows(options, task), task, 0) if options.eval_every else None,
         compute_metrics=AccuracyMeter(task),
         callbacks=[log, *patience],
     )
-    output.mkdir(parents=True, exist_ok=True)
-    (output / OPTIONS).write_text(json.dumps(options.to_dict(), indent=2) + "\n")
+    if trainer.is_world_process_zero():
+        output.mkdir(parents=True, exist_ok=True)
+        (output / OPTIONS).write_text(json.dumps(options.to_dict(), indent=2) + "\n")
     return TrainingRun(options, output, trainer, processor, log, last_checkpoint(output / CHECKPOINTS))
 
 

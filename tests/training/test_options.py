@@ -38,6 +38,7 @@ def test_every_task_has_a_head_and_its_data():
         ({**BASE, "task": "nlvr2"}, r"questions and answers only; allowed: task='vqa'"),
         ({"pretrained": "start", "data": "pocket_scenes", "epochs": 1}, r"epochs=1: 'pocket_scenes' is drawn without"),
         ({**BASE, "split": "train"}, r"split='train': 'pocket_scenes' is drawn without end"),
+        ({**BASE, "rand_augment": True}, r"rand_augment: it changes the colours"),
         ({**BASE, "eval_limit": 10}, r"eval_limit=10: give eval_every too"),
         ({**BASE, "patience": 3}, r"patience=3: give eval_every too"),
         ({**BASE, "kd_weight": 1.0}, r"kd_weight=1\.0: there is no teacher"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
@@ -221,3 +222,26 @@ def test_square_images(options, data_files, tmp_path):
     squared = EncoderEngine(run.trainer.model, run.processor).squared(data[int(batch["sample_seeds"][0])]["image"])
     expected = run.processor.image_processor(squared, return_tensors="pt")["pixel_values"][0]
     assert torch.equal(batch["pixel_values"][0], expected)
+
+
+def test_augmented_images_depend_on_epoch_and_index_only(options, data_files, tmp_path):
+    run = prepare(options(**stored("nlvr2", data_files), rand_augment=True), tmp_path)
+    examples = run.trainer.train_dataset
+    first = [np.asarray(image) for image in examples[2][1].images]
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    again = [np.asarray(image) for image in examples[2][1].images]
+    assert torch.equal(torch.get_rng_state(), state)
+    plain = [np.asarray(image) for image in run.trainer.task.example(examples.rows, 2, np.random.default_rng(0)).images]
+    examples.epoch = 1
+    later = [np.asarray(image) for image in examples[2][1].images]
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    assert not all(np.array_equal(*pair) for pair in zip(first, plain, strict=True))
+    assert not all(np.array_equal(*pair) for pair in zip(first, later, strict=True))
+
+
+def test_evaluation_images_are_not_augmented(options, data_files, tmp_path):
+    given = options(**stored("vqa", data_files), rand_augment=True, eval_data=data_files["vqa"], eval_every=1)
+    trainer = prepare(given, tmp_path).trainer
+    plain = trainer.task.example(trainer.eval_dataset.rows, 1, np.random.default_rng(0)).images[0]
+    assert np.array_equal(np.asarray(trainer.eval_dataset[1][1].images[0]), np.asarray(plain))
