@@ -13,6 +13,7 @@ POCKET_MODELS: dict[tuple[str, str], str] = {
     **{("vilt", method): "vilt" for method in ("none", "random", "cls_attention", "tome", "smres")},
     ("vilt", "pumer"): "vilt_pumer",
     **{("meter", method): "meter" for method in ("none", "random", "cls_attention", "tome", "vision_tome", "smres")},
+    ("meter", "pumer"): "meter_pumer",
 }
 """Folder name in `WEIGHTS` of the bundled model for each (architecture, method)."""
 
