@@ -105,7 +105,8 @@ def check_same(options: TrainingOptions, student: PreTrainedConfig, teacher: Pre
     words = [config.get_text_config().vocab_size for config in (teacher, student)]
     if words[0] != words[1]:
         raise ValueError(
-            f"teacher={options.teacher!r} knows {words[0]} words and the student {words[1]}; they must share one"
+            f"teacher={options.teacher!r} has a vocabulary of {words[0]} tokens and the student one of {words[1]}; "
+            "both read the same ids"
         )
 
 

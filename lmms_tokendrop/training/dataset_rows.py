@@ -99,7 +99,7 @@ def load_rows(
     Raises
     ------
     ValueError
-        If there is no such data, or if it lacks a column or has one twice.
+        If there is no such data, or if it lacks a column.
     """
     data = read(source, split, default_split, config)
     data = data if limit is None else data.select(range(min(limit, len(data))))
@@ -138,13 +138,19 @@ def read(source: str, split: str | None, default_split: str, config: str | None)
             if (split or default_split) not in splits:
                 raise ValueError(f"data={source!r} has no split {split or default_split!r}; it has {', '.join(splits)}")
             return splits[split or default_split]
-        if (path / "dataset_info.json").exists() and (path / "state.json").exists():
+        if not has_splits(source):
             if split is not None:
                 raise ValueError(f"split={split!r}: {source!r} is a single saved data set, without splits")
             return load_from_disk(source)
         return load_dataset(source, config, split=split or default_split)
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise ValueError(f"data={source!r} cannot be read: {error}") from error
+
+
+def has_splits(source: str) -> bool:
+    """Whether a source has splits: a file and a single saved data set have none."""
+    path = Path(source)
+    return not (path.is_file() or (path / "state.json").exists())
 
 
 def as_images(data: Dataset, name: str, root: str | None) -> Dataset:

@@ -164,6 +164,11 @@ class TrainingOptions:
                     raise ValueError(
                         f"{name}={getattr(self, name)!r}: {POCKET_SCENES!r} is drawn without end, so it has none"
                     )
+        if self.eval_data == POCKET_SCENES and self.task != "vqa":
+            raise ValueError(f"eval_data={POCKET_SCENES!r} has questions and answers only; allowed: task='vqa'")
+        for name, task, default in (("vqa_loss", "vqa", "sum"), ("negatives", "retrieval", 15)):
+            if self.task != task and getattr(self, name) != default:
+                raise ValueError(f"{name}={getattr(self, name)!r}: only task {task!r} reads it")
         if not self.eval_every:
             for name in ("eval_data", "eval_split", "eval_limit", "patience"):
                 if getattr(self, name) is not None:
@@ -184,5 +189,8 @@ class TrainingOptions:
     def _check_schedule(self) -> None:
         if (self.max_steps is None) == (self.epochs is None):
             raise ValueError("max_steps, epochs: give one of them")
+        for part, factor in (self.lr_multipliers or {}).items():
+            if not isinstance(factor, int | float) or not factor >= 0:
+                raise ValueError(f"lr_multipliers: {part}={factor!r}; allowed: a number from 0")
         if self.warmup >= 1 or self.adam_beta2 >= 1:
             raise ValueError(f"warmup={self.warmup!r}, adam_beta2={self.adam_beta2!r}; allowed: from 0, below 1")

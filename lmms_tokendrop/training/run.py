@@ -124,6 +124,10 @@ def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> Tra
     parameter_groups(student, options.learning_rate, options.lr_multipliers or {})
     task = TASKS[options.task](student.config, options)
     side = student.config.image_size if options.square_images else None
+    training = training_rows(options, task, arguments.world_size)
+    evaluation = evaluation_rows(options, task) if options.eval_every else None
+    for rows in filter(None, (training, evaluation)):
+        task.check(rows)
     log = RunLog(output / LOG, options.save_every)
     patience = [] if options.patience is None else [EarlyStoppingCallback(options.patience)]
     trainer = ReductionTrainer(
@@ -134,10 +138,8 @@ def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> Tra
         model=student,
         args=arguments,
         data_collator=Collator(processor, student.config.max_position_embeddings, side),
-        train_dataset=Examples(
-            training_rows(options, task, arguments.world_size), task, options.seed, augment=options.rand_augment
-        ),
-        eval_dataset=Examples(evaluation_rows(options, task), task, 0) if options.eval_every else None,
+        train_dataset=Examples(training, task, options.seed, augment=options.rand_augment),
+        eval_dataset=None if evaluation is None else Examples(evaluation, task, 0),
         compute_metrics=AccuracyMeter(task),
         callbacks=[log, *patience],
     )
@@ -212,9 +214,7 @@ def training_arguments(options: TrainingOptions, folder: Path) -> TrainingArgume
 def training_rows(options: TrainingOptions, task: TrainingTask, processes: int) -> Rows:
     """Open the training data; of pocket scenes, exactly as many as the run needs."""
     if options.data == POCKET_SCENES:
-        from lmms_tokendrop.training.pocket_rows import PocketRows
-
-        return PocketRows(options.max_steps * options.batch_size * options.accumulate * processes, options.seed)
+        return pocket_rows(options.max_steps * options.batch_size * options.accumulate * processes, options.seed)
     return stored_rows(options, task, options.data, options.split, "train", None)
 
 
@@ -222,19 +222,26 @@ def evaluation_rows(options: TrainingOptions, task: TrainingTask) -> Rows:
     """Open the evaluation data; of pocket scenes, some that no run trains on."""
     source = options.eval_data or options.data
     if source == POCKET_SCENES:
-        from lmms_tokendrop.training.pocket_rows import EVALUATION_ROWS, PocketRows
-
-        return PocketRows(options.eval_limit or EVALUATION_ROWS, 0, held_out=True)
+        return pocket_rows(options.eval_limit, 0, held_out=True)
     return stored_rows(options, task, source, options.eval_split, "validation", options.eval_limit)
+
+
+def pocket_rows(length: int | None, seed: int, held_out: bool = False) -> Rows:
+    """Draw pocket scenes."""
+    from lmms_tokendrop.training.pocket_rows import EVALUATION_ROWS, PocketRows
+
+    return PocketRows(length or EVALUATION_ROWS, seed, held_out)
 
 
 def stored_rows(
     options: TrainingOptions, task: TrainingTask, source: str, split: str | None, default_split: str, limit: int | None
 ) -> Rows:
     """Open data that the `datasets` library reads."""
-    from lmms_tokendrop.training.dataset_rows import load_rows
+    from lmms_tokendrop.training.dataset_rows import has_splits, load_rows
 
-    rows = load_rows(
+    if default_split == "validation" and options.eval_data is None and not has_splits(source):
+        raise ValueError(f"eval_data: {source!r} has no split for evaluation; name other data")
+    return load_rows(
         source,
         split,
         default_split,
@@ -245,5 +252,3 @@ def stored_rows(
         renamed=options.columns or {},
         image_root=options.image_root,
     )
-    task.check(rows)
-    return rows

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from lmms_tokendrop.training.options import TrainingOptions
 
+CHECKED_QUESTIONS = 20
+
 
 class Rows(Protocol):
     """Rows of data by the names that a task gives their columns."""
@@ -119,6 +121,16 @@ class QuestionAnswering(TrainingTask):
         self.numbers: dict[str, int] = {}
         for number in range(config.num_labels):
             self.numbers.setdefault(normalized(config.id2label[number]), number)
+
+    def check(self, rows: Rows) -> None:
+        """Raise a ValueError if none of the first questions has an answer that is a label."""
+        shown = [rows[index]["answers"] for index in range(min(len(rows), CHECKED_QUESTIONS))]
+        answers = [answer for given in shown for answer in answer_scores(given)]
+        if not any(answer in self.numbers for answer in answers):
+            raise ValueError(
+                f"none of the answers to the first {len(shown)} questions, such as {answers[:1]}, is one of the "
+                f"model's {self.size} labels, such as {next(iter(self.numbers))!r}"
+            )
 
     def example(self, rows: Rows, index: int, rng: np.random.Generator) -> Example:
         """Question, image and soft scores `[labels]`."""

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import ViltForQuestionAnswering
 
 from lmms_tokendrop.training.architectures import ARCHITECTURES
 from lmms_tokendrop.training.checkpoints import load_student, load_teacher
@@ -30,6 +31,15 @@ def test_a_teacher_without_weights_fails(options, checkpoint, tmp_path):
 def test_a_teacher_has_the_labels_of_its_student(options, checkpoint, tiny_vilt_checkpoint):
     given = options(teacher=str(tiny_vilt_checkpoint()))
     with pytest.raises(ValueError, match=r"has 10 labels and the student 33.*number 2: 'light blue' and 'blue'"):
+        load_teacher(given, load_student(given))
+
+
+def test_a_teacher_reads_the_ids_of_its_student(options, checkpoint, tmp_path):
+    model = ViltForQuestionAnswering.from_pretrained(checkpoint())
+    model.resize_token_embeddings(60)
+    model.save_pretrained(tmp_path)
+    given = options(teacher=str(tmp_path))
+    with pytest.raises(ValueError, match=r"a vocabulary of 60 tokens and the student one of"):
         load_teacher(given, load_student(given))
 
 

@@ -39,6 +39,13 @@ def test_every_task_has_a_head_and_its_data():
         ({"pretrained": "start", "data": "pocket_scenes", "epochs": 1}, r"epochs=1: 'pocket_scenes' is drawn without"),
         ({**BASE, "split": "train"}, r"split='train': 'pocket_scenes' is drawn without end"),
         ({**BASE, "rand_augment": True}, r"rand_augment: it changes the colours"),
+        ({**STORED, "task": "nlvr2", "vqa_loss": "mean"}, r"vqa_loss='mean': only task 'vqa' reads it"),
+        ({**BASE, "negatives": 3}, r"negatives=3: only task 'retrieval' reads it"),
+        (
+            {**STORED, "task": "nlvr2", "eval_data": "pocket_scenes", "eval_every": 1},
+            r"eval_data='pocket_scenes' has questions and answers only",
+        ),
+        ({**BASE, "lr_multipliers": {"head": "ten"}}, r"lr_multipliers: head='ten'; allowed: a number from 0"),
         ({**BASE, "eval_limit": 10}, r"eval_limit=10: give eval_every too"),
         ({**BASE, "patience": 3}, r"patience=3: give eval_every too"),
         ({**BASE, "kd_weight": 1.0}, r"kd_weight=1\.0: there is no teacher"),

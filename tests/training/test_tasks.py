@@ -175,6 +175,7 @@ def test_images_named_by_file(options, data_files, tmp_path):
         ({"columns": {"question": "text"}}, "columns: unknown 'question'; allowed: image, text, label"),
         ({"columns": {"text": "premise"}}, "has no column 'premise'; it has image, hypothesis, label"),
         ({"columns": {"image": "label"}}, r"there is no file 'contradiction'"),
+        ({"eval_every": 1}, "eval_data: .* has no split for evaluation; name other data"),
         ({"split": "train"}, "is a file, which has neither splits nor configurations"),
         ({"image_root": "images"}, "column 'image' holds images, not names of files"),
     ],
@@ -195,6 +196,12 @@ def test_unknown_labels(task, label, message, options, data_files, tmp_path):
     file = rewritten(data_files[task], tmp_path, lambda row, at: {"label": label if at == 5 else row["label"]})
     with pytest.raises(ValueError, match=message):
         prepare(options(task, data=file), tmp_path / "run")
+
+
+def test_answers_of_which_none_is_a_label(options, data_files, tmp_path):
+    file = rewritten(data_files["vqa"], tmp_path, lambda row, at: {"answers": [{"answer": "a fish"}]})
+    with pytest.raises(ValueError, match=r"first 8 questions, such as \['fish'\], is one of the model's 33 labels"):
+        prepare(options("vqa", data=file), tmp_path / "run")
 
 
 def test_too_few_images_for_the_negatives(options, data_files, tmp_path):
