@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +156,11 @@ def check_folder(options: TrainingOptions, output: Path, resume: bool) -> None:
     file = output / OPTIONS
     if not file.exists():
         return
-    saved, given = json.loads(file.read_text()), json.loads(json.dumps(options.to_dict()))
-    differ = [name for name in given if given[name] != saved.get(name) and name not in FREE_TO_CHANGE]
+    defaults = {entry.name: entry.default for entry in fields(TrainingOptions)}
+    saved, given = {**defaults, **json.loads(file.read_text())}, json.loads(json.dumps(options.to_dict()))
+    differ = [name for name in given if given[name] != saved[name] and name not in FREE_TO_CHANGE]
     if differ:
-        shown = ", ".join(f"{name}={given[name]!r} instead of {saved.get(name)!r}" for name in differ)
+        shown = ", ".join(f"{name}={given[name]!r} instead of {saved[name]!r}" for name in differ)
         raise ValueError(f"resume: the run in {str(output)!r} has other options: {shown}")
 
 

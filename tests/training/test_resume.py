@@ -84,6 +84,8 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_options(options, tm
         prepare(options(), tmp_path)
     with pytest.raises(ValueError, match=r"other options: learning_rate=0\.5 instead of 0\.0001"):
         prepare(options(learning_rate=0.5), tmp_path, resume=True)
+    older = tmp_path / "training_options.json"
+    older.write_text(json.dumps({k: v for k, v in json.loads(older.read_text()).items() if k != "rand_augment"}))
     assert prepare(options(), tmp_path, resume=True).checkpoint is None
 
 
