@@ -3,6 +3,7 @@
 from functools import cache, partial
 
 import torch
+from torch import nn
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 
 from .fusion_attention import attend, key_bias
@@ -26,12 +27,24 @@ class StagedCLIPAttention(CLIPAttention):
         return self.out_proj(context), key
 
 
+class InPlaceQuickGELU(nn.Module):
+    """CLIP's activation, which without gradients overwrites its input instead of making two more tensors."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`x * sigmoid(1.702 * x)`."""
+        if torch.is_grad_enabled():
+            return hidden_states * torch.sigmoid(1.702 * hidden_states)
+        return hidden_states.mul_((1.702 * hidden_states).sigmoid_())
+
+
 class StagedCLIPLayer(CLIPEncoderLayer):
     """A block of CLIP in which tokens may merge between its attention and its MLP."""
 
     def __init__(self, config):
         super().__init__(config)
         self.self_attn = StagedCLIPAttention(config)
+        if config.hidden_act == "quick_gelu":
+            self.mlp.activation_fn = InPlaceQuickGELU()
 
     def forward(self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None, decide=None):
         """Run the block.

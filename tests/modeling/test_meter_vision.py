@@ -6,11 +6,12 @@ import pytest
 import torch
 from fusion_reference import regroup
 from tiny_meter import random_meter, tiny_meter_inputs
+from transformers.activations import ACT2FN
 
 from lmms_tokendrop.modeling.fusion_attention import key_bias
 from lmms_tokendrop.modeling.fusion_tokens import FusionTokens
 from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
-from lmms_tokendrop.modeling.staged_meter_vision import vision_reducer
+from lmms_tokendrop.modeling.staged_meter_vision import InPlaceQuickGELU, vision_reducer
 
 
 @pytest.fixture
@@ -98,3 +99,11 @@ def test_its_reducer_has_no_weights_and_a_default(tiny_meter_checkpoint):
     assert model.meter.vision_reducer.merged == [24, 24, 24]
     assert not list(model.meter.vision_reducer.parameters())
     assert vision_reducer(None, 3, model.config.vision_config).stages() == ()
+
+
+def test_the_activation_is_clips_with_and_without_gradients():
+    states = torch.randn(3, 5)
+    expected = ACT2FN["quick_gelu"](states)
+    assert torch.equal(InPlaceQuickGELU()(states.clone().requires_grad_()), expected)
+    with torch.inference_mode():
+        assert torch.equal(InPlaceQuickGELU()(states.clone()), expected)
