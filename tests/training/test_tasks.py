@@ -11,7 +11,8 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
-from lmms_tokendrop.training.architectures import ARCHITECTURES
+from lmms_tokendrop.evaluation.heads import choose_head
+from lmms_tokendrop.training.architectures import ARCHITECTURES, TASK_HEADS
 from lmms_tokendrop.training.run import LOG, prepare
 from lmms_tokendrop.training.tasks import TASKS, answer_scores
 
@@ -55,6 +56,8 @@ def test_every_task_is_distilled_with_a_divergence_above_zero(
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert all(line["kl_loss"] > 1e-4 for line in lines)
     assert all(line["loss"] == pytest.approx(line["task_loss"] + line["kl_loss"], rel=1e-4) for line in lines)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert choose_head(saved["architectures"], None) == TASK_HEADS[task]
 
 
 def test_retrieval_is_distilled_over_the_candidates_of_an_image(options, checkpoint, data_files, tmp_path):
