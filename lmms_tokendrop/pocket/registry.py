@@ -12,6 +12,7 @@ POCKET_MODELS: dict[tuple[str, str], str] = {
     ("llava_next", "mustdrop"): "llava_next",
     **{("vilt", method): "vilt" for method in ("none", "random", "cls_attention", "tome", "smres")},
     ("vilt", "pumer"): "vilt_pumer",
+    ("vilt", "dynamicvit"): "vilt_dynamicvit",
     **{("meter", method): "meter" for method in ("none", "random", "cls_attention", "tome", "vision_tome", "smres")},
     ("meter", "pumer"): "meter_pumer",
 }
