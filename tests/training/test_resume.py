@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lmms_tokendrop.training.run import CHECKPOINTS, LOG, RESULTS, last_checkpoint, prepare
+from lmms_tokendrop.training.run import CHECKPOINTS, LOG, RESULTS, TrainingRun, last_checkpoint, prepare
 
 CLOCKS = {"seconds", "steps_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 
@@ -56,15 +56,28 @@ def test_fifty_steps_of_distillation_resume_after_a_kill_with_the_same_curve(opt
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def resumed_as_a_whole(given, folder: Path) -> TrainingRun:
+    """Check that a run of six steps resumes from its third with the curve of a whole one; return the resumed run."""
+    for name in ("whole", "parts"):
+        prepare(given, folder / name).train()
+    for path in (folder / "parts" / CHECKPOINTS / "checkpoint-6").iterdir():
+        path.unlink()
+    run = prepare(given, folder / "parts", resume=True)
+    assert run.train()["steps"] == 6
+    assert curve(folder / "parts") == curve(folder / "whole")
+    return run
+
+
 @pytest.mark.parametrize("method", ["dynamicvit", "random"])
 def test_random_draws_resume_too(method, options, tmp_path):
-    given = options(method=method, max_steps=6, save_every=3)
-    prepare(given, tmp_path / "whole").train()
-    prepare(given, tmp_path / "parts").train()
-    for path in (tmp_path / "parts" / CHECKPOINTS).glob("checkpoint-6/*"):
-        path.unlink()
-    prepare(given, tmp_path / "parts", resume=True).train()
-    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+    resumed_as_a_whole(options(method=method, max_steps=6, save_every=3), tmp_path)
+
+
+def test_what_is_drawn_in_an_epoch_resumes_in_its_middle(options, data_files, tmp_path):
+    drawn = {"negatives": 3, "rand_augment": True, "workers": 1}
+    given = options("retrieval", data=data_files["retrieval"], max_steps=None, epochs=3, save_every=3, **drawn)
+    run = resumed_as_a_whole(given, tmp_path)
+    assert run.trainer.train_dataset.epoch == 2
 
 
 def test_a_checkpoint_that_was_not_finished_does_not_count(tmp_path):
