@@ -92,3 +92,42 @@ def _blank(view: Image.Image, cells: set[tuple[int, int]], shape: Sequence[int])
                 top, left = row * view.height / rows, column * view.width / columns
                 pen.rectangle((left, top, left + view.width / columns - 1, top + view.height / rows - 1), fill=DROPPED)
     return view
+
+
+def draw_kept_patches(image: Image.Image, report: Any, row: int = 0, size: int = 240) -> Image.Image:
+    """Draw which patches an encoder of text and image has left after each layer where some left or merged.
+
+    Parameters
+    ----------
+    image
+        The picture that the model saw, whole.
+    report
+        `FusionReport` of the request.
+    row
+        Row of the batch.
+    size
+        Height in pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        One column for the whole input and one per layer. Patches that left, or merged into another, are blank.
+    """
+    first = report.received[0]
+    start = int(first.place[row][first.image_cls[row]]) + 1
+    places = {int(number): tuple(cell) for number, cell in enumerate(report.patches[row].tolist()) if cell[0] >= 0}
+    shape = [max(cell[side] for cell in places.values()) + 1 for side in (0, 1)]
+    columns = [("input", set(places.values()))]
+    for layer, tokens in enumerate(report.left):
+        patches = tokens.image[row] & ~tokens.image_cls[row]
+        cells = {places[place - start] for place in tokens.place[row][patches].tolist()}
+        if len(cells) < len(columns[-1][1]):
+            columns.append((f"layer {layer}\n{len(cells)} patches", cells))
+    view = image.convert("RGB").resize((size * shape[1] // shape[0], size))
+    picture = Image.new("RGB", ((view.width + GAP) * len(columns) - GAP, CAPTION + size), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    for number, (caption, cells) in enumerate(columns):
+        left = number * (view.width + GAP)
+        pen.multiline_text((left, 0), caption, fill=INK, font=font, spacing=1)
+        picture.paste(_blank(view, cells, shape), (left, CAPTION))
+    return picture

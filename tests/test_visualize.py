@@ -1,10 +1,12 @@
 """Pictures of kept tokens."""
 
 import pytest
+import torch
 from PIL import Image
 from tiny_models import tiny_config
 
-from lmms_tokendrop.visualize import CAPTION, DROPPED, GAP, draw_kept_tokens
+from lmms_tokendrop.modeling.fusion_tokens import FusionReport, FusionTokens
+from lmms_tokendrop.visualize import CAPTION, DROPPED, GAP, draw_kept_patches, draw_kept_tokens
 
 
 @pytest.fixture
@@ -29,3 +31,21 @@ def test_kept_patches_show_the_image_and_dropped_ones_are_blank(picture):
 
 def test_the_input_is_drawn_whole(picture):
     assert picture.getpixel((5, CAPTION + 5)) == (255, 0, 0)
+
+
+def test_patches_that_left_an_encoder_are_blank_after_their_layer():
+    start = FusionTokens.start(torch.ones(1, 2), torch.ones(1, 5))
+    index = torch.tensor([0, 1, 2, 3, 6])
+    fields = {name: getattr(start, name)[:, index] for name in ("valid", "image", "image_cls", "place", "size")}
+    left = FusionTokens(**fields, owner=start.owner)
+    patches = torch.tensor([[[0, 0], [0, 1], [1, 0], [1, 1]]])
+    report = FusionReport(received=[start, left], left=[left, left], patches=patches)
+    picture = draw_kept_patches(Image.new("RGB", (40, 40), "red"), report, size=40)
+    assert picture.size == (2 * 40 + GAP, CAPTION + 40)
+    before, after = ((column * (40 + GAP), CAPTION) for column in (0, 1))
+    colours = {
+        name: [picture.getpixel((left + x, top + y)) for y in (10, 30) for x in (10, 30)]
+        for name, (left, top) in {"before": before, "after": after}.items()
+    }
+    red = (255, 0, 0)
+    assert colours == {"before": [red] * 4, "after": [red, DROPPED, DROPPED, red]}

@@ -21,6 +21,8 @@ class Head:
     pipeline_tag, auto_class
         The Hub's name of the task, and its auto class of transformers; None if there's none, so that only ``AutoModel``
         loads the model.
+    tasks
+        Tasks of lmms-eval that a card has rows for, measured or not.
     images
         Number of images that go with a text.
     """
@@ -28,6 +30,7 @@ class Head:
     model_class: str
     pipeline_tag: str | None = None
     auto_class: str | None = None
+    tasks: tuple[str, ...] = ()
     images: int = 1
 
 
@@ -45,12 +48,18 @@ class Architecture:
         What is exported for each class that a checkpoint's ``architectures`` may name.
     processors
         Module and class of the processor for each value of the option ``packing``; empty if the stock one serves.
+    benchmark
+        Table of `lmms_tokendrop.benchmark.report` with MACs and time of this architecture.
+    pocket_tables
+        Tables there with what the bundled model of this architecture was measured on.
     """
 
     module: str
     config_class: str
     heads: Mapping[str, Head]
     processors: Mapping[str, str]
+    benchmark: str
+    pocket_tables: tuple[str, ...]
 
     def head(self, names: list[str] | None) -> Head:
         """The head of a checkpoint.
@@ -81,48 +90,62 @@ class Architecture:
         return self.processors.get(reduction.get("packing", "spatial"))
 
 
-def _heads(*rows: tuple[tuple[str, ...], Head]) -> dict[str, Head]:
-    return {name: head for names, head in rows for name in (*names, head.model_class)}
+def _encoder_heads(stock: str) -> dict[str, Head]:
+    """The heads of an encoder of text and image, under the names of the stock and of the reduced classes."""
+    reduced = f"{stock}TokenDrop"
+    rows = {
+        "ForQuestionAnswering": Head(
+            f"{reduced}ForQuestionAnswering",
+            "visual-question-answering",
+            "AutoModelForVisualQuestionAnswering",
+            tasks=("tokendrop_vqav2",),
+        ),
+        "ForVisualEntailment": Head(f"{reduced}ForVisualEntailment", tasks=("tokendrop_snli_ve",)),
+        "ForImagesAndTextClassification": Head(
+            f"{reduced}ForImagesAndTextClassification", tasks=("tokendrop_nlvr2",), images=2
+        ),
+        "ForImageAndTextRetrieval": Head(f"{reduced}ForImageAndTextRetrieval", tasks=("tokendrop_flickr30k",)),
+    }
+    return {f"{name}{ending}": head for ending, head in rows.items() for name in (stock, reduced)}
 
+
+LLAVA_NEXT_HEAD = Head(
+    "LlavaNextTokenDropForConditionalGeneration",
+    "image-text-to-text",
+    "AutoModelForImageTextToText",
+    tasks=("gqa", "pope", "textvqa_val", "vizwiz_vqa_val"),
+)
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llava_next": Architecture(
         module="modeling_llava_next_tokendrop",
         config_class="LlavaNextTokenDropConfig",
-        heads=_heads(
-            (
-                ("LlavaNextForConditionalGeneration",),
-                Head("LlavaNextTokenDropForConditionalGeneration", "image-text-to-text", "AutoModelForImageTextToText"),
-            ),
-        ),
+        heads={
+            "LlavaNextForConditionalGeneration": LLAVA_NEXT_HEAD,
+            LLAVA_NEXT_HEAD.model_class: LLAVA_NEXT_HEAD,
+        },
         processors={
             "spatial": f"{LLAVA_NEXT_PROCESSING}.LlavaNextTokenDropProcessor",
             "flat": f"{LLAVA_NEXT_PROCESSING}.FlatLlavaNextProcessor",
         },
+        benchmark="prefill",
+        pocket_tables=("pocket-scenes", "easy-vqa"),
     ),
     "vilt": Architecture(
         module="modeling_vilt_tokendrop",
         config_class="ViltTokenDropConfig",
-        heads=_heads(
-            (
-                ("ViltForQuestionAnswering",),
-                Head(
-                    "ViltTokenDropForQuestionAnswering",
-                    "visual-question-answering",
-                    "AutoModelForVisualQuestionAnswering",
-                ),
-            ),
-            (
-                ("ViltForImagesAndTextClassification",),
-                Head("ViltTokenDropForImagesAndTextClassification", images=2),
-            ),
-            (
-                ("ViltForImageAndTextRetrieval",),
-                Head("ViltTokenDropForImageAndTextRetrieval"),
-            ),
-            ((), Head("ViltTokenDropForVisualEntailment")),
-        ),
+        heads=_encoder_heads("Vilt"),
         processors={},
+        benchmark="throughput-vilt",
+        pocket_tables=("pocket-vilt-methods",),
+    ),
+    "meter": Architecture(
+        module="modeling_meter_tokendrop",
+        config_class="MeterTokenDropConfig",
+        heads=_encoder_heads("Meter"),
+        processors={},
+        benchmark="throughput-meter",
+        pocket_tables=("pocket-meter-methods",),
     ),
 }
 """The exportable architectures, by the model type of the stock class."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lmms_tokendrop.pocket.registry import pocket_path
 
@@ -16,6 +17,8 @@ class Base:
 
     Parameters
     ----------
+    name
+        Repository, name of a folder, or ``"pocket"``.
     source
         What `from_pretrained` reads: a folder, or a repository.
     revision
@@ -24,6 +27,7 @@ class Base:
         Licence of the weights; None if unknown.
     """
 
+    name: str
     source: str
     revision: str | None
     license: str | None
@@ -32,6 +36,12 @@ class Base:
     def location(self) -> dict[str, str]:
         """Arguments of `from_pretrained` beside `source`."""
         return {} if self.revision is None else {"revision": self.revision}
+
+
+def saved_reduction(config: dict[str, Any], method: str) -> dict[str, Any]:
+    """Options that a checkpoint's configuration holds for a method, or the method alone."""
+    saved = config.get("token_reduction") or {}
+    return {"method": method, **(saved if saved.get("method") == method else {})}
 
 
 def resolve_base(base: str, architecture: str, method: str, license: str | None = None) -> Base:
@@ -61,9 +71,10 @@ def resolve_base(base: str, architecture: str, method: str, license: str | None 
     if base == "pocket":
         if license not in (None, POCKET_LICENSE):
             raise ValueError(f"license={license!r}: that of the bundled models is {POCKET_LICENSE!r}")
-        return Base(str(pocket_path(architecture, method)), None, POCKET_LICENSE)
+        return Base(base, str(pocket_path(architecture, method)), None, POCKET_LICENSE)
     if Path(base).is_dir():
-        return Base(str(Path(base).resolve()), None, license)
+        folder = Path(base).resolve()
+        return Base(folder.name, str(folder), None, license)
     if license is not None:
         raise ValueError("license: a Hub repository states its own; allowed for a local folder only")
     from huggingface_hub import HfApi
@@ -72,4 +83,4 @@ def resolve_base(base: str, architecture: str, method: str, license: str | None 
     if not any(sibling.rfilename.endswith(".safetensors") for sibling in info.siblings or ()):
         raise ValueError(f"{base} has no safetensors; checkpoints that have to be unpickled are refused")
     stated = None if info.card_data is None else info.card_data.license
-    return Base(base, info.sha, stated)
+    return Base(base, base, info.sha, stated)

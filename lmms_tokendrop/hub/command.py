@@ -56,6 +56,30 @@ def export(
 
 
 @app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="Made by lmms-tokendrop export.")],
+    repo_id: Annotated[str, typer.Argument(help="Repository that it will be pushed to, owner/name.")],
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder with results of lmms-eval and of the benchmarks."),
+    ] = None,
+) -> None:
+    """Write the folder's model card from its record and from results files; what they lack is "not measured"."""
+    from lmms_tokendrop.hub.card import folder_card
+    from lmms_tokendrop.hub.manifest import CARD
+
+    try:
+        if results is not None and not results.is_dir():
+            raise ValueError(f"--results {results} is no folder")
+        made = folder_card(folder, repo_id, results)
+        made.save(folder / CARD)
+    except (ValueError, OSError) as error:
+        _fail(error)
+    measured = len(made.data.eval_results or ())
+    typer.echo(f"{folder / CARD}: {measured} results of lmms-eval belong to this model")
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="Made by lmms-tokendrop export.")],
     repo_id: Annotated[str, typer.Argument(help="Repository, owner/name.")],

@@ -17,11 +17,12 @@ from PIL import Image
 from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 import lmms_tokendrop
-from lmms_tokendrop.evaluation.manifests import Variant, variant
+from lmms_tokendrop.evaluation.manifests import variant
 from lmms_tokendrop.hub.architectures import MODELING, Architecture, Head, architecture
-from lmms_tokendrop.hub.base import Base, resolve_base
+from lmms_tokendrop.hub.base import Base, resolve_base, saved_reduction
 from lmms_tokendrop.hub.code import copy_code
 from lmms_tokendrop.hub.manifest import Manifest
+from lmms_tokendrop.hub.picture import PICTURE, kept_picture
 from lmms_tokendrop.hub.self_check import Example, parameter_shapes, run_example, self_check
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
@@ -115,7 +116,8 @@ def build(
         raise ValueError("form='config' needs a base on the Hub; allowed for a local folder: form='full'")
     options, _ = PreTrainedConfig.get_config_dict(found.source, **found.location)
     head = kind.head(options.get("architectures"))
-    reduction = {"method": entry.method, **(token_reduction or _saved_reduction(options, entry.method))}
+    saved = saved_reduction(options, entry.method)
+    reduction = saved if token_reduction is None else {"method": entry.method, **token_reduction}
     model = _load(kind, head, found, reduction, meta=check == "meta")
     processor = kind.processor(reduction)
     images, question = _example_input(head.images)
@@ -134,7 +136,22 @@ def build(
             model.generation_config.save_pretrained(folder)
     _save_processor(found, processor, folder)
     copy_code(kind.module, folder)
-    _manifest(entry, form, found).with_files(folder).write(folder)
+    tokens = None
+    if example.outputs is not None:
+        tokens = {"full": example.outputs["full"], "layers": example.outputs["tokens"]}
+        kept_picture(images[0], example.outputs["report"], model.config).save(folder / PICTURE)
+    manifest = Manifest(
+        package_version=lmms_tokendrop.__version__,
+        variant=entry.model_id,
+        form=form,
+        base_model=found.name,
+        base_revision=found.revision,
+        license=found.license,
+        base_reduction=saved,
+        stages=_stages(model),
+        example_tokens=tokens,
+    )
+    manifest.with_files(folder).write(folder)
     return example
 
 
@@ -171,20 +188,15 @@ def _save_processor(base: Base, reference: str | None, folder: Path) -> None:
         copy_code(reference.split(".")[0], folder)
 
 
-def _manifest(entry: Variant, form: str, base: Base) -> Manifest:
-    return Manifest(
-        package_version=lmms_tokendrop.__version__,
-        variant=entry.model_id,
-        form=form,
-        base_model=None if base.revision is None else base.source,
-        base_revision=base.revision,
-        license=base.license,
-    )
-
-
-def _saved_reduction(options: dict[str, Any], method: str) -> dict[str, Any]:
-    saved = options.get("token_reduction") or {}
-    return saved if saved.get("method") == method else {}
+def _stages(model: PreTrainedModel) -> list[str]:
+    """Where tokens leave, in words."""
+    reducer = next(module.token_reducer for module in model.modules() if hasattr(module, "token_reducer"))
+    return [
+        f"{stage.where}, before the first layer"
+        if stage.layer < 0
+        else f"{stage.where}, layer {stage.layer}, {stage.point.replace('_', ' ')}"
+        for stage in reducer.stages()
+    ]
 
 
 def _example_input(images: int) -> tuple[list[Image.Image], str]:

@@ -29,9 +29,17 @@ class Manifest:
     form
         ``"config"`` (weights come from the base's repository) or ``"full"``.
     base_model, base_revision
-        The unreduced model: its repository and commit; None for a local folder.
+        The unreduced model: its repository and commit. For a local folder its name, or ``"pocket"``, and None.
     license
         Licence of the base's weights; None if unknown.
+    base_reduction
+        Options of the method that the base holds, or the method alone: what an evaluation of the base without options
+        runs with.
+    stages
+        Where tokens leave.
+    example_tokens
+        Image tokens that the ``layers`` received of the self-check's example, per image, and ``full``, those of the
+        unreduced model; None without weights.
     self_check
         ``"weights"`` after a check with weights, ``"meta"`` after one without, None before.
     files
@@ -41,9 +49,12 @@ class Manifest:
     package_version: str
     variant: str
     form: str
-    base_model: str | None
+    base_model: str
     base_revision: str | None
     license: str | None
+    base_reduction: dict[str, Any]
+    stages: list[str]
+    example_tokens: dict[str, Any] | None = None
     self_check: str | None = None
     files: dict[str, str] = field(default_factory=dict)
 

@@ -10,7 +10,6 @@ import pytest
 import transformers.dynamic_module_utils
 from fake_hub import TOKEN, FakeHub, serve
 from huggingface_hub import constants
-from tiny_vilt import save_tiny_vilt
 
 from lmms_tokendrop.pocket.registry import POCKET_MODELS, pocket_path
 
@@ -44,18 +43,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
 
 
 @pytest.fixture(scope="session")
-def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """Return ``find(architecture, method)``: the bundled model if there's one, else a tiny random one."""
-    made: dict[str, Path] = {}
+def base_folder() -> Callable[[str, str], Path]:
+    """Return ``find(architecture, method)``: the model bundled for the method, else the unreduced one."""
 
     def find(architecture: str, method: str) -> Path:
-        if (architecture, method) in POCKET_MODELS:
-            return pocket_path(architecture, method)
-        if architecture not in made:
-            made[architecture] = TINY[architecture](tmp_path_factory.mktemp(f"base_{architecture}"))
-        return made[architecture]
+        return pocket_path(architecture, method if (architecture, method) in POCKET_MODELS else "none")
 
     return find
-
-
-TINY = {"vilt": save_tiny_vilt}

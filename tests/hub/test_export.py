@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from transformers import AutoProcessor
 
@@ -16,15 +17,16 @@ from lmms_tokendrop.hub.code import LIBRARIES, MODELING, check_auto_map, code_fi
 from lmms_tokendrop.hub.export import build, export
 from lmms_tokendrop.hub.fresh_check import check_folder
 from lmms_tokendrop.hub.manifest import CARD, MANIFEST, Manifest, sha256, verify
+from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.self_check import SelfCheckError, self_check, write_job
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory, base_folder):
+def built(tmp_path_factory, tiny_vilt_checkpoint):
     """PuMer in a folder, not checked yet, with what the package's class made of the example."""
     folder = tmp_path_factory.mktemp("built") / "vilt_pumer"
     folder.mkdir()
-    example = build("vilt_pumer", folder, base=str(base_folder("vilt", "pumer")), form="full", max_shard_size="200KB")
+    example = build("vilt_pumer", folder, base=str(tiny_vilt_checkpoint()), form="full", max_shard_size="200KB")
     return folder, example
 
 
@@ -82,6 +84,11 @@ def test_a_full_folder_has_code_processor_and_sharded_safetensors(built):
     assert AutoProcessor.from_pretrained(folder).tokenizer is not None
     manifest = Manifest.read(folder)
     assert manifest.self_check is None
+    assert manifest.stages == [f"fusion, layer {layer}, before ffn" for layer in (0, 1, 2)]
+    [layers], [full] = manifest.example_tokens["layers"], manifest.example_tokens["full"]
+    assert layers[0] == full == 65
+    assert layers == sorted(layers, reverse=True)
+    assert Image.open(folder / PICTURE).width > Image.open(folder / PICTURE).height
     assert manifest.files["config.json"] == sha256(folder / "config.json")
     assert set(manifest.files) == {path.name for path in folder.iterdir()} - {MANIFEST}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import CommitOperationAdd, HfApi
 from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForVisualQuestionAnswering, AutoProcessor
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
@@ -23,7 +24,13 @@ from lmms_tokendrop.hub.self_check import Example, self_check, write_job
 # huggingface_hub hands files to its HTTP library in a way that the library deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
-VARIANTS = {"llava_next": ("llava_next_mustdrop", {"keep_ratio": 0.4}), "vilt": ("vilt_pumer", None)}
+VARIANTS = {
+    "llava_next": ("llava_next_mustdrop", {"keep_ratio": 0.4}),
+    "vilt": ("vilt_pumer", None),
+    "meter": ("meter_pumer", None),
+}
+WITH_ITS_CODE = "meter"
+"""The architecture that stock transformers has not: its unreduced model is an export too."""
 
 
 @dataclass
@@ -52,6 +59,20 @@ def repository(architecture: str, form: str) -> str:
     return f"you/{VARIANTS[architecture][0].replace('_', '-')}-{form}"
 
 
+def push_base(folder: Path, name: str) -> None:
+    """Push an unreduced model, and code in it that must never run."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files["README.md"] = b"---\nlicense: mit\n---\n"
+    files["custom_generate/generate.py"] = b"raise RuntimeError('code of the base was run')\n"
+    api = HfApi()
+    api.create_repo(name)
+    api.create_commit(
+        name,
+        [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in files.items()],
+        commit_message="The unreduced model",
+    )
+
+
 @pytest.fixture(scope="module")
 def published(hub, base_folder, tmp_path_factory) -> Published:
     """Push the unreduced models, then each variant in both forms."""
@@ -59,9 +80,12 @@ def published(hub, base_folder, tmp_path_factory) -> Published:
     examples, folders = {}, {}
     for architecture, (variant, options) in VARIANTS.items():
         base = base_folder(architecture, variant.removeprefix(f"{architecture}_"))
-        files = {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()}
-        files["custom_generate/generate.py"] = b"raise RuntimeError('code of the base was run')\n"
-        hub.create(f"you/{architecture}", {**files, "README.md": b"---\nlicense: mit\n---\n"})
+        if architecture == WITH_ITS_CODE:
+            code = folders[f"you/{architecture}"] = scratch / "base"
+            code.mkdir()
+            examples[f"you/{architecture}"] = build(f"{architecture}_full", code, base=str(base), form="full")
+            base = code
+        push_base(base, f"you/{architecture}")
         for form in FORMS:
             name = repository(architecture, form)
             folders[name] = scratch / Path(name).name
@@ -77,7 +101,8 @@ def published(hub, base_folder, tmp_path_factory) -> Published:
     self_check({**{folders[name]: example for name, example in examples.items()}, unfetched: shapes})
     jobs = []
     for number, (name, example) in enumerate(examples.items()):
-        push(folders[name], plan(folders[name], name))
+        if name != f"you/{WITH_ITS_CODE}":
+            push(folders[name], plan(folders[name], name))
         jobs.append({**write_job(folders[name], example, scratch / f"job-{number}"), "folder": name})
     (scratch / "jobs.json").write_text(json.dumps(jobs))
     return Published(examples, scratch / "jobs.json", scratch)
@@ -93,7 +118,7 @@ def downloaded(published) -> str:
 
 
 def test_every_repository_loads_through_every_auto_class_without_the_package(downloaded):
-    assert downloaded.split() == [repository(*case) for case in CASES]
+    assert set(downloaded.split()) == {f"you/{WITH_ITS_CODE}", *(repository(*case) for case in CASES)}
 
 
 def test_and_again_offline_from_the_cache(published, downloaded):
@@ -127,7 +152,7 @@ def test_without_trust_loading_fails_with_the_message_of_transformers(
 @pytest.mark.parametrize(("architecture", "form"), CASES)
 def test_a_save_and_load_round_keeps_type_reduction_and_own_weights(published, architecture, form, tmp_path):
     name = repository(architecture, form)
-    auto = {"llava_next": AutoModelForImageTextToText, "vilt": AutoModelForVisualQuestionAnswering}[architecture]
+    auto = AutoModelForImageTextToText if architecture == "llava_next" else AutoModelForVisualQuestionAnswering
     model = auto.from_pretrained(name, trust_remote_code=True, dtype="auto")
     assert not type(model).__module__.startswith("lmms_tokendrop")
     assert model.config.name_or_path == name

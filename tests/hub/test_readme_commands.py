@@ -30,7 +30,9 @@ def pushed(hub, base_folder, tmp_path_factory):
     files = {path.name: path.read_bytes() for path in base.iterdir()}
     hub.create(variant("llava_next_mustdrop").pretrained, {**files, "README.md": b"---\nlicense: llama2\n---\n"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("readme"))
+        folder = tmp_path_factory.mktemp("readme")
+        patch.chdir(folder)
+        (folder / "out").mkdir()
         for line in COMMANDS.splitlines():
             program, *arguments = shlex.split(line)
             assert program == "lmms-tokendrop"
@@ -43,6 +45,7 @@ def test_the_commands_push_a_repository(pushed):
     repository = pushed.repositories["you/llava-next-mustdrop"]
     assert repository.private
     assert list(repository.tags) == re.findall(r'"revision": "(.*?)"', PYTHON)
+    assert b"not measured" in pushed.files("you/llava-next-mustdrop")["README.md"]
     assert "model.safetensors" not in pushed.files("you/llava-next-mustdrop")
 
 
