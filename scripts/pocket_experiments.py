@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def write_card(architecture: str) -> None:
 def measure_speed(architecture: str, labels: list[str], seconds: float) -> dict[str, dict[str, float]]:
     """Time the forward passes of rows on one batch of the task's questions, in turn, against the unreduced model.
 
-    The weights do not matter for the time, so all rows have those of the unreduced model.
+    The weights do not matter for the time, so all rows have those of the unreduced model, and predictors are drawn.
     """
     folder = pocket_path(architecture, "none")
     processor = AutoProcessor.from_pretrained(folder)
@@ -140,8 +141,9 @@ def measure_speed(architecture: str, labels: list[str], seconds: float) -> dict[
     for label in labels:
         entry = experiments(architecture)[label]
         reduction = {"method": entry.method, **entry.reduction}
-        model = head.from_pretrained(folder, token_reduction=reduction, dtype=torch.float32).eval()
-        runs[label] = partial(model, **inputs)
+        drawn = (f"{head.base_model_prefix}.token_reducer.",)
+        model = head.from_pretrained(folder, token_reduction=reduction, dtype=torch.float32, new_parameters=drawn)
+        runs[label] = partial(model.eval(), **inputs)
     rates = alternate(runs, dict.fromkeys(runs, len(items)), seconds, 0.5)
     return {label: asdict(speed_up(rates[label], rates[FULL.label])) for label in labels}
 
@@ -164,7 +166,9 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         rows = read(path)["rows"]
         found = measure_speed(options.architecture, list(rows), options.speed)
-        write(path, rows={label: {**row, "speed_up": found[label]} for label, row in rows.items()})
+        conditions = {"threads": options.threads, "batch_size": SPEED_BATCH, "machine": f"{platform.machine()} CPU"}
+        timed = {label: {**row, "speed_up": found[label]} for label, row in rows.items()}
+        write(path, rows=timed, speed=conditions)
         write_card(options.architecture)
         return
     facts = read(path).get("baselines") or baselines(options.architecture)
@@ -186,6 +190,9 @@ def main() -> None:
         for name in ("budget", "kv_bytes", "seconds"):
             del row[name]
         row["trained_steps"] = STEPS if entry.trained else 0
+        if entry.trained:
+            seconds = json.loads((folder / "training_results.json").read_text())["seconds"]
+            row["training_minutes"] = round(seconds / 60, 1)
         row["macs"] = macs(options.architecture, entry)
         write(path, rows={**read(path).get("rows", {}), label: row})
         print(label, row, flush=True)

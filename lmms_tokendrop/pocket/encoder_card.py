@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from lmms_tokendrop.benchmark.markdown import NOT_MEASURED
 from lmms_tokendrop.benchmark.pocket_report import encoder_table
 from lmms_tokendrop.pocket import meter, vilt
 from lmms_tokendrop.pocket.encoder_curriculum import METER_STAGES, VILT_STAGES, EncoderStage
@@ -47,14 +49,14 @@ picks one of 33 answers. Training, validation during training, fine-tuning and t
   methods that read the attention of the text.
 
 Fine-tuned rows below start from this model and take {fine_tune} steps of 32 questions with `lmms-tokendrop train`, one
-setting for all; "full, trained on" is the unreduced model after the same steps. Students are distilled from this model
-unless the row says otherwise.
+setting for all, {minutes} minutes each on a CPU core that did other work too; "full, trained on" is the unreduced model
+after the same steps. Students are distilled from this model unless the row says otherwise.
 
 ## Measured
 
 `pocket_scenes` through lmms-eval, float32; ± is the standard error, of differences the paired one. Image tokens: mean
 over layers of those that a layer receives, the image's CLS included. MACs as a share of the full model's. Speed-up over
-the full model: batches of 32 questions on 2 CPU threads, all rows in turn, median of the ratios within a round.
+the full model: {speed}.
 
 {tables}
 Reproduce with `python scripts/pocket_experiments.py {name} --runs runs/{name}`; raw numbers in
@@ -66,6 +68,16 @@ One training run, stopped and resumed with a shorter schedule, so the same comma
 weights. The vocabulary holds only the words of these questions. Standard errors treat questions as independent, though
 {per_image} share a picture.
 """
+
+TITLES = {
+    "methods": "Methods",
+    "components": "Parts of PuMer",
+    "locations": "Where PuMer reduces",
+    "ratios": "How much PuMer reduces",
+    "curve": "Accuracy against speed",
+    "seeds": "Seeds of the fine-tune",
+}
+"""Headings of the tables."""
 
 MODELS = {
     "vilt": (
@@ -108,7 +120,10 @@ def render_card(architecture: str, results: Path) -> str:
     measured = json.loads((results / f"pocket_{architecture}.json").read_text())
     title, class_name, model, auxiliary, guided, stages = MODELS[architecture]
     training, baselines = measured["model"]["training"], measured["baselines"]
-    tables = [f"### {name}\n\n{encoder_table(architecture, name)(results)}\n" for name in EXPERIMENTS[architecture]]
+    minutes = [row["training_minutes"] for row in measured["rows"].values() if "training_minutes" in row]
+    tables = [
+        f"### {TITLES[name]}\n\n{encoder_table(architecture, name)(results)}\n" for name in EXPERIMENTS[architecture]
+    ]
     return TEMPLATE.format(
         title=title,
         architecture=class_name,
@@ -131,14 +146,26 @@ def render_card(architecture: str, results: Path) -> str:
         heads=vilt.HEADS if architecture == "vilt" else meter.HEADS,
         guided=guided,
         fine_tune=STEPS,
+        minutes=f"{min(minutes):.0f} to {max(minutes):.0f}",
+        speed=_speed(measured.get("speed")),
         tables="\n".join(tables),
+    )
+
+
+def _speed(conditions: dict[str, Any] | None) -> str:
+    if conditions is None:
+        return NOT_MEASURED
+    return (
+        f"batches of {conditions['batch_size']} questions, {conditions['threads']} threads of a\n"
+        f"{conditions['machine']}, all rows in turn, median of the ratios within a round"
     )
 
 
 def _stage(stage: EncoderStage, steps: int) -> str:
     fewest, most = stage.objects
+    questions = "one question" if stage.questions == 1 else f"{stage.questions} questions"
     return (
         f"  - until {int(min(stage.until, steps)):,}: {stage.name}, {16 * stage.cells} pixels, {fewest} to {most} "
-        f"objects, {stage.images} pictures with {stage.questions} questions each per step, patch loss x "
+        f"objects, {stage.images} pictures a step with\n    {questions} each, patch loss x "
         f"{stage.auxiliary:g}, guidance x {stage.guidance:g}"
     )

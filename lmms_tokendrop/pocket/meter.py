@@ -11,6 +11,7 @@ from transformers import CLIPProcessor, RobertaTokenizer
 from lmms_tokendrop.modeling.modeling_meter import MeterConfig, MeterForQuestionAnswering
 from lmms_tokendrop.modeling.processing_meter import meter_processor
 from lmms_tokendrop.pocket.encoder_labels import LABELS, WORDS
+from lmms_tokendrop.pocket.initialization import draw_weights
 
 IMAGE_SIZE = 96
 PATCH = 8
@@ -20,6 +21,7 @@ VISION_LAYERS = 4
 TEXT_LAYERS = 2
 PAIRS = 6
 TEXT_LENGTH = 40
+DEVIATIONS = {"word_embeddings": 0.3, "embedding": 0.05, "output.dense": 0.03, "out_proj": 0.03, "fc2": 0.03}
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
@@ -93,8 +95,6 @@ def build_config() -> MeterConfig:
 def build_model(seed: int = 0) -> MeterForQuestionAnswering:
     """Make the untrained pocket model.
 
-    It starts from wider weights than the architecture's own 0.02: a model of this width learns too slowly with them.
-
     Parameters
     ----------
     seed
@@ -106,16 +106,5 @@ def build_model(seed: int = 0) -> MeterForQuestionAnswering:
     """
     torch.manual_seed(seed)
     model = MeterForQuestionAnswering(build_config())
-    for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
-            continue
-        if "word_embeddings" in name:
-            deviation = 0.3
-        elif "embedding" in name:
-            deviation = 0.05
-        elif "output.dense" in name or "out_proj" in name or "fc2" in name:
-            deviation = 0.03
-        else:
-            deviation = 0.06
-        torch.nn.init.normal_(parameter, std=deviation)
+    draw_weights(model, DEVIATIONS)
     return model

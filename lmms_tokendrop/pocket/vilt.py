@@ -6,12 +6,20 @@ import torch
 from transformers import BertTokenizer, ViltConfig, ViltForQuestionAnswering, ViltImageProcessor, ViltProcessor
 
 from lmms_tokendrop.pocket.encoder_labels import LABELS, WORDS
+from lmms_tokendrop.pocket.initialization import draw_weights
 
 IMAGE_SIZE = 96
 PATCH = 8
 WIDTH = 128
 LAYERS = 12
 HEADS = 4
+DEVIATIONS = {
+    "word_embeddings": 0.3,
+    "position": 0.05,
+    "token_type": 0.05,
+    "cls_token": 0.05,
+    "output.dense": 0.03,
+}
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -50,8 +58,6 @@ def build_config() -> ViltConfig:
 def build_model(seed: int = 0) -> ViltForQuestionAnswering:
     """Make the untrained pocket model.
 
-    It starts from wider weights than stock: with the stock 0.02 a model of this width learns too slowly.
-
     Parameters
     ----------
     seed
@@ -63,16 +69,5 @@ def build_model(seed: int = 0) -> ViltForQuestionAnswering:
     """
     torch.manual_seed(seed)
     model = ViltForQuestionAnswering(build_config())
-    for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
-            continue
-        if "word_embeddings" in name:
-            deviation = 0.3
-        elif "position" in name or "token_type" in name or "cls_token" in name:
-            deviation = 0.05
-        elif "output.dense" in name:
-            deviation = 0.03
-        else:
-            deviation = 0.06
-        torch.nn.init.normal_(parameter, std=deviation)
+    draw_weights(model, DEVIATIONS)
     return model
