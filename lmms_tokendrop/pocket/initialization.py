@@ -1,4 +1,4 @@
-"""Initial weights of the pocket encoders, wider than the architectures' own 0.02: a small model learns too slowly there."""
+"""Initial weights of the pocket encoders, wider than usual: with 0.02 a small model learns too slowly."""
 
 from __future__ import annotations
 
