@@ -22,7 +22,7 @@ PUBLIC = ("llava_next_mustdrop", "vilt_pumer")
 POCKET = ("llava_next_mustdrop", "vilt_pumer")
 
 
-def folder_card(folder: Path, repo_id: str, results: Path | None = None) -> ModelCard:
+def folder_card(folder: Path, repo_id: str, results: Path | None = None, *, tag: str | None = None) -> ModelCard:
     """The card of an exported folder.
 
     Parameters
@@ -33,6 +33,8 @@ def folder_card(folder: Path, repo_id: str, results: Path | None = None) -> Mode
         Repository that it will be pushed to.
     results
         Folder with results of lmms-eval (at any depth) and of the benchmarks. What it lacks is "not measured".
+    tag
+        Name of this version, for the commands; default: ``v`` and the package's version.
 
     Returns
     -------
@@ -50,6 +52,7 @@ def folder_card(folder: Path, repo_id: str, results: Path | None = None) -> Mode
         manifest=manifest,
         picture=(folder / PICTURE).exists(),
         pocket=manifest.base_model == "pocket",
+        tag=tag,
     )
     return render(facts, results)
 
@@ -100,7 +103,7 @@ def render(facts: Facts, results: Path | None) -> ModelCard:
         picture=sections.picture(facts),
         auto_class=auto_class,
         model_class=facts.head.model_class,
-        pin=f"v{facts.version}",
+        pin=facts.tag or f"v{facts.version}",
         repo_id=facts.repo_id,
         variant=entry.model_id,
         tasks=",".join(("pocket_scenes",) if facts.pocket else facts.head.tasks),

@@ -56,6 +56,8 @@ class Facts:
         Whether the unreduced model is the bundled one.
     base_reduction
         Options that the unreduced model's configuration holds for the method.
+    tag
+        Name of this version in the repository; None for `push`'s default.
     """
 
     repo_id: str
@@ -66,6 +68,7 @@ class Facts:
     manifest: Manifest | None = None
     picture: bool = False
     pocket: bool = False
+    tag: str | None = None
 
     @property
     def version(self) -> str:

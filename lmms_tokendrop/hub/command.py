@@ -63,6 +63,7 @@ def card(
         Path | None,
         typer.Option(help="Folder with results of lmms-eval and of the benchmarks."),
     ] = None,
+    tag: Annotated[str | None, typer.Option(help="Name of this version, if push gets one.")] = None,
 ) -> None:
     """Write the folder's model card from its record and from results files; what they lack is "not measured"."""
     from lmms_tokendrop.hub.card import folder_card
@@ -71,7 +72,7 @@ def card(
     try:
         if results is not None and not results.is_dir():
             raise ValueError(f"--results {results} is no folder")
-        made = folder_card(folder, repo_id, results)
+        made = folder_card(folder, repo_id, results, tag=tag)
         made.save(folder / CARD)
     except (ValueError, OSError) as error:
         _fail(error)

@@ -168,6 +168,13 @@ def test_without_any_result_nothing_is_measured(folder, tmp_path):
     assert "model-index" not in card
 
 
+def test_the_commands_name_the_version_that_is_pushed(folder):
+    assert CliRunner().invoke(app, ["card", str(folder), "you/exported", "--tag", "second"]).exit_code == 0
+    card = (folder / CARD).read_text()
+    assert card.count('"second"') == 2
+    assert "pretrained=you/exported,revision=second" in card
+
+
 def test_a_folder_of_results_that_is_not_there_is_an_error(folder, tmp_path):
     done = CliRunner().invoke(app, ["card", str(folder), "you/exported", "--results", str(tmp_path / "absent")])
     assert (done.exit_code, "is no folder" in done.output) == (1, True)

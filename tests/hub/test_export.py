@@ -16,9 +16,10 @@ from lmms_tokendrop.hub.architectures import ARCHITECTURES, architecture
 from lmms_tokendrop.hub.code import LIBRARIES, MODELING, check_auto_map, code_files
 from lmms_tokendrop.hub.export import build, export
 from lmms_tokendrop.hub.fresh_check import check_folder
-from lmms_tokendrop.hub.manifest import CARD, MANIFEST, Manifest, sha256, verify
+from lmms_tokendrop.hub.manifest import CARD, MANIFEST, Manifest, read_config, sha256, verify
 from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.self_check import SelfCheckError, self_check, write_job
+from lmms_tokendrop.pocket.registry import pocket_path
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,18 @@ def built(tmp_path_factory, tiny_vilt_checkpoint):
     folder.mkdir()
     example = build("vilt_pumer", folder, base=str(tiny_vilt_checkpoint()), form="full", max_shard_size="200KB")
     return folder, example
+
+
+@pytest.fixture
+def bases(tiny_vilt_checkpoint, tiny_meter_checkpoint):
+    """Return ``find(architecture, head)``: an unreduced model."""
+
+    def find(architecture: str, head: str) -> Path:
+        if architecture == "llava":
+            return pocket_path("llava_next", "mustdrop")
+        return {"vilt": tiny_vilt_checkpoint, "meter": tiny_meter_checkpoint}[architecture](head)
+
+    return find
 
 
 @pytest.fixture
@@ -91,6 +104,28 @@ def test_a_full_folder_has_code_processor_and_sharded_safetensors(built):
     assert Image.open(folder / PICTURE).width > Image.open(folder / PICTURE).height
     assert manifest.files["config.json"] == sha256(folder / "config.json")
     assert set(manifest.files) == {path.name for path in folder.iterdir()} - {MANIFEST}
+
+
+@pytest.mark.parametrize(
+    ("variant", "head", "options", "auto_classes"),
+    [
+        ("vilt_pumer", "two_images", None, {"AutoModel"}),
+        ("vilt_smres", "retrieval", None, {"AutoModel"}),
+        ("vilt_full", "question_answering", None, {"AutoModel", "AutoModelForVisualQuestionAnswering"}),
+        ("meter_pumer", "entailment", None, {"AutoModel"}),
+        ("meter_pumer", "two_images", None, {"AutoModel"}),
+        ("meter_vision_tome", "retrieval", None, {"AutoModel"}),
+        ("llava_next_mustdrop", "", {"packing": "flat"}, {"AutoModel", "AutoModelForImageTextToText"}),
+    ],
+)
+def test_every_head_and_processor_can_be_exported(bases, tmp_path, variant, head, options, auto_classes):
+    folder = tmp_path / f"{variant}_{head}"
+    folder.mkdir()
+    base = str(bases(variant.split("_")[0], head))
+    example = build(variant, folder, base=base, form="full", token_reduction=options)
+    check_folder(write_job(folder, example, tmp_path / "scratch"))
+    assert verify(folder).variant == variant
+    assert read_config(folder)["auto_map"].keys() == {"AutoConfig", *auto_classes}
 
 
 def failing(folder: Path, example, message: str) -> None:
