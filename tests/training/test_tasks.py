@@ -60,6 +60,24 @@ def test_every_task_is_distilled_with_a_divergence_above_zero(
     assert choose_head(saved["architectures"], None) == TASK_HEADS[task]
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_dynamicvit_has_its_losses_for_each_of_two_images(architecture, options, checkpoint, data_files, tmp_path):
+    changes = {"architecture": architecture, "method": "dynamicvit", "teacher": checkpoint("nlvr2", 1, architecture)}
+    run = prepare(options(**stored("nlvr2", data_files), **changes), tmp_path)
+    inputs = batch_of(run)
+    targets = inputs.pop("labels")
+    model = run.trainer.model.train()
+    torch.manual_seed(5)
+    parts = run.trainer.loss_parts(model, inputs, targets)
+    torch.manual_seed(5)
+    reports = model(**inputs).report
+    ratios = [model.base_model.token_reducer.ratio_loss(report) for report in reports]
+    assert len(ratios) == 2
+    assert parts["ratio"].item() == pytest.approx(sum(ratios).item() / 2, rel=1e-5)
+    assert parts["tokens"] > 0
+    assert parts["kl"] > 0
+
+
 def test_retrieval_is_distilled_over_the_candidates_of_an_image(options, checkpoint, data_files, tmp_path):
     run = prepare(options(**stored("retrieval", data_files), teacher=checkpoint("retrieval", seed=1)), tmp_path)
     inputs = batch_of(run)
