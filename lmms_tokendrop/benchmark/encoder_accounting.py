@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lmms_tokendrop.modeling.image_patches import grid_side
 from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig
 
 
@@ -66,9 +67,6 @@ def planned_macs(config: Any, token_reduction: dict, text_tokens: int, image_siz
     """
     options = FusionReductionConfig.from_dict(token_reduction)
     reducer = options.build(config.num_hidden_layers, config.hidden_size, config.image_size)
-    side = (image_size or config.image_size) / config.patch_size
-    if reducer.image_size is not None:
-        side *= reducer.image_size / config.image_size
-    patches = round(side) ** 2
+    patches = grid_side(image_size or config.image_size, config.patch_size, reducer.image_scale) ** 2
     plan = reducer.plan(text_tokens, 1 + patches, config.num_hidden_layers)
     return encoder_macs(config, *plan, patches) + reducer.module_macs(text_tokens, 1 + patches)

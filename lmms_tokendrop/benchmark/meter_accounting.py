@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmms_tokendrop.benchmark.encoder_accounting import encoder_layer_macs, patch_embedding_macs
+from lmms_tokendrop.modeling.image_patches import grid_side
 from lmms_tokendrop.modeling.meter_reduction_config import MeterReductionConfig
 from lmms_tokendrop.modeling.staged_meter_vision import vision_reducer
 
@@ -71,10 +72,8 @@ def meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size:
     """
     options = MeterReductionConfig.from_dict(token_reduction)
     reducer = options.build(config.num_hidden_layers, config.hidden_size, config.image_size)
-    side = (image_size or config.image_size) / config.patch_size
-    if reducer.image_size is not None:
-        side *= reducer.image_size / config.image_size
-    patches, vision_config = round(side) ** 2, config.vision_config
+    patches = grid_side(image_size or config.image_size, config.patch_size, reducer.image_scale) ** 2
+    vision_config = config.vision_config
     blocks = vision_config.num_hidden_layers
     tower = vision_reducer(reducer.vision_r, blocks, vision_config).plan(0, 1 + patches, blocks)
     vision = [encoder_layer_macs(vision_config, *lengths) for lengths in zip(*tower, strict=True)]

@@ -157,24 +157,25 @@ def sample_costs(report: Any, seconds: float) -> list[SampleCost]:
     ----------
     report
         What happened to the tokens; a list of reports if there are several images, whose tokens are added up. Averages
-        are over the layers that read text and image together; a vision tower counts in the tokens before the reduction.
+        are over the layers that read text and image together; what a smaller image or a vision tower saves counts in
+        the difference to the tokens before the reduction.
     seconds
         Time of the whole batch.
     """
     reports = report if isinstance(report, list) else [report]
     texts = reports[0].text_tokens[0]
-    first, average, left = (
+    full, average, left = (
         torch.tensor(counts, dtype=torch.float64).sum(0).tolist()
         for counts in (
-            [one.vision_tokens[:1] * len(texts) or one.image_tokens[0] for one in reports],
+            [one.full_image_tokens for one in reports],
             [one.average_image_tokens for one in reports],
             [one.average_image_tokens_left for one in reports],
         )
     )
     return [
         SampleCost(
-            prompt_tokens=text + first[row],
-            full_visual_tokens=first[row],
+            prompt_tokens=text + full[row],
+            full_visual_tokens=full[row],
             visual_tokens=average[row],
             visual_tokens_release=left[row],
             output_tokens=1,

@@ -54,7 +54,7 @@ class Ranker:
     """Scores of the same texts for one image after the other.
 
     Texts are tokenised once, and a batch has texts of about equal length. Where the model has a tower for text and one
-    for images, each text and each image goes through it once, and the tokens of the cost are those behind the towers.
+    for images, each text and each image goes through it once, and the averages of the cost are over the layers behind.
 
     Parameters
     ----------
@@ -96,12 +96,15 @@ class Ranker:
             Scores in the order of the texts; the cost of all pairs, tokens being the mean over them.
         """
         started = time.perf_counter()
-        image = {**self._image_inputs(prompt), "sample_seeds": torch.tensor([prompt.seed])}
+        pixels = self.engine.pixel_inputs(prompt.images)
+        image = {**self._image_inputs(pixels), "sample_seeds": torch.tensor([prompt.seed])}
         scores, costs = [0.0] * len(self.texts), []
 
         def run(places: Sequence[int]) -> list[tuple[float, SampleCost]]:
             inputs = {name: value.expand(len(places), *value.shape[1:]) for name, value in image.items()}
             output = self.engine.model(**inputs, **self._text_inputs(places))
+            if self.features is not None:
+                output.report.full_image_tokens = self.encoder.full_image_tokens(**pixels) * len(places)
             return list(zip(output.logits[:, 0].tolist(), sample_costs(output.report, 0.0), strict=True))
 
         for place, (score, cost) in self.batches.run(self.by_length, run):
@@ -109,9 +112,8 @@ class Ranker:
             costs.append(cost)
         return scores, mean_cost(costs, seconds=time.perf_counter() - started)
 
-    def _image_inputs(self, prompt: Prompt) -> dict[str, torch.Tensor]:
-        """Return the model's inputs for an image, in one row."""
-        pixels = self.engine.pixel_inputs(prompt.images)
+    def _image_inputs(self, pixels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs for an image, in one row, with what the image tower makes of it if there is one."""
         if not hasattr(self.encoder, "get_image_features"):
             return pixels
         return {"image_embeds": self.encoder.get_image_features(**pixels)}

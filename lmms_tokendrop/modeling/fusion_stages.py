@@ -85,6 +85,12 @@ class FusionReducer(TokenReducer):
 
     def __init__(self, config, num_layers: int, hidden_size: int, image_size: int):
         super().__init__(config, num_layers)
+        self.native_size = image_size
+
+    @property
+    def image_scale(self) -> float:
+        """Factor by which the sides of images are reduced first."""
+        return 1.0 if self.image_size is None else self.image_size / self.native_size
 
     def counts(
         self,

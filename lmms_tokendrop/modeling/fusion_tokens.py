@@ -97,6 +97,8 @@ class FusionReport:
         `[batch, length]` per stage, which tokens are there, where training keeps them all (DynamicViT).
     vision_tokens : list[int]
         Per block of a vision tower in which tokens merge, tokens of each image that its attention processed.
+    full_image_tokens : list[int]
+        Per row, tokens of the image, its CLS included, before images were scaled down and before any left or merged.
     """
 
     received: list[FusionTokens] = field(default_factory=list)
@@ -104,6 +106,7 @@ class FusionReport:
     patches: torch.Tensor | None = None
     policies: list[torch.Tensor] = field(default_factory=list)
     vision_tokens: list[int] = field(default_factory=list)
+    full_image_tokens: list[int] = field(default_factory=list)
 
     @property
     def text_tokens(self) -> list[list[int]]:

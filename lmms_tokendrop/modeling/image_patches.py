@@ -63,8 +63,13 @@ def position_grid(embeddings: torch.Tensor, mask: torch.Tensor, side: int) -> to
     return torch.cat([grids[size] for size in sizes]).flatten(2).transpose(1, 2)
 
 
+def grid_side(length: float, patch_size: int, scale: float = 1.0) -> int:
+    """Patches along a side of `length` pixels after scaling: to the nearest whole number, and at least one."""
+    return max(1, round(length * scale / patch_size))
+
+
 def shrink_images(
-    pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, factor: float, patch_size: int
+    pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, scale: float, patch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale each image of a batch down, to sides that are whole patches. Padding does not bleed into images.
 
@@ -74,8 +79,8 @@ def shrink_images(
         `[batch, 3, height, width]`.
     pixel_mask : torch.Tensor or None
         `[batch, height, width]`, 0 where an image is padded on the right or below.
-    factor : float
-        Scale, at most 1.
+    scale : float
+        Factor on each side, at most 1.
     patch_size : int
         Side of a patch in pixels.
 
@@ -89,7 +94,7 @@ def shrink_images(
         pixel_mask = torch.ones(batch, height, width, device=pixel_values.device)
     mask = pixel_mask.bool()
     sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
-    smaller = [tuple(max(1, round(side * factor / patch_size)) * patch_size for side in size) for size in sizes]
+    smaller = [tuple(grid_side(side, patch_size, scale) * patch_size for side in size) for size in sizes]
     canvas = (max(rows for rows, _ in smaller), max(columns for _, columns in smaller))
     values = pixel_values.new_zeros(batch, channels, *canvas)
     inside = pixel_mask.new_zeros(batch, *canvas)

@@ -6,7 +6,7 @@ import torch
 from transformers.utils.generic import can_return_tuple
 
 from .fusion_tokens import FusionTokens
-from .image_patches import shrink_images
+from .image_patches import grid_side, shrink_images
 from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel, check_inputs
 from .meter_reduction_config import MeterReductionConfig
 from .staged_meter import CoAttention, StagedMeterTextLayer
@@ -66,10 +66,9 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
 
         See :meth:`StagedMeterVisionModel.forward_staged`.
         """
-        size = self.token_reducer.image_size
-        if size is not None:
-            factor = size / self.config.image_size
-            pixel_values, _ = shrink_images(pixel_values, None, factor, self.config.patch_size)
+        scale = self.token_reducer.image_scale
+        if scale != 1:
+            pixel_values, _ = shrink_images(pixel_values, None, scale, self.config.patch_size)
         return self.vision_model.forward_staged(pixel_values, self.vision_reducer)
 
     @can_return_tuple
@@ -102,8 +101,10 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
         attention_mask = check_inputs(input_ids, attention_mask, pixel_values, text_embeds, image_embeds)
         vision_tokens: list[int] = []
         if image_embeds is None:
+            full_image_tokens = self.full_image_tokens(pixel_values)
             image_embeds, tokens, vision_tokens = self.encode_images(pixel_values)
         else:
+            full_image_tokens = [image_embeds.shape[1]] * len(image_embeds)
             valid = torch.ones(image_embeds.shape[:2], dtype=torch.bool, device=image_embeds.device)
             tokens = FusionTokens.start(valid[:, :0], valid)
         text, image = self.embed(input_ids, attention_mask, None, text_embeds, image_embeds, image_token_type_idx)
@@ -112,6 +113,7 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
         tokens = tokens.behind_text(attention_mask.bool())
         run = CoAttention(self.token_reducer, tokens, text, image, sample_seeds, self.training)
         run.report.vision_tokens, run.report.patches = vision_tokens, self.patches(pixel_values)
+        run.report.full_image_tokens = full_image_tokens
         keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         collected, attentions = [(run.text, run.image)], []
@@ -127,12 +129,16 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
             report=run.report,
         )
 
+    def full_image_tokens(self, pixel_values: torch.Tensor) -> list[int]:
+        """Tokens of each of `[batch, 3, height, width]`, CLS included, if it is not scaled down and nothing merges."""
+        height, width = (grid_side(length, self.config.patch_size) for length in pixel_values.shape[-2:])
+        return [1 + height * width] * len(pixel_values)
+
     def patches(self, pixel_values: torch.Tensor | None) -> torch.Tensor | None:
         """Row and column `[batch, patches, 2]` of each patch of the sequence that the vision tower reads."""
         if pixel_values is None:
             return None
-        size, side = self.token_reducer.image_size, self.config.patch_size
-        factor = 1.0 if size is None else size / self.config.image_size
-        height, width = (max(1, round(length * factor / side)) for length in pixel_values.shape[-2:])
+        scale, side = self.token_reducer.image_scale, self.config.patch_size
+        height, width = (grid_side(length, side, scale) for length in pixel_values.shape[-2:])
         grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(pixel_values.device)
         return grid.expand(len(pixel_values), -1, -1)

@@ -37,14 +37,14 @@ class StagedViltEmbeddings(ViltEmbeddings):
         inputs_embeds: torch.Tensor | None,
         image_embeds: torch.Tensor | None,
         image_token_type_idx: int | None = 1,
-        image_size: int | None = None,
+        image_scale: float = 1.0,
     ) -> tuple[torch.Tensor, FusionTokens, torch.Tensor | None]:
         """Embed text and image.
 
         Parameters
         ----------
-        image_size : int or None
-            Size to which images of the configured size, and others in proportion, are reduced first.
+        image_scale : float
+            Factor by which the sides of images are reduced first.
         *args, **kwargs
             As the stock class takes them; `image_embeds` has the image's CLS first.
 
@@ -57,11 +57,8 @@ class StagedViltEmbeddings(ViltEmbeddings):
         text = self.text_embeddings(input_ids=input_ids, token_type_ids=token_type_ids, inputs_embeds=inputs_embeds)
         patches = None
         if image_embeds is None:
-            if image_size is not None:
-                side = self.config.patch_size
-                pixel_values, pixel_mask = shrink_images(
-                    pixel_values, pixel_mask, image_size / self.config.image_size, side
-                )
+            if image_scale != 1:
+                pixel_values, pixel_mask = shrink_images(pixel_values, pixel_mask, image_scale, self.config.patch_size)
             image, valid, patches = self.image_tokens(pixel_values, pixel_mask)
         else:
             image = image_embeds
@@ -86,19 +83,33 @@ class StagedViltEmbeddings(ViltEmbeddings):
         tuple[torch.Tensor, torch.BoolTensor, torch.LongTensor]
             Tokens `[batch, 1 + patches, channels]`, CLS first, `[batch, 1 + patches]` and `[batch, patches, 2]`.
         """
-        states = self.patch_embeddings(pixel_values)
-        batch, _, height, width = states.shape
-        if pixel_mask is None:
-            pixel_mask = torch.ones(batch, height, width, device=states.device)
-        mask = nn.functional.interpolate(pixel_mask[:, None].float(), size=(height, width))[:, 0].bool()
-        limit = self.config.max_image_length
-        index, valid = place_patches(mask, limit if isinstance(limit, int) and limit >= 0 else None, self.training)
+        states, mask = self.patch_embeddings(pixel_values), self.patch_mask(pixel_values, pixel_mask)
+        batch, _, width = mask.shape
+        index, valid = place_patches(mask, self.patch_limit, self.training)
         positions = position_grid(self.position_embeddings, mask, self.config.image_size // self.config.patch_size)
         image = take_tokens(states.flatten(2).transpose(1, 2) + positions, index)
         cls = (self.cls_token + self.position_embeddings[:, :1]).expand(batch, -1, -1)
         image = self.dropout(torch.cat([cls, image], dim=1))
         patches = torch.stack([index // width, index % width], dim=-1).masked_fill(~valid.unsqueeze(-1), -1)
         return image, nn.functional.pad(valid, (1, 0), value=True), patches
+
+    @property
+    def patch_limit(self) -> int | None:
+        """Most patches of an image."""
+        limit = self.config.max_image_length
+        return limit if isinstance(limit, int) and limit >= 0 else None
+
+    def patch_mask(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+        """Which patches `[batch, height, width]` lie inside each image, for the inputs of `image_tokens`."""
+        height, width = (side // self.config.patch_size for side in pixel_values.shape[-2:])
+        if pixel_mask is None:
+            return torch.ones(len(pixel_values), height, width, dtype=torch.bool, device=pixel_values.device)
+        return nn.functional.interpolate(pixel_mask[:, None].float(), size=(height, width))[:, 0].bool()
+
+    def image_token_counts(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+        """Tokens that `image_tokens` makes of each image, `[batch]`, the CLS included and padding excluded."""
+        patches = self.patch_mask(pixel_values, pixel_mask).flatten(1).sum(-1)
+        return 1 + (patches if self.patch_limit is None else patches.clamp_max(self.patch_limit))
 
 
 class StagedViltLayer(ViltLayer):

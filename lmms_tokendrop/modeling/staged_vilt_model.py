@@ -11,7 +11,7 @@ from transformers.models.vilt.modeling_vilt import ViltPooler
 from transformers.utils.generic import can_return_tuple
 
 from .fusion_reduction_config import FusionReductionConfig
-from .fusion_tokens import FusionReport
+from .fusion_tokens import FusionReport, FusionTokens
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
 from .token_drop_loading import TokenDropLoading
 
@@ -158,7 +158,7 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
             inputs_embeds,
             image_embeds,
             image_token_type_idx,
-            self.token_reducer.image_size,
+            self.token_reducer.image_scale,
         )
         outputs = self.encoder(
             embeddings,
@@ -169,6 +169,7 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
         )
         outputs.report.patches = patches
+        outputs.report.full_image_tokens = self.full_image_tokens(tokens, pixel_values, pixel_mask)
         states = self.layernorm(outputs.last_hidden_state)
         return ViltTokenDropModelOutput(
             last_hidden_state=states,
@@ -177,3 +178,14 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
             attentions=outputs.attentions,
             report=outputs.report,
         )
+
+    def full_image_tokens(
+        self, tokens: FusionTokens, pixel_values: torch.Tensor | None, pixel_mask: torch.Tensor | None
+    ) -> list[int]:
+        """Tokens of each image before it was scaled down, given those that went in; padding as the method counts it."""
+        counts = tokens.counts()[1]
+        if pixel_values is not None and self.token_reducer.image_scale != 1:
+            counts = self.embeddings.image_token_counts(pixel_values, pixel_mask)
+        if self.token_reducer.counts_padding:
+            counts = counts.max().expand_as(counts)
+        return counts.tolist()

@@ -48,7 +48,7 @@ def masked_logits(stock, model, inputs: dict, report) -> torch.Tensor:
         inputs["pixel_mask"],
         None,
         None,
-        image_size=reducer.image_size,
+        image_scale=reducer.image_scale,
     )
     alive, size = tokens.valid.clone(), torch.ones(tokens.valid.shape)
     for layer, received, left in zip(stock.vilt.encoder.layer, report.received, report.left, strict=True):

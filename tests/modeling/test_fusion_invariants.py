@@ -86,6 +86,16 @@ def test_the_cases_really_reduce_as_planned(reduced, name, method):
 
 @pytest.mark.parametrize(("name", "method"), CASES)
 @torch.no_grad()
+def test_the_report_names_the_unreduced_number_of_image_tokens(reduced, name, method):
+    inputs = ARCHITECTURES[name].inputs("ragged")
+    report = reduced(name, method)(**inputs).report
+    assert report.full_image_tokens == reduced(name, "none")(**inputs).report.image_tokens[0]
+    before = torch.tensor(report.full_image_tokens)
+    assert (torch.tensor(report.image_tokens[-1]) < before).all() or method in ("none", "merge_text")
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+@torch.no_grad()
 def test_sizes_are_what_was_merged(reduced, name, method):
     for tokens in reduced(name, method)(**ARCHITECTURES[name].inputs("ragged")).report.left:
         held = torch.zeros_like(tokens.size).scatter_add(1, tokens.owner.clamp_min(0), (tokens.owner >= 0).float())
