@@ -23,7 +23,10 @@ ROWS: dict[str, dict] = {
 
 
 def meter_macs_table(results: Path) -> str:
-    """MACs of METER's parts at its published size, from its configuration; no results file is read."""
+    """MACs of METER's parts at its published size, planned from its configuration; no results file is read.
+
+    What a method computes to decide (scores, matching), poolers and heads are left out.
+    """
     macs = {name: meter_macs(MeterConfig(), options, TEXT_TOKENS) for name, options in ROWS.items()}
     rows = []
     for name, found in macs.items():

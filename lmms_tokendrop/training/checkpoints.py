@@ -133,7 +133,8 @@ def read_config(name: str, path: str, architecture: str, argument: str = "pretra
 def with_new_head(options: TrainingOptions, path: str) -> PreTrainedModel:
     """Put a new head for the task on the encoder of a checkpoint.
 
-    Where the task has more images than the checkpoint has token types, a further image starts with the last one's.
+    Where the task has more images than the checkpoint has token types, a further image starts with the last one's. The
+    score of retrieval starts from METER's `itm_score` where the checkpoint has one.
 
     Parameters
     ----------
@@ -172,7 +173,18 @@ def with_new_head(options: TrainingOptions, path: str) -> PreTrainedModel:
     if len(types) < wanted:
         state[architecture.token_types] = torch.cat([types, types[-1:].expand(wanted - len(types), -1)])
     model.base_model.load_state_dict(state)
+    if options.task == "retrieval" and "itm_score.weight" in info["unexpected_keys"]:
+        start_from_matching(model, path)
     return model
+
+
+def start_from_matching(model: PreTrainedModel, path: str) -> None:
+    """Copy the row for texts that fit from `itm_score`, METER's pre-trained head, to the score of retrieval."""
+    from lmms_tokendrop.modeling.meter_pretraining import MeterForPreTraining
+
+    matching = MeterForPreTraining.from_pretrained(path, dtype=torch.float32).itm_score
+    row = {name: value[1:] for name, value in matching.state_dict().items()}
+    model.rank_output.load_state_dict(row)
 
 
 def read_labels(source: str) -> list[str]:

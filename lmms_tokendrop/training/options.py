@@ -51,7 +51,8 @@ class TrainingOptions:
     image_root: str | None = option(None, "Folder of images that the data names by file.", group="Data")
     square_images: bool = option(
         False,
-        "Resize images to the square that the model was made for, as PuMer does; evaluate with `square_image=True`.",
+        "Resize images, by the processor's filter, to the square that the model was made for; evaluate with "
+        "`square_image=True`.",
         group="Data",
     )
     rand_augment: bool = option(

@@ -16,8 +16,15 @@ from typer.testing import CliRunner
 from lmms_tokendrop.benchmark import throughput
 from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES, FULL, HEADLINE, METER, STOCK, VILT
 from lmms_tokendrop.benchmark.markdown import NOT_MEASURED
+from lmms_tokendrop.benchmark.peak_memory import MemoryUse
 from lmms_tokendrop.benchmark.report import TABLES
-from lmms_tokendrop.benchmark.throughput import Settings, measure_memory, measure_throughput, sharing_weights
+from lmms_tokendrop.benchmark.throughput import (
+    Settings,
+    forward_memory,
+    measure_memory,
+    measure_throughput,
+    sharing_weights,
+)
 from lmms_tokendrop.benchmark.training_step import measure_training_step, seconds_in_turn
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure_throughput.py"
@@ -126,14 +133,50 @@ def test_the_batch_size_is_the_best_of_those_tried(tiny, monkeypatch):
 
 
 def test_memory_of_each_mode_beside_the_unreduced_model(tiny, monkeypatch):
-    monkeypatch.setattr(throughput, "in_fresh_process", lambda function, *arguments: function(*arguments))
-    rows = measure_memory(tiny, [tiny.variant(name) for name in (FULL, "pumer-vqav2")], QUICK, 64, ignore)
-    assert [(row["name"], row["mode"]) for row in rows] == [
-        (name, mode) for mode in ("inference", "grad") for name in (FULL, "pumer-vqav2")
-    ]
-    assert [row["change_of_peak"] for row in rows if row["name"] == FULL] == [0, 0]
-    grad_full, grad_reduced = rows[2], rows[3]
-    assert grad_reduced["peak"] - grad_reduced["before"] < grad_full["peak"] - grad_full["before"]
+    used = {
+        ("inference", FULL): MemoryUse(before=100, peak=200),
+        ("inference", "pumer-vqav2"): MemoryUse(before=110, peak=190),
+        ("grad", FULL): MemoryUse(before=100, peak=500),
+        ("grad", "pumer-vqav2"): MemoryUse(before=100, peak=300),
+    }
+
+    def in_fresh_process(function, architecture, variant, dtype, batch_size, mode):
+        assert (function, architecture, dtype, batch_size) == (forward_memory, tiny, QUICK.dtype, 8)
+        return used[mode, variant.name]
+
+    monkeypatch.setattr(throughput, "in_fresh_process", in_fresh_process)
+    rows = measure_memory(tiny, [tiny.variant(name) for name in (FULL, "pumer-vqav2")], QUICK, 8, ignore)
+    assert [(row["mode"], row["name"]) for row in rows] == list(used)
+    assert [(row["before"], row["peak"]) for row in rows] == [(use.before, use.peak) for use in used.values()]
+    assert [row["change_of_peak"] for row in rows] == pytest.approx([0, -0.05, 0, -0.4])
+    assert [row["change_of_added"] for row in rows] == pytest.approx([0, -0.2, 0, -0.5])
+
+
+def bytes_for_backward(tiny, name: str, batch_size: int = 8) -> int:
+    """Bytes of the tensors that a forward pass keeps for a backward pass, each storage once."""
+    model, sizes = tiny.build(tiny.variant(name), torch.float32), {}
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(**tiny.inputs(batch_size))
+    assert output.logits.requires_grad
+    return sum(sizes.values())
+
+
+def test_fewer_tokens_leave_less_for_a_backward_pass(tiny):
+    assert bytes_for_backward(tiny, "pumer-vqav2") < 0.9 * bytes_for_backward(tiny, FULL)
+
+
+def test_a_forward_pass_with_gradients_takes_what_backward_needs():
+    arguments = (TINY["vilt"], TINY["vilt"].variant(FULL), torch.float32, 64, "grad")
+    use = throughput.in_fresh_process(forward_memory, *arguments)
+    assert use.added >= bytes_for_backward(TINY["vilt"], FULL, 64)
 
 
 def test_training_steps_beside_the_unreduced_model(tiny):

@@ -101,6 +101,18 @@ def test_a_new_head_stands_on_the_encoder(
         assert model.classifier[-1].out_features == len(wanted[task])
 
 
+def test_retrieval_starts_from_the_pretrained_matching_score(options, tiny_meter_checkpoint):
+    start = tiny_meter_checkpoint("pretraining")
+    given = {"architecture": "meter", "data": "folder", "new_head": True}
+    head = load_student(options("retrieval", **given, pretrained=str(start))).rank_output
+    saved = load_file(start / "model.safetensors")
+    assert torch.equal(head.weight, saved["itm_score.weight"][1:])
+    assert torch.equal(head.bias, saved["itm_score.bias"][1:])
+    other = tiny_meter_checkpoint("question_answering")
+    drawn = load_student(options("retrieval", **given, pretrained=str(other))).rank_output
+    assert not torch.equal(drawn.weight, head.weight)
+
+
 def test_labels_can_come_from_a_checkpoint(options, checkpoint, tiny_vilt_checkpoint):
     given = options(pretrained=str(tiny_vilt_checkpoint("model")), new_head=True, labels=checkpoint())
     assert load_student(given).config.num_labels == 33
