@@ -34,7 +34,9 @@ def list_variants() -> None:
     for name in ("model", "architecture", "method", "default checkpoint", "what it is"):
         table.add_column(name, overflow="fold", no_wrap=name == "model")
     for entry in VARIANTS:
-        table.add_row(entry.model_id, entry.architecture, entry.method, entry.pretrained, entry.description)
+        table.add_row(
+            entry.model_id, entry.architecture, entry.method, entry.pretrained or "none: name one", entry.description
+        )
     Console().print(table)
 
 

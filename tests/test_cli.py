@@ -20,7 +20,13 @@ def invoke(*arguments: str):
 def test_list_shows_every_variant():
     output = invoke("list").output
     for entry in VARIANTS:
-        for text in (entry.model_id, entry.architecture, entry.method, entry.pretrained, entry.description):
+        for text in (
+            entry.model_id,
+            entry.architecture,
+            entry.method,
+            entry.pretrained or "none: name one",
+            entry.description,
+        ):
             assert text in output
 
 

@@ -55,7 +55,15 @@ def render_blocks(text: str, results: Path) -> str:
 
 def variants_table(results: Path) -> str:
     """Every registered variant."""
-    rows = [(f"`{entry.model_id}`", entry.method, f"`{entry.pretrained}`", entry.description) for entry in VARIANTS]
+    rows = [
+        (
+            f"`{entry.model_id}`",
+            entry.method,
+            f"`{entry.pretrained}`" if entry.pretrained else "none: name one",
+            entry.description,
+        )
+        for entry in VARIANTS
+    ]
     return markdown_table(("`--model`", "method", "default `pretrained`", "what it is"), rows)
 
 

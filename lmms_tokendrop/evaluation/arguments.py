@@ -67,7 +67,7 @@ class LoadOptions:
 
 
 def parse_model_args(
-    args: Mapping[str, Any], *, method: str, pretrained: str, architecture: str = "llava_next"
+    args: Mapping[str, Any], *, method: str, pretrained: str | None, architecture: str = "llava_next"
 ) -> tuple[LoadOptions, dict[str, Any]]:
     """Split lmms-eval's model arguments into loading options and reducer options.
 
@@ -78,7 +78,7 @@ def parse_model_args(
     method
         Reduction method; it belongs to the model's name and is no argument.
     pretrained
-        Checkpoint used if ``args`` names none.
+        Checkpoint used if ``args`` names none; None if there is no default.
     architecture
         Model type of the stock class.
 
@@ -91,7 +91,7 @@ def parse_model_args(
     Raises
     ------
     ValueError
-        If an argument is unknown; the message names those that exist.
+        If an argument is unknown, and the message names those that exist; or if there is no checkpoint.
     """
     load_names = [field.name for field in fields(LoadOptions)]
     reducer_names = sorted(REDUCTION_CONFIGS[architecture].reducers[method].options)
@@ -104,6 +104,8 @@ def parse_model_args(
         )
     loading = {name: args[name] for name in load_names if name in args}
     loading.setdefault("pretrained", pretrained)
+    if loading["pretrained"] is None:
+        raise ValueError(f"pretrained: method {method!r} of {architecture} has no default checkpoint; name one")
     for name in ("pretrained", "revision"):
         if loading.get(name) is not None:
             loading[name] = str(loading[name])

@@ -12,6 +12,7 @@ from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, Pr
 
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.heads import HEADS, choose_head
+from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.registry import pocket_path
 
 MODEL_CLASSES = {
@@ -53,7 +54,8 @@ def load_model(
     options
         How to load.
     reduction
-        Options of the reducer. If empty, those saved in the checkpoint for this method hold, else the defaults.
+        Options of the reducer. Others are as the checkpoint has them saved for this method, else the defaults; a preset
+        replaces everything saved.
     device
         Where the model goes unless ``options.device_map`` spreads it.
 
@@ -69,8 +71,8 @@ def load_model(
     module, class_name = _model_class(architecture, config.get("architectures") or (), options.head)
     token_reduction = {"method": method, **reduction}
     saved = config.get("token_reduction") or {}
-    if not reduction and saved.get("method") == method:
-        token_reduction = saved
+    if saved.get("method") == method:
+        token_reduction = REDUCTION_CONFIGS[architecture].merged(saved, reduction)
     model = getattr(module, class_name).from_pretrained(
         path,
         token_reduction=token_reduction,

@@ -12,7 +12,7 @@ LLAVA_NEXT_ADAPTER = "lmms_tokendrop.evaluation.generative"
 LLAVA_NEXT_CHECKPOINT = "llava-hf/llava-v1.6-vicuna-7b-hf"
 ENCODER_ADAPTER = "lmms_tokendrop.evaluation.encoder"
 VILT_CHECKPOINT = "dandelin/vilt-b32-finetuned-vqa"
-METER_CHECKPOINT = "pocket"
+POCKET = "pocket"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Variant:
     method
         Reduction method, a key of the architecture's reducers in `lmms_tokendrop.modeling.token_reducer`.
     pretrained
-        Checkpoint that is loaded unless ``pretrained=`` names another one.
+        Checkpoint that is loaded unless ``pretrained=`` names another one; None: one must be named.
     adapter
         Dotted path of the lmms-eval model class.
     description
@@ -38,7 +38,7 @@ class Variant:
     model_id: str
     architecture: str
     method: str
-    pretrained: str
+    pretrained: str | None
     adapter: str
     description: str
 
@@ -96,7 +96,7 @@ VARIANTS: tuple[Variant, ...] = (
         model_id="vilt_dynamicvit",
         architecture="vilt",
         method="dynamicvit",
-        pretrained=VILT_CHECKPOINT,
+        pretrained=POCKET,
         adapter=f"{ENCODER_ADAPTER}.ViltDynamicViT",
         description="ViLT with DynamicViT: trained predictors decide which patches stay; needs a checkpoint with them",
     ),
@@ -128,7 +128,7 @@ VARIANTS: tuple[Variant, ...] = (
         model_id="meter_full",
         architecture="meter",
         method="none",
-        pretrained=METER_CHECKPOINT,
+        pretrained=POCKET,
         adapter=f"{ENCODER_ADAPTER}.MeterFull",
         description="METER with every token; the baseline",
     ),
@@ -136,7 +136,7 @@ VARIANTS: tuple[Variant, ...] = (
         model_id="meter_pumer",
         architecture="meter",
         method="pumer",
-        pretrained=METER_CHECKPOINT,
+        pretrained=POCKET,
         adapter=f"{ENCODER_ADAPTER}.MeterPuMer",
         description="METER with PuMer: tokens leave and merge in the text's layers, text and image apart",
     ),
@@ -144,7 +144,7 @@ VARIANTS: tuple[Variant, ...] = (
         model_id="meter_tome",
         architecture="meter",
         method="tome",
-        pretrained=METER_CHECKPOINT,
+        pretrained=POCKET,
         adapter=f"{ENCODER_ADAPTER}.MeterToMe",
         description="METER with ToMe: the most similar image tokens merge in every pair of cross-modal layers",
     ),
@@ -152,7 +152,7 @@ VARIANTS: tuple[Variant, ...] = (
         model_id="meter_vision_tome",
         architecture="meter",
         method="vision_tome",
-        pretrained=METER_CHECKPOINT,
+        pretrained=POCKET,
         adapter=f"{ENCODER_ADAPTER}.MeterVisionToMe",
         description="METER with ToMe in its CLIP tower, which has most of its computation",
     ),
@@ -160,7 +160,7 @@ VARIANTS: tuple[Variant, ...] = (
         model_id="meter_dynamicvit",
         architecture="meter",
         method="dynamicvit",
-        pretrained=METER_CHECKPOINT,
+        pretrained=None,
         adapter=f"{ENCODER_ADAPTER}.MeterDynamicViT",
         description="METER with DynamicViT: trained predictors decide which patches stay; needs a checkpoint with them",
     ),
@@ -168,7 +168,7 @@ VARIANTS: tuple[Variant, ...] = (
         model_id="meter_random",
         architecture="meter",
         method="random",
-        pretrained=METER_CHECKPOINT,
+        pretrained=POCKET,
         adapter=f"{ENCODER_ADAPTER}.MeterRandom",
         description="METER with image tokens dropped at random at PuMer's places; the control",
     ),
@@ -176,7 +176,7 @@ VARIANTS: tuple[Variant, ...] = (
         model_id="meter_cls_attention",
         architecture="meter",
         method="cls_attention",
-        pretrained=METER_CHECKPOINT,
+        pretrained=POCKET,
         adapter=f"{ENCODER_ADAPTER}.MeterClsAttention",
         description="METER with the image tokens that the text's CLS looks at least dropped at PuMer's places",
     ),
@@ -184,7 +184,7 @@ VARIANTS: tuple[Variant, ...] = (
         model_id="meter_smres",
         architecture="meter",
         method="smres",
-        pretrained=METER_CHECKPOINT,
+        pretrained=POCKET,
         adapter=f"{ENCODER_ADAPTER}.MeterSmallerResolution",
         description="METER with images scaled down and positions interpolated",
     ),

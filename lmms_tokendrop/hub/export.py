@@ -111,7 +111,10 @@ def build(
         raise ValueError("check='meta' fetches no weights; allowed with form='config' only")
     entry = variant(variant_id)
     kind = architecture(entry.architecture)
-    found = resolve_base(base or entry.pretrained, entry.architecture, entry.method, license)
+    source = base or entry.pretrained
+    if source is None:
+        raise ValueError(f"base: {variant_id} has no default; name a checkpoint")
+    found = resolve_base(source, entry.architecture, entry.method, license)
     if form == "config" and found.revision is None:
         raise ValueError("form='config' needs a base on the Hub; allowed for a local folder: form='full'")
     options, _ = PreTrainedConfig.get_config_dict(found.source, **found.location)

@@ -54,7 +54,6 @@ class _OneImageHead(ViltTokenDropPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         sample_seeds: torch.LongTensor | None = None,
-        **kwargs,
     ) -> ViltTokenDropOutput:
         """Run the model.
 
@@ -65,7 +64,7 @@ class _OneImageHead(ViltTokenDropPreTrainedModel):
         sample_seeds : torch.LongTensor, optional
             `[batch]`, seeds of methods that draw at random; default: 0.
         *args, **kwargs
-            As the stock class takes them.
+            As the stock class takes them; unknown names raise a TypeError.
 
         Returns
         -------
@@ -183,7 +182,6 @@ class ViltTokenDropForImagesAndTextClassification(ViltTokenDropPreTrainedModel, 
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         sample_seeds: torch.LongTensor | None = None,
-        **kwargs,
     ) -> ViltTokenDropOutput:
         """Run the model.
 
@@ -196,7 +194,7 @@ class ViltTokenDropForImagesAndTextClassification(ViltTokenDropPreTrainedModel, 
         sample_seeds : torch.LongTensor, optional
             `[batch]`, seeds of methods that draw at random; default: 0.
         *args, **kwargs
-            As the stock class takes them.
+            As the stock class takes them; unknown names raise a TypeError.
 
         Returns
         -------

@@ -22,10 +22,13 @@ class ReductionOptions:
         The family's methods.
     presets : dict[str, dict]
         Named settings, for a field `preset`.
+    alternatives : tuple[frozenset[str], ...]
+        Sets of options of which one at most is given.
     """
 
     reducers: ClassVar[dict[str, Any]] = {}
     presets: ClassVar[dict[str, dict]] = {}
+    alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
 
     @classmethod
     def from_dict(cls, options: dict | None) -> Self:
@@ -72,6 +75,19 @@ class ReductionOptions:
     @classmethod
     def check_exclusions(cls, options: dict) -> None:
         """Raise a ValueError for checked options that exclude each other."""
+
+    @classmethod
+    def merged(cls, saved: dict, given: dict) -> dict:
+        """Options that were saved, with others given for the same method.
+
+        What is given holds, and what is saved beside it. A given preset replaces everything that is saved, and a given
+        option those that exclude it (`alternatives`).
+        """
+        if "preset" in given:
+            return {**given, "method": saved["method"]}
+        chosen = [way for way in cls.alternatives if way & given.keys()]
+        excluded = {name for way in cls.alternatives if chosen and way not in chosen for name in way}
+        return {**{name: value for name, value in saved.items() if name not in excluded}, **given}
 
     def to_dict(self) -> dict:
         """The options that differ from their defaults, and the method."""

@@ -119,7 +119,6 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         sample_seeds: torch.Tensor | None = None,
-        **kwargs,
     ) -> ViltTokenDropModelOutput:
         """Run the encoder.
 
@@ -128,7 +127,7 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         sample_seeds : torch.LongTensor, optional
             `[batch]`, seeds of methods that draw at random; default: 0.
         *args, **kwargs
-            As the stock class takes them.
+            As the stock class takes them; unknown names raise a TypeError.
 
         Raises
         ------

@@ -30,6 +30,9 @@ The others are the papers' budgets per image: 192/128/64 for LLaVA-1.5 (576 toke
 tokens, five tiles of 128/64/32)."""
 
 
+THRESHOLDS = frozenset({"global_threshold", "individual_threshold"})
+
+
 @dataclass
 class TokenReductionConfig(ReductionOptions):
     """Options of a reduction in a decoder. Build it with :meth:`from_dict`, which checks everything.
@@ -41,6 +44,12 @@ class TokenReductionConfig(ReductionOptions):
 
     reducers: ClassVar[dict] = REDUCERS
     presets: ClassVar[dict] = PRESETS
+    alternatives: ClassVar[tuple] = (
+        frozenset({"visual_tokens"}),
+        frozenset({"keep_ratio"}),
+        frozenset({"preset"}),
+        THRESHOLDS,
+    )
 
     method: str = option("none", "The method.", allowed=tuple(REDUCERS))
     visual_tokens: float | None = option(
@@ -113,15 +122,14 @@ class TokenReductionConfig(ReductionOptions):
     def check_exclusions(cls, options: dict) -> None:
         """Budgets exclude each other, and options of the release need what it does."""
         given = {key for key, value in options.items() if value is not None}
-        ways = ({"visual_tokens"}, {"keep_ratio"}, {"preset"}, {"global_threshold", "individual_threshold"})
-        chosen = [sorted(given & way) for way in ways if given & way]
+        chosen = [sorted(given & way) for way in cls.alternatives if given & way]
         if len(chosen) > 1:
             clash = ", ".join(name for way in chosen for name in way)
             raise ValueError(
                 f"token_reduction: {clash} exclude each other; give one of visual_tokens, keep_ratio, preset, "
                 "or thresholds"
             )
-        by_threshold = bool(given & ways[3]) or "global_threshold" in PRESETS.get(options.get("preset"), {})
+        by_threshold = bool(given & THRESHOLDS) or "global_threshold" in PRESETS.get(options.get("preset"), {})
         if options.get("merge_count") == "batch_minimum" and not by_threshold:
             raise ValueError(
                 "token_reduction: merge_count='batch_minimum' needs thresholds; allowed with a budget: 'window'"

@@ -15,6 +15,13 @@ def test_options_are_split_and_lists_parsed():
     assert options.revision == "12345"
 
 
+def test_a_variant_without_a_default_checkpoint_needs_one():
+    with pytest.raises(ValueError, match="pretrained: method 'dynamicvit' of meter has no default checkpoint; name"):
+        parse({}, method="dynamicvit", pretrained=None, architecture="meter")
+    options, _ = parse({"pretrained": "mine"}, method="dynamicvit", pretrained=None, architecture="meter")
+    assert options.pretrained == "mine"
+
+
 def test_one_layer_is_a_list_too():
     assert parse({"layers": 3}, method="mustdrop", pretrained="x")[1] == {"layers": [3]}
     with pytest.raises(ValueError, match=r"layers must be integers joined by '\+'"):

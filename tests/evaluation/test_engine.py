@@ -175,7 +175,7 @@ def test_ways_to_load(tiny_checkpoint, options):
     assert engine.model.dtype == (torch.bfloat16 if options.dtype == "bfloat16" else torch.float32)
 
 
-def test_a_saved_reduction_holds_unless_options_are_given(engines, tmp_path):
+def test_a_saved_reduction_holds_where_options_are_not_given(engines, tmp_path):
     engine = engines["mustdrop"]
     engine.model.save_pretrained(tmp_path)
     engine.processor.save_pretrained(tmp_path)
@@ -183,7 +183,7 @@ def test_a_saved_reduction_holds_unless_options_are_given(engines, tmp_path):
     saved, _ = load_model("llava_next", "mustdrop", options, {}, torch.device("cpu"))
     assert saved.config.token_reduction == {"method": "mustdrop", **REDUCTIONS["mustdrop"]}
     other, _ = load_model("llava_next", "mustdrop", options, {"keep_ratio": 0.9}, torch.device("cpu"))
-    assert other.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.9}
+    assert other.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.9, "layers": [0, 1]}
     full, _ = load_model("llava_next", "none", options, {}, torch.device("cpu"))
     assert full.config.token_reduction == {"method": "none"}
 

@@ -7,6 +7,7 @@ from lmms_eval.models.registry_v2 import ModelRegistryV2
 
 from lmms_tokendrop.evaluation.loading import MODEL_CLASSES
 from lmms_tokendrop.evaluation.manifests import VARIANTS, manifests, variant
+from lmms_tokendrop.pocket.registry import pocket_path
 
 
 def test_reading_the_manifests_imports_no_torch():
@@ -35,6 +36,15 @@ def test_every_variant_has_a_model_class_and_a_reducer():
         assert entry.architecture in MODEL_CLASSES
         assert entry.method in REDUCTION_CONFIGS[entry.architecture].reducers
     assert len({entry.model_id for entry in VARIANTS}) == len(VARIANTS) == len(manifests())
+
+
+def test_default_checkpoints_of_the_package_are_bundled():
+    defaults = {entry.model_id: entry.pretrained for entry in VARIANTS}
+    assert defaults["vilt_dynamicvit"] == "pocket"
+    assert [name for name, pretrained in defaults.items() if pretrained is None] == ["meter_dynamicvit"]
+    for entry in VARIANTS:
+        if entry.pretrained == "pocket":
+            assert (pocket_path(entry.architecture, entry.method) / "config.json").is_file()
 
 
 def test_unknown_variant_lists_the_known():

@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 
 from lmms_tokendrop import TokenReductionConfig
+from lmms_tokendrop.modeling.fusion_reduction_config import FusionReductionConfig
 from lmms_tokendrop.modeling.token_reduction_config import PRESETS, REDUCERS
 
 
@@ -183,3 +184,32 @@ def test_options_round_trip_through_json(options):
 
 def test_defaults_may_be_written_out_for_any_method():
     assert TokenReductionConfig.from_dict({"method": "none", "seed": 0, "layers": None}).method == "none"
+
+
+@pytest.mark.parametrize(
+    ("config", "saved", "given", "expected"),
+    [
+        (FusionReductionConfig, {"layers": [2, 4]}, {"score": "first_head"}, {"layers": [2, 4], "score": "first_head"}),
+        (FusionReductionConfig, {"layers": [2, 4]}, {"layers": [3]}, {"layers": [3]}),
+        (FusionReductionConfig, {"score": "keys"}, {"preset": "vilt-vqav2"}, {"preset": "vilt-vqav2"}),
+        (TokenReductionConfig, {"keep_ratio": 0.5}, {}, {"keep_ratio": 0.5}),
+        (
+            TokenReductionConfig,
+            {"keep_ratio": 0.5, "key_ratio": 0.1},
+            {"visual_tokens": 9},
+            {"key_ratio": 0.1, "visual_tokens": 9},
+        ),
+        (TokenReductionConfig, {"global_threshold": 0.1}, {"keep_ratio": 0.5}, {"keep_ratio": 0.5}),
+        (
+            TokenReductionConfig,
+            {"global_threshold": 0.1},
+            {"individual_threshold": 0.2},
+            {"global_threshold": 0.1, "individual_threshold": 0.2},
+        ),
+    ],
+)
+def test_given_options_stand_beside_saved_ones(config, saved, given, expected):
+    method = {"method": "pumer" if config is FusionReductionConfig else "mustdrop"}
+    merged = config.merged({**method, **saved}, given)
+    assert merged == {**method, **expected}
+    config.from_dict(merged)

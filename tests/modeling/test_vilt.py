@@ -184,6 +184,14 @@ def test_wrong_inputs_raise(tiny_vilt_checkpoint, change, message):
         model(**{**tiny_vilt_inputs("whole"), **change})
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_unknown_arguments_raise(tiny_vilt_checkpoint, head):
+    model = HEADS[head].from_pretrained(tiny_vilt_checkpoint(head))
+    inputs = tiny_vilt_inputs("whole", images=2 if head == "two_images" else 1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sample_seed'"):
+        model(**inputs, sample_seed=torch.zeros(2))
+
+
 def test_wrong_options_raise(tiny_vilt_checkpoint):
     with pytest.raises(ValueError, match=r"unknown option 'methd'.*did you mean 'method'"):
         ViltTokenDropForQuestionAnswering.from_pretrained(tiny_vilt_checkpoint(), token_reduction={"methd": "none"})
