@@ -105,10 +105,7 @@ def build(
     ValueError
         If an option is wrong or the base does not fit.
     """
-    _check_choice("form", form, FORMS)
-    _check_choice("check", check, CHECKS)
-    if check == "meta" and form == "full":
-        raise ValueError("check='meta' fetches no weights; allowed with form='config' only")
+    _check_forms(form, check)
     entry = variant(variant_id)
     kind = architecture(entry.architecture)
     source = base or entry.pretrained
@@ -130,19 +127,9 @@ def build(
         example = run_example(model, _load_processor(found, processor), images, question)
     model.config.auto_map = kind.auto_map(head)
     model.config.architectures = [head.model_class]
-    if form == "full":
-        model.save_pretrained(folder, max_shard_size=max_shard_size)
-    else:
-        model.config.base_weights = {"repo_id": found.source, "revision": found.revision}
-        model.config.save_pretrained(folder)
-        if model.can_generate():
-            model.generation_config.save_pretrained(folder)
+    _save_model(model, found, form, max_shard_size, folder)
     _save_processor(found, processor, folder)
     copy_code(kind.module, folder)
-    tokens = None
-    if example.outputs is not None:
-        tokens = {"full": example.outputs["full"], "layers": example.outputs["tokens"]}
-        kept_picture(images[0], example.outputs["report"], model.config).save(folder / PICTURE)
     manifest = Manifest(
         package_version=lmms_tokendrop.__version__,
         variant=entry.model_id,
@@ -152,7 +139,7 @@ def build(
         license=found.license,
         base_reduction=saved,
         stages=_stages(model),
-        example_tokens=tokens,
+        example_tokens=_save_example(example, model.config, folder),
     )
     manifest.with_files(folder).write(folder)
     return example
@@ -179,6 +166,25 @@ def _load_processor(base: Base, reference: str | None) -> ProcessorMixin:
         module, name = reference.split(".")
         processor_class = getattr(import_module(f"{MODELING}.{module}"), name)
     return processor_class.from_pretrained(base.source, trust_remote_code=False, **base.location)
+
+
+def _save_model(model: PreTrainedModel, base: Base, form: str, max_shard_size: str, folder: Path) -> None:
+    """Write the configuration, and the weights or where they are."""
+    if form == "full":
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        return
+    model.config.base_weights = {"repo_id": base.source, "revision": base.revision}
+    model.config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+
+
+def _save_example(example: Example, config: PreTrainedConfig, folder: Path) -> dict[str, Any] | None:
+    """Draw what is left of the example, and return the numbers of tokens; None without weights."""
+    if example.outputs is None:
+        return None
+    kept_picture(example.images[0], example.outputs["report"], config).save(folder / PICTURE)
+    return {"full": example.outputs["full"], "layers": example.outputs["tokens"]}
 
 
 def _save_processor(base: Base, reference: str | None, folder: Path) -> None:
@@ -208,9 +214,12 @@ def _example_input(images: int) -> tuple[list[Image.Image], str]:
     return [render(scene) for scene, _ in scenes], scenes[0][1][0].text
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
+def _check_forms(form: str, check: str) -> None:
+    for name, value, allowed in (("form", form, FORMS), ("check", check, CHECKS)):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
+    if check == "meta" and form == "full":
+        raise ValueError("check='meta' fetches no weights; allowed with form='config' only")
 
 
 @contextmanager

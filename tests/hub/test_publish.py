@@ -14,6 +14,8 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForVisualQuestionAnswering, AutoProcessor
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.evaluation.arguments import LoadOptions
+from lmms_tokendrop.evaluation.loading import load_model
 from lmms_tokendrop.hub import fresh_check
 from lmms_tokendrop.hub.export import FORMS, build
 from lmms_tokendrop.hub.fresh_check import example_outputs
@@ -181,6 +183,10 @@ def test_the_plugin_loads_a_repository_too_and_may_change_the_reduction(publishe
     model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(name, dtype="auto")
     assert model.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.4}
     assert model.config.name_or_path == name
+    options = LoadOptions(pretrained=name)
+    model, processor = load_model("llava_next", "mustdrop", options, {}, torch.device("cpu"))
+    assert model.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.4}
+    assert processor.tokenizer.padding_side == "left"
     reduction = {"method": "random", "keep_ratio": 0.2}
     model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(name, token_reduction=reduction)
     assert model.config.token_reduction == reduction
