@@ -19,7 +19,7 @@ from lmms_tokendrop.pocket.registry import pocket_path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PUBLIC = ("llava_next_mustdrop", "vilt_pumer")
-POCKET = ("llava_next_mustdrop", "vilt_pumer")
+POCKET = ("llava_next_mustdrop", "vilt_pumer", "meter_pumer")
 
 
 def folder_card(folder: Path, repo_id: str, results: Path | None = None, *, tag: str | None = None) -> ModelCard:
