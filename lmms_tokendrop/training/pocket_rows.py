@@ -39,6 +39,11 @@ class PocketRows:
         scene, question = self.draw(index)
         return {"image": render(scene), "question": question.text, "answers": question.answer}
 
+    def value(self, column: str, index: int) -> str:
+        """The text of a question, or its answer."""
+        _, question = self.draw(index)
+        return {"question": question.text, "answers": question.answer}[column]
+
     def draw(self, index: int) -> tuple[Scene, Question]:
         """The scene and the question of a row."""
         rng = np.random.default_rng([*self.seeds, index])

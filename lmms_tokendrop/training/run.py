@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,7 @@ def training_arguments(options: TrainingOptions, folder: Path) -> TrainingArgume
         batch_eval_metrics=True,
         save_total_limit=2,
         report_to=[],
+        disable_tqdm=not sys.stderr.isatty(),
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_num_workers=options.workers,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 from torch.nn import functional
+from transformers.utils import logging
 
 from lmms_tokendrop.evaluation.encoder_engine import normalized
 from lmms_tokendrop.training.losses import soft_target_loss
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
     from lmms_tokendrop.training.options import TrainingOptions
 
-CHECKED_QUESTIONS = 20
+CHECKED_QUESTIONS = 500
+
+logger = logging.get_logger(__name__)
 
 
 class Rows(Protocol):
@@ -32,6 +35,9 @@ class Rows(Protocol):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One row, its images as RGB."""
+
+    def value(self, column: str, index: int) -> Any:
+        """One value that is no image."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +129,20 @@ class QuestionAnswering(TrainingTask):
             self.numbers.setdefault(normalized(config.id2label[number]), number)
 
     def check(self, rows: Rows) -> None:
-        """Raise a ValueError if none of the first questions has an answer that is a label."""
-        shown = [rows[index]["answers"] for index in range(min(len(rows), CHECKED_QUESTIONS))]
-        answers = [answer for given in shown for answer in answer_scores(given)]
-        if not any(answer in self.numbers for answer in answers):
+        """Count questions, taken evenly, without an answer that is a label; a ValueError if all are such."""
+        number = min(len(rows), CHECKED_QUESTIONS)
+        indices = [at * len(rows) // number for at in range(number)]
+        answers = [list(answer_scores(rows.value("answers", index))) for index in indices]
+        without = sum(not any(answer in self.numbers for answer in given) for given in answers)
+        if without == number:
             raise ValueError(
-                f"none of the answers to the first {len(shown)} questions, such as {answers[:1]}, is one of the "
-                f"model's {self.size} labels, such as {next(iter(self.numbers))!r}"
+                f"none of the answers to {number} questions, such as {answers[0][:1]}, is one of the model's "
+                f"{self.size} labels, such as {next(iter(self.numbers))!r}"
+            )
+        if without:
+            logger.warning(
+                f"{without} of {number} questions looked at have no answer among the model's labels; every label is "
+                "wrong for such a question"
             )
 
     def example(self, rows: Rows, index: int, rng: np.random.Generator) -> Example:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
+import pytest
 from typer.testing import CliRunner
 
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.evaluation.encoder import ViltPuMer
+from lmms_tokendrop.training.run import prepare
 
 
 def invoke(*arguments: str):
@@ -44,6 +47,13 @@ def test_errors_are_one_line_without_a_run(checkpoint, tmp_path):
         assert result.exit_code == 1
         assert message in result.output
         assert not output.exists()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_a_bar_with_the_total(terminal, options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    prepare(options(), tmp_path).train()
+    assert ("2/2 [" in capsys.readouterr().err) == terminal
 
 
 def test_help_shows_every_option():

@@ -221,8 +221,16 @@ def test_unknown_labels(task, label, message, options, data_files, tmp_path):
 
 def test_answers_of_which_none_is_a_label(options, data_files, tmp_path):
     file = rewritten(data_files["vqa"], tmp_path, lambda row, at: {"answers": [{"answer": "a fish"}]})
-    with pytest.raises(ValueError, match=r"first 8 questions, such as \['fish'\], is one of the model's 33 labels"):
+    with pytest.raises(ValueError, match=r"to 8 questions, such as \['fish'\], is one of the model's 33 labels"):
         prepare(options("vqa", data=file), tmp_path / "run")
+
+
+def test_questions_without_a_label_are_counted(options, data_files, tmp_path, caplog):
+    prepare(options(**stored("vqa", data_files)), tmp_path / "some")
+    assert "1 of 8 questions looked at have no answer among the model's labels" in caplog.text
+    caplog.clear()
+    prepare(options(), tmp_path / "none")
+    assert "questions looked at" not in caplog.text
 
 
 def test_too_few_images_for_the_negatives(options, data_files, tmp_path):
