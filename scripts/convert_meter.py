@@ -311,17 +311,23 @@ def main(
     image_size: Annotated[int | None, typer.Option(help="Interpolate positions to this side in pixels.")] = None,
     resize: Annotated[str, typer.Option(help="`crop` as METER does, or `square` as PuMer does.")] = "crop",
     head_size: Annotated[int, typer.Option(help="Channels of an attention head.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the classifier that --initialise-head draws.")] = 0,
 ) -> None:
     """Convert a METER checkpoint, strictly: every key is renamed, or reported as dropped."""
     if task not in TASKS:
         raise typer.BadParameter(f"task={task!r}; allowed: {', '.join(TASKS)}")
     if (labels is None) == (task == "vqav2"):
         raise typer.BadParameter("labels: vqav2 needs a file of its answers; the other tasks have none")
-    found = convert(read_weights(checkpoint), task, initialise_head, image_size)
-    names = None if labels is None else read_labels(labels)
-    config = config_of(found.weights, task, names, head_size)
-    model = build(found, config, task, initialise_head)
-    processor = meter_processor(AutoTokenizer.from_pretrained(tokenizer), config.image_size, resize)
+    torch.manual_seed(seed)
+    try:
+        found = convert(read_weights(checkpoint), task, initialise_head, image_size)
+        names = None if labels is None else read_labels(labels)
+        config = config_of(found.weights, task, names, head_size)
+        model = build(found, config, task, initialise_head)
+        processor = meter_processor(AutoTokenizer.from_pretrained(tokenizer), config.image_size, resize)
+    except ValueError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
     model.save_pretrained(output)
     processor.save_pretrained(output)
     console = Console(soft_wrap=True)

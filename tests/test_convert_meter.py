@@ -132,9 +132,13 @@ def public_weights(task: str) -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape) * 0.1 for name, shape in shapes.items()}
 
 
+class Refused(Exception):
+    """The command ended with status 1 and one line that says why."""
+
+
 @pytest.fixture
 def run(converter, tmp_path):
-    """Return `run(weights, task, *options)`: the output folder and what the command printed."""
+    """Return `run(weights, task, *options)`: the output folder and what the command printed, or raise `Refused`."""
     tokenizer = tmp_path / "tokenizer"
     tiny_meter_tokenizer().save_pretrained(tokenizer)
     app = converter.typer.Typer()
@@ -152,6 +156,10 @@ def run(converter, tmp_path):
         result = CliRunner().invoke(app, arguments)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
+        if result.exit_code == 1:
+            assert result.stderr.startswith("Error: ")
+            assert result.stderr.count("\n") == 1
+            raise Refused(result.stderr)
         return output, result.output
 
     return convert
@@ -246,6 +254,19 @@ def test_fine_tuning_starts_from_pretraining(run, answers, task):
         assert "classifier.0.weight: new, random" in printed
 
 
+def test_a_new_classifier_depends_on_the_seed_alone(run):
+    weights = public_weights("pretraining")
+    first, again, other = (
+        CLASSES["snli-ve"]
+        .from_pretrained(run(weights, "snli-ve", "--initialise-head", "--seed", seed)[0])
+        .classifier[0]
+        .weight.clone()
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 def test_positions_can_be_interpolated(run):
     weights = public_weights("pretraining")
     output, printed = run(weights, "pretraining", "--image-size", 96)
@@ -257,7 +278,7 @@ def test_positions_can_be_interpolated(run):
     assert torch.equal(positions, torch.cat([before[:1], grid]))
     assert model.config.image_size == 96
     assert "from 4 to 6 patches a side" in printed
-    with pytest.raises(ValueError, match="image_size=100 is not a multiple of the patch size, 16"):
+    with pytest.raises(Refused, match="image_size=100 is not a multiple of the patch size, 16"):
         run(weights, "pretraining", "--image-size", 100)
 
 
@@ -283,15 +304,15 @@ def test_positions_can_be_interpolated(run):
 def test_a_checkpoint_that_does_not_fit_is_an_error(run, change, message):
     weights = public_weights("snli-ve")
     change(weights)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refused, match=message):
         run(weights, "snli-ve")
 
 
 def test_another_tasks_checkpoint_is_an_error(run, answers):
-    with pytest.raises(ValueError, match=r"missing: classifier.0.bias.*--initialise-head"):
+    with pytest.raises(Refused, match=r"missing: classifier.0.bias.*--initialise-head"):
         run(public_weights("pretraining"), "snli-ve")
     answers.write_text(json.dumps(["yes", "no"]))
-    with pytest.raises(ValueError, match=r"classifier.3.weight \(5, 128\) for \(2, 128\)"):
+    with pytest.raises(Refused, match=r"classifier.3.weight \(5, 128\) for \(2, 128\)"):
         run(public_weights("vqav2"), "vqav2", "--labels", answers)
 
 
