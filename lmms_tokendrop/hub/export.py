@@ -24,6 +24,7 @@ from lmms_tokendrop.hub.code import copy_code
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.picture import PICTURE, kept_picture
 from lmms_tokendrop.hub.self_check import Example, parameter_shapes, run_example, self_check
+from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 
@@ -86,7 +87,7 @@ def build(
     form
         ``"config"``: the weights stay in the base's repository, pinned to its present commit. ``"full"``: with weights.
     token_reduction
-        Options of the method. Default: those saved in the base for this method, else the method's defaults.
+        Options of the method. Others are as the base has them saved for this method, else the method's defaults.
     license
         Licence of the weights if the base is a folder.
     max_shard_size
@@ -117,7 +118,7 @@ def build(
     options, _ = PreTrainedConfig.get_config_dict(found.source, **found.location)
     head = kind.head(options.get("architectures"))
     saved = saved_reduction(options, entry.method)
-    reduction = saved if token_reduction is None else {"method": entry.method, **token_reduction}
+    reduction = REDUCTION_CONFIGS[entry.architecture].merged(saved, token_reduction or {})
     model = _load(kind, head, found, reduction, meta=check == "meta")
     processor = kind.processor(reduction)
     images, question = _example_input(head.images)

@@ -29,7 +29,7 @@ class Subject:
     token_reduction
         Options in the repository's configuration.
     base_reduction
-        Options that hold for the base if a result states none.
+        Options that hold for the base beside those that a result states.
     """
 
     variant: Variant
@@ -68,8 +68,7 @@ class Subject:
         if full:
             return "full"
         kind = REDUCTION_CONFIGS[entry.architecture]
-        stated = {"method": method, **given} if given else saved
-        same = kind.from_dict(dict(stated)) == kind.from_dict(dict(self.token_reduction))
+        same = kind.from_dict(kind.merged(dict(saved), given)) == kind.from_dict(dict(self.token_reduction))
         return "reduced" if same else None
 
 
