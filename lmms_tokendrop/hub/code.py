@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 MODELING = Path(__file__).resolve().parent.parent / "modeling"
 LIBRARIES = frozenset({"torch", "transformers"})
+CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
+"""What transformers reads the place of code from, in any configuration and at any depth of it."""
+
 CLASS = re.compile(r"(?P<module>[A-Za-z_]\w*)\.[A-Za-z_]\w*")
 
 
@@ -54,7 +59,52 @@ def copy_code(module: str, folder: Path) -> None:
         shutil.copyfile(file, folder / file.name)
 
 
-def check_auto_map(auto_map: dict[str, str], files: set[str]) -> None:
+def split_code_keys(value: Any) -> tuple[Any, list[tuple[str, Any]]]:
+    """Take the keys of `CODE_KEYS` out of a JSON value, at any depth.
+
+    Parameters
+    ----------
+    value
+        What `json.loads` returned. A number under such a key is left: it is a token's, in a vocabulary.
+
+    Returns
+    -------
+    tuple of Any and list of (str, Any)
+        The value without them, and each of them with what it had.
+    """
+    found: list[tuple[str, Any]] = []
+
+    def clean(part: Any) -> Any:
+        if isinstance(part, list):
+            return [clean(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        taken = {key for key, item in part.items() if key in CODE_KEYS and not isinstance(item, int | float)}
+        found.extend((key, part[key]) for key in sorted(taken))
+        return {key: clean(item) for key, item in part.items() if key not in taken}
+
+    return clean(value), found
+
+
+def set_auto_maps(folder: Path, auto_maps: dict[str, dict[str, str]]) -> None:
+    """Take every reference to code out of a folder's JSON files, then write those that are wanted.
+
+    Parameters
+    ----------
+    folder
+        Where the files are.
+    auto_maps
+        ``auto_map`` of each file that gets one.
+    """
+    for path in sorted(folder.glob("*.json")):
+        options, found = split_code_keys(json.loads(path.read_text()))
+        if path.name in auto_maps:
+            options["auto_map"] = auto_maps[path.name]
+        if found or path.name in auto_maps:
+            path.write_text(json.dumps(options, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_auto_map(auto_map: Any, files: set[str]) -> None:
     """Fail unless every class is in a file of the same folder.
 
     Parameters
@@ -69,7 +119,8 @@ def check_auto_map(auto_map: dict[str, str], files: set[str]) -> None:
     ValueError
         For a reference to another repository, another folder, or a file that isn't there.
     """
-    for auto_class, reference in auto_map.items():
+    items = auto_map.items() if isinstance(auto_map, dict) else [("?", auto_map)]
+    for auto_class, reference in items:
         match = CLASS.fullmatch(reference) if isinstance(reference, str) else None
         if match is None or f"{match['module']}.py" not in files:
             raise ValueError(

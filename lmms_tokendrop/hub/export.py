@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import lmms_tokendrop
 from lmms_tokendrop.evaluation.manifests import variant
 from lmms_tokendrop.hub.architectures import MODELING, Architecture, Head, architecture
 from lmms_tokendrop.hub.base import Base, resolve_base, saved_reduction
-from lmms_tokendrop.hub.code import copy_code
+from lmms_tokendrop.hub.code import copy_code, set_auto_maps
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.picture import PICTURE, kept_picture
 from lmms_tokendrop.hub.self_check import Example, parameter_shapes, run_example, self_check
@@ -126,11 +125,10 @@ def build(
         example = Example(images, question, None, parameter_shapes(model))
     else:
         example = run_example(model, _load_processor(found, processor), images, question)
-    model.config.auto_map = kind.auto_map(head)
     model.config.architectures = [head.model_class]
     _save_model(model, found, form, max_shard_size, folder)
-    _save_processor(found, processor, folder)
-    copy_code(kind.module, folder)
+    _load_processor(found, None).save_pretrained(folder)
+    _save_code(kind, head, processor, folder)
     manifest = Manifest(
         package_version=lmms_tokendrop.__version__,
         variant=entry.model_id,
@@ -188,14 +186,14 @@ def _save_example(example: Example, config: PreTrainedConfig, folder: Path) -> d
     return {"full": example.outputs["full"], "layers": example.outputs["tokens"]}
 
 
-def _save_processor(base: Base, reference: str | None, folder: Path) -> None:
-    """Write the base's processor, and where the class is that goes with the model."""
-    _load_processor(base, None).save_pretrained(folder)
-    if reference is not None:
-        path = folder / "processor_config.json"
-        options = {**json.loads(path.read_text()), "auto_map": {"AutoProcessor": reference}}
-        path.write_text(json.dumps(options, indent=2) + "\n")
-        copy_code(reference.split(".")[0], folder)
+def _save_code(kind: Architecture, head: Head, processor: str | None, folder: Path) -> None:
+    """Write the code and where the classes are, in place of whatever code the base's files referred to."""
+    auto_maps = {"config.json": kind.auto_map(head)}
+    copy_code(kind.module, folder)
+    if processor is not None:
+        auto_maps["processor_config.json"] = {"AutoProcessor": processor}
+        copy_code(processor.split(".")[0], folder)
+    set_auto_maps(folder, auto_maps)
 
 
 def _stages(model: PreTrainedModel) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.hub.code import MODELING, check_auto_map, code_files
+from lmms_tokendrop.hub.code import MODELING, check_auto_map, code_files, split_code_keys
 
 MANIFEST = "tokendrop_export.json"
 CARD = "README.md"
@@ -112,7 +112,7 @@ def verify(folder: Path) -> Manifest:
     Raises
     ------
     ValueError
-        If a file is missing, unknown, changed, of a kind that may hold code, or leads out of the folder.
+        If a file is missing, unknown, changed, of a kind that may hold code, or refers to code out of the folder.
     """
     manifest = Manifest.read(folder)
     names = _names(folder)
@@ -121,21 +121,29 @@ def verify(folder: Path) -> Manifest:
     for name in names:
         if sha256(folder / name) != manifest.files[name]:
             raise ValueError(f"{name} was changed after the export; export again")
-    config = read_config(folder)
-    maps = [config["auto_map"]]
-    processor = folder / "processor_config.json"
-    if processor.exists():
-        maps.append(json.loads(processor.read_text()).get("auto_map", {}))
-    for auto_map in maps:
-        check_auto_map(auto_map, set(names))
+    maps = _auto_maps(folder, names)
     code = {name for name in names if name.endswith(".py")}
     needed = {file.name for references in maps for file in _code(references)}
     for name in sorted(code | needed):
         if name not in code & needed or (MODELING / name).read_bytes() != (folder / name).read_bytes():
             raise ValueError(f"{name} is not the installed package's; export again")
-    if (config.get("base_weights") is None) != (manifest.form == "full"):
+    if (read_config(folder).get("base_weights") is None) != (manifest.form == "full"):
         raise ValueError(f"base_weights in config.json does not fit the form {manifest.form!r}")
     return manifest
+
+
+def _auto_maps(folder: Path, names: list[str]) -> list[dict[str, str]]:
+    """Every ``auto_map`` in the folder's JSON files, checked to stay in the folder."""
+    maps = []
+    for name in names:
+        if not name.endswith(".json"):
+            continue
+        for key, value in split_code_keys(json.loads((folder / name).read_text()))[1]:
+            if key != "auto_map":
+                raise ValueError(f"{name} has {key}, which may lead to code elsewhere; export again")
+            check_auto_map(value, set(names))
+            maps.append(value)
+    return maps
 
 
 def _code(auto_map: dict[str, str]) -> list[Path]:

@@ -13,7 +13,7 @@ from transformers import AutoProcessor
 
 from lmms_tokendrop.hub import self_check as self_check_module
 from lmms_tokendrop.hub.architectures import ARCHITECTURES, architecture
-from lmms_tokendrop.hub.code import LIBRARIES, MODELING, check_auto_map, code_files
+from lmms_tokendrop.hub.code import LIBRARIES, MODELING, check_auto_map, code_files, set_auto_maps
 from lmms_tokendrop.hub.export import build, export
 from lmms_tokendrop.hub.fresh_check import check_folder
 from lmms_tokendrop.hub.manifest import CARD, MANIFEST, Manifest, read_config, sha256, verify
@@ -198,6 +198,32 @@ def test_a_configuration_that_leads_elsewhere_is_refused(copied, change, message
     Manifest.read(folder).with_files(folder).write(folder)
     with pytest.raises(ValueError, match=message):
         verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["you/other--code.Class", None]}}, "AutoTokenizer"),
+        ("tokenizer_config.json", {"auto_map": ["you/other--code.Class", None]}, "auto_map"),
+        ("processor_config.json", {"image_processor": {"auto_map": {"AutoImageProcessor": "a/b--c.D"}}}, "a/b--c.D"),
+        ("generation_config.json", {"auto_map": {"AutoModel": "absent.Class"}}, "absent.Class"),
+        ("config.json", {"text_config": {"custom_pipelines": {"x": {"impl": "a/b--c.D"}}}}, "custom_pipelines"),
+    ],
+)
+def test_a_reference_to_code_elsewhere_is_refused_in_any_file(copied, name, change, message):
+    folder, _ = copied
+    path = folder / name
+    options = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**options, **change}))
+    Manifest.read(folder).with_files(folder).write(folder)
+    with pytest.raises(ValueError, match=message):
+        verify(folder)
+
+
+def test_a_word_of_the_vocabulary_is_no_reference(tmp_path):
+    (tmp_path / "vocab.json").write_text('{"auto_map": 3, "custom_pipelines": 4}')
+    set_auto_maps(tmp_path, {})
+    assert (tmp_path / "vocab.json").read_text() == '{"auto_map": 3, "custom_pipelines": 4}'
 
 
 @pytest.mark.parametrize(

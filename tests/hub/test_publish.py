@@ -61,11 +61,34 @@ def repository(architecture: str, form: str) -> str:
     return f"you/{VARIANTS[architecture][0].replace('_', '-')}-{form}"
 
 
+CODE_OF_THE_BASE = b"raise RuntimeError('code of the base was run')\n"
+
+
+def with_references(name: str, content: bytes) -> bytes:
+    """Make a configuration of the base refer to code at every place that transformers reads one from."""
+    options = json.loads(content)
+    auto_maps = {
+        "config.json": {"AutoModel": "you/evil--code.Model"},
+        "tokenizer_config.json": {"AutoTokenizer": ["you/evil--code.Tokenizer", None]},
+        "processor_config.json": {"AutoProcessor": "you/evil--code.Processor"},
+    }
+    if name not in auto_maps:
+        return content
+    options["auto_map"] = auto_maps[name]
+    if "image_processor" in options:
+        options["image_processor"]["auto_map"] = {"AutoImageProcessor": "you/evil--code.ImageProcessor"}
+    if name == "config.json":
+        options["custom_pipelines"] = {"evil": {"impl": "you/evil--code.Pipeline", "pt": ["AutoModel"]}}
+    return json.dumps(options).encode()
+
+
 def push_base(folder: Path, name: str) -> None:
-    """Push an unreduced model, and code in it that must never run."""
+    """Push an unreduced model, with code that must never run; a stock one refers to more such code."""
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if name != f"you/{WITH_ITS_CODE}":
+        files = {path: with_references(path, data) if path.endswith(".json") else data for path, data in files.items()}
     files["README.md"] = b"---\nlicense: mit\n---\n"
-    files["custom_generate/generate.py"] = b"raise RuntimeError('code of the base was run')\n"
+    files["custom_generate/generate.py"] = CODE_OF_THE_BASE
     api = HfApi()
     api.create_repo(name)
     api.create_commit(
@@ -79,6 +102,7 @@ def push_base(folder: Path, name: str) -> None:
 def published(hub, base_folder, tmp_path_factory) -> Published:
     """Push the unreduced models, then each variant in both forms."""
     scratch = tmp_path_factory.mktemp("published")
+    hub.create("you/evil", {"code.py": CODE_OF_THE_BASE})
     examples, folders = {}, {}
     for architecture, (variant, options) in VARIANTS.items():
         base = base_folder(architecture, variant.removeprefix(f"{architecture}_"))
@@ -121,6 +145,13 @@ def downloaded(published) -> str:
 
 def test_every_repository_loads_through_every_auto_class_without_the_package(downloaded):
     assert set(downloaded.split()) == {f"you/{WITH_ITS_CODE}", *(repository(*case) for case in CASES)}
+
+
+def test_no_code_of_the_base_was_named_or_fetched(hub, published, downloaded):
+    for case in CASES:
+        files = hub.files(repository(*case))
+        assert not [name for name, data in files.items() if name.endswith(".json") and b"evil" in data]
+    assert not [line for line in hub.requests if "evil" in line]
 
 
 def test_and_again_offline_from_the_cache(published, downloaded):
