@@ -66,7 +66,7 @@ def planned_macs(config: Any, token_reduction: dict, text_tokens: int, image_siz
         Side of the image in pixels; None: the configuration's.
     """
     options = FusionReductionConfig.from_dict(token_reduction)
-    reducer = options.build(config.num_hidden_layers, config.hidden_size, config.image_size)
+    reducer = options.build(config)
     patches = grid_side(image_size or config.image_size, config.patch_size, reducer.image_scale) ** 2
     plan = reducer.plan(text_tokens, 1 + patches, config.num_hidden_layers)
     return encoder_macs(config, *plan, patches) + reducer.module_macs(text_tokens, 1 + patches)

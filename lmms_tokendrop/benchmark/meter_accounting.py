@@ -71,11 +71,11 @@ def meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size:
         Side of the image in pixels; None: the configuration's.
     """
     options = MeterReductionConfig.from_dict(token_reduction)
-    reducer = options.build(config.num_hidden_layers, config.hidden_size, config.image_size)
+    reducer = options.build(config)
     patches = grid_side(image_size or config.image_size, config.patch_size, reducer.image_scale) ** 2
     vision_config = config.vision_config
     blocks = vision_config.num_hidden_layers
-    tower = vision_reducer(reducer.vision_r, blocks, vision_config).plan(0, 1 + patches, blocks)
+    tower = vision_reducer(reducer.vision_r, vision_config).plan(0, 1 + patches, blocks)
     vision = [encoder_layer_macs(vision_config, *lengths) for lengths in zip(*tower, strict=True)]
     text_config, image_tokens = config.text_config, tower[1][-1]
     text = encoder_layer_macs(text_config, text_tokens, text_tokens) * text_config.num_hidden_layers

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from .fusion_stages import FusionReducer, NoFusionReduction
+from .image_patches import grid_side
 from .reducer_dynamicvit import DynamicViT
 from .reducer_fusion_baselines import ClsAttentionPruning, RandomPruning, SmallerResolution
 from .reducer_pumer import PuMer
@@ -81,33 +84,62 @@ class FusionReductionConfig(ReductionOptions):
     proportional_attention: bool = option(True, "Add the logarithm of a token's size to the logits of its key.")
     cls_token: str = option("text", "The CLS token whose attention counts.", allowed=("text", "image"))
     keep_ratio: float = option(
-        0.7, "Share of the patches that each stage leaves: the ratio, its square, its cube.", low=1e-9, high=1
+        0.7, "Share of the patches that each stage leaves, below 1: the ratio, its square, its cube.", low=1e-9, high=1
     )
     image_size: int | None = option(
         None,
         "Side in pixels to which images of the model's own size, and others in proportion, are reduced; "
-        "smres: five sixths.",
+        "smres: five sixths; to whole patches, of which there must be fewer.",
         low=1,
     )
     seed: int = option(0, "Seed of random choices; each sample adds its own.", low=0)
 
-    def smaller_size(self, image_size: int) -> int | None:
-        """The option `image_size`, checked against the size that the encoder was made for."""
-        if self.image_size is not None and self.image_size >= image_size:
-            raise ValueError(
-                f"image_size={self.image_size}: the encoder's own is {image_size}, so nothing would happen; "
-                f"allowed: 1 to {image_size - 1}"
-            )
-        return self.image_size
-
-    def build(self, num_layers: int, hidden_size: int, image_size: int) -> FusionReducer:
+    def build(self, config) -> FusionReducer:
         """The reducer for an encoder.
 
         Parameters
         ----------
-        num_layers, hidden_size : int
-            Blocks and channels of the encoder.
-        image_size : int
-            Side of the images that the encoder was made for.
+        config : PreTrainedConfig
+            The encoder's: its blocks (METER: pairs of cross-modal layers), channels, sides of images and of patches,
+            and positions of the text if it reads any.
+
+        Raises
+        ------
+        ValueError
+            If a layer cannot act, or if nothing would happen to an image of the encoder's own size and the longest
+            text.
         """
-        return self.reducers[self.method](self, num_layers, hidden_size, image_size)
+        reducer = self.reducers[self.method](self, config.num_hidden_layers, config.hidden_size, config.image_size)
+        if reducer.image_size is not None:
+            check_smaller(reducer.image_size, config.image_size, config.patch_size)
+        if reducer.stages():
+            check_reduces(self.method, reducer, config)
+        return reducer
+
+
+def check_smaller(image_size: int, native_size: int, patch_size: int) -> None:
+    """Raise a ValueError unless images of `native_size` pixels that shrink to `image_size` have fewer patches."""
+
+    def side(size: int) -> int:
+        return grid_side(native_size, patch_size, size / native_size)
+
+    whole = grid_side(native_size, patch_size)
+    if side(image_size) >= whole:
+        largest = max((size for size in range(1, native_size) if side(size) < whole), default=None)
+        allowed = "none, the image has one patch" if largest is None else f"1 to {largest}"
+        raise ValueError(
+            f"image_size={image_size}: an image of the encoder's own size, {native_size}, would still have {whole} "
+            f"patches of {patch_size} pixels a side, so nothing would happen; allowed: {allowed}"
+        )
+
+
+def check_reduces(method: str, reducer: FusionReducer, config) -> None:
+    """Raise a ValueError if no stage takes a token of an image of the encoder's own size and of the longest text."""
+    image = 1 + grid_side(config.image_size, config.patch_size) ** 2
+    text = getattr(config, "max_position_embeddings", 0)
+    with torch.device("cpu"):  # models are built on the meta device, which has no numbers
+        _, left = reducer.plan_apart(text, image, config.num_hidden_layers)
+    if left[-1] == (text, image):
+        raise ValueError(
+            f"{method}: its ratios leave all of {image} image and {text} text tokens, so nothing would happen"
+        )

@@ -38,7 +38,7 @@ METER_PRESETS: dict[str, dict] = {
 
 PAPER_PAIRS = 6
 DEFAULT_PAIRS = {"dynamicvit": (1, 3, 5)}
-DEFAULT_PRUNE_RATIO = {"pumer": 0.2, "random": 0.4, "cls_attention": 0.4}
+PUMER_PRUNE_RATIO = 0.2
 
 
 @dataclass
@@ -84,27 +84,17 @@ class MeterReductionConfig(FusionReductionConfig):
         None, "Patches that merge in each block of the CLIP tower; vision_tome: 24, pumer: none.", low=1
     )
 
-    def build(self, num_layers: int, hidden_size: int, image_size: int) -> FusionReducer:
-        """The reducer for METER.
-
-        Parameters
-        ----------
-        num_layers : int
-            Pairs of cross-modal layers.
-        hidden_size : int
-            Their channels.
-        image_size : int
-            Side of the images that the vision tower was made for.
+    def build(self, config) -> FusionReducer:
+        """The reducer for METER; see :meth:`FusionReductionConfig.build`.
 
         Raises
         ------
         ValueError
-            If a layer is not the text's layer of one of the pairs.
+            If a layer is not the text's layer of one of the pairs, or if nothing would happen.
         """
-        pairs = self.pairs(num_layers)
-        ratio = DEFAULT_PRUNE_RATIO.get(self.method) if self.prune_ratio is None else self.prune_ratio
-        options = replace(self, layers=pairs, prune_ratio=ratio)
-        return self.reducers[self.method](options, num_layers, hidden_size, image_size)
+        ratio = PUMER_PRUNE_RATIO if self.method == "pumer" and self.prune_ratio is None else self.prune_ratio
+        options = replace(self, layers=self.pairs(config.num_hidden_layers), prune_ratio=ratio)
+        return FusionReductionConfig.build(options, config)
 
     def pairs(self, num_layers: int) -> list[int]:
         """Pairs of cross-modal layers, counted from 0, in which tokens leave, of `num_layers`."""

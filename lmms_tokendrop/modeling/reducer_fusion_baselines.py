@@ -88,4 +88,4 @@ class SmallerResolution(FusionReducer):
 
     def __init__(self, config, num_layers: int, hidden_size: int, image_size: int):
         super().__init__(config, num_layers, hidden_size, image_size)
-        self.image_size = config.smaller_size(image_size) or image_size * 5 // 6
+        self.image_size = config.image_size or image_size * 5 // 6

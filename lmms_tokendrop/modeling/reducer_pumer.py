@@ -62,7 +62,7 @@ class PuMer(FusionReducer):
             raise ValueError(
                 "pumer: prune_ratio, image_merge_ratio and text_merge_ratio are 0, so nothing would happen"
             )
-        self.image_size = config.smaller_size(image_size)
+        self.image_size = config.image_size
         self.counts_padding = config.reference == "release"
         if self.counts_padding and not self.prune_ratio:
             raise ValueError("pumer: the release does nothing at prune_ratio=0; allowed there: reference='paper'")

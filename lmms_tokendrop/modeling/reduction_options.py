@@ -55,7 +55,8 @@ class ReductionOptions:
                 f"token_reduction={options!r}; allowed: a dict of options, such as {{'method': 'mustdrop'}}"
             )
         options = dict(options or {})
-        names = {entry.name: entry for entry in fields(cls)}
+        read_by_some = {"method"}.union(*(reducer.options for reducer in cls.reducers.values()))
+        names = {entry.name: entry for entry in fields(cls) if entry.name in read_by_some}
         for key, value in options.items():
             if key not in names:
                 near = get_close_matches(str(key), names, n=1)

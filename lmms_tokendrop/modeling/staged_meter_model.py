@@ -52,9 +52,9 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
     def __init__(self, config: MeterTokenDropConfig):
         super().__init__(config)
         options = MeterReductionConfig.from_dict(config.token_reduction)
-        self.token_reducer = options.build(config.num_hidden_layers, config.hidden_size, config.image_size)
+        self.token_reducer = options.build(config)
         vision = config.vision_config
-        self.vision_reducer = vision_reducer(self.token_reducer.vision_r, vision.num_hidden_layers, vision)
+        self.vision_reducer = vision_reducer(self.token_reducer.vision_r, vision)
         self.post_init()
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,7 @@ def merge_in_layer(
     return tokens, hidden_states
 
 
-def vision_reducer(merged: int | None, num_layers: int, config) -> FusionReducer:
+def vision_reducer(merged: int | None, config) -> FusionReducer:
     """ToMe for the tower: `merged` patches in each of its blocks; None: the unreduced tower."""
     options = {"method": "none"} if merged is None else {"method": "tome", "r": merged}
-    return FusionReductionConfig.from_dict(options).build(num_layers, config.hidden_size, config.image_size)
+    return FusionReductionConfig.from_dict(options).build(config)

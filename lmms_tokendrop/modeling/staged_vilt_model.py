@@ -102,7 +102,7 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         self.encoder = StagedViltEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = ViltPooler(config) if add_pooling_layer else None
-        self.token_reducer = options.build(config.num_hidden_layers, config.hidden_size, config.image_size)
+        self.token_reducer = options.build(config)
         self.post_init()
 
     @can_return_tuple

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import ViltConfig
 
 from lmms_tokendrop.modeling.fusion_reduction_config import FusionReductionConfig
 from lmms_tokendrop.modeling.fusion_stages import FusionContext
@@ -13,7 +14,8 @@ from lmms_tokendrop.modeling.reducer_tome import merge_schedule
 
 
 def build(num_layers: int = 12, hidden_size: int = 16, native_size: int = 384, **options):
-    return FusionReductionConfig.from_dict(options).build(num_layers, hidden_size, native_size)
+    config = ViltConfig(num_hidden_layers=num_layers, hidden_size=hidden_size, image_size=native_size)
+    return FusionReductionConfig.from_dict(options).build(config)
 
 
 def counts_by_stage(reducer, text: int, image: int) -> list[tuple[int, int]]:
@@ -76,7 +78,6 @@ def test_random_and_cls_attention_drop_as_much_of_the_image_as_pumer():
 
 def test_dynamicvit_keeps_powers_of_the_ratio_of_the_first_patches():
     assert [image for _, image in counts_by_stage(build(method="dynamicvit"), 32, 145)] == [145, 101, 71, 50]
-    assert counts_by_stage(build(method="dynamicvit", keep_ratio=1.0), 32, 145)[-1] == (32, 145)
     assert [stage.layer for stage in build(method="dynamicvit").stages()] == [3, 6, 9]
     assert {stage.point for stage in build(method="dynamicvit").stages()} == {"before_block"}
 
@@ -110,7 +111,21 @@ def test_default_layers_scale_and_layers_that_cannot_act_raise():
         ({"method": "tome", "r": 0}, "allowed: a whole number from 1"),
         ({"method": "tome", "proportional_attention": 1}, "allowed: True, False"),
         ({"method": "random", "prune_ratio": 0.0}, "nothing would happen"),
-        ({"method": "smres", "image_size": 384}, "nothing would happen; allowed: 1 to 383"),
+        (
+            {"method": "dynamicvit", "keep_ratio": 1.0},
+            "dynamicvit: .* leave all of 145 image and 40 text tokens, so noth",
+        ),
+        (
+            {"method": "random", "prune_ratio": 0.003},
+            "leave all of 145 image and 40 text tokens, so nothing would happen",
+        ),
+        (
+            {"method": "pumer", "prune_ratio": 0, "image_merge_ratio": 0.003, "text_merge_ratio": 0.01},
+            "leave all of 145",
+        ),
+        ({"method": "smres", "image_size": 384}, "still have 12 patches .* nothing would happen; allowed: 1 to 367"),
+        ({"method": "smres", "image_size": 368}, "allowed: 1 to 367"),
+        ({"method": "smres", "native_size": 32}, "image_size=26: .* allowed: none, the image has one patch"),
         ({"method": "pumer", "image_size": 512}, "nothing would happen"),
         ({"method": "merging"}, "method='merging'; allowed: 'none', 'pumer', 'tome'"),
         ({"method": "none", "seed": 1}, "method 'none' has no option 'seed'"),
@@ -124,6 +139,7 @@ def test_wrong_options_raise(options, message):
 def test_smaller_sizes():
     assert build(method="smres").image_size == 320
     assert build(method="smres", image_size=224).image_size == 224
+    assert build(method="smres", image_size=367).image_scale == 367 / 384
     assert build(method="pumer", image_size=320).image_size == 320
     assert build(method="pumer").image_size is None
 

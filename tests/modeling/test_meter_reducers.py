@@ -7,12 +7,17 @@ import torch
 from test_fusion_reducers import counts_by_stage
 from tiny_meter import tiny_meter_inputs
 
+from lmms_tokendrop.modeling.meter_model import MeterConfig
 from lmms_tokendrop.modeling.meter_reduction_config import MeterReductionConfig
 from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
 
 
 def build(num_layers: int = 6, hidden_size: int = 16, native_size: int = 384, **options):
-    return MeterReductionConfig.from_dict(options).build(num_layers, hidden_size, native_size)
+    size = {"image_size": native_size}
+    config = MeterConfig(
+        num_hidden_layers=num_layers, hidden_size=hidden_size, num_attention_heads=4, vision_config=size
+    )
+    return MeterReductionConfig.from_dict(options).build(config)
 
 
 @pytest.mark.parametrize(
@@ -61,17 +66,27 @@ def test_the_baselines_drop_as_much_as_pumer_does_for_vqav2():
     [
         ({"method": "pumer", "score": "keys"}, "allowed: 'attention', 'first_head', 'queries'"),
         ({"method": "pumer", "preset": "vilt-vqav2"}, "allowed: 'meter-vqav2'"),
-        ({"method": "tome", "merge_scope": "joint"}, "method 'tome' has no option 'merge_scope'"),
-        ({"method": "cls_attention", "cls_token": "image"}, "method 'cls_attention' has no option 'cls_token'"),
+        ({"method": "tome", "merge_scope": "joint"}, "unknown option 'merge_scope'"),
+        ({"method": "cls_attention", "cls_token": "image"}, "unknown option 'cls_token'"),
         ({"method": "none", "vision_r": 3}, "method 'none' has no option 'vision_r'"),
         ({"method": "vision_tome", "vision_r": 0}, "allowed: a whole number from 1"),
-        ({"method": "smres", "image_size": 384}, "nothing would happen; allowed: 1 to 383"),
+        ({"method": "smres", "image_size": 384}, "still have 24 patches .* nothing would happen; allowed: 1 to 375"),
+        (
+            {"method": "random", "prune_ratio": 0.0005},
+            "leave all of 577 image and 512 text tokens, so nothing would happen",
+        ),
         ({"method": "fastv"}, "method='fastv'; allowed: 'none', 'pumer', 'tome', 'vision_tome'"),
     ],
 )
 def test_wrong_options_raise(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+def test_errors_offer_only_options_that_a_method_reads():
+    with pytest.raises(ValueError, match=r"unknown option 'cls_tokn'; allowed: ") as caught:
+        build(method="cls_attention", cls_tokn="image")
+    assert not {"cls_token", "merge_scope"} & set(str(caught.value).split("allowed: ")[1].split(", "))
 
 
 @torch.no_grad()

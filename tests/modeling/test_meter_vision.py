@@ -98,7 +98,7 @@ def test_its_reducer_has_no_weights_and_a_default(tiny_meter_checkpoint):
     )
     assert model.meter.vision_reducer.merged == [24, 24, 24]
     assert not list(model.meter.vision_reducer.parameters())
-    assert vision_reducer(None, 3, model.config.vision_config).stages() == ()
+    assert vision_reducer(None, model.config.vision_config).stages() == ()
 
 
 def test_the_activation_is_clips_with_and_without_gradients():

@@ -85,7 +85,7 @@ def released_logits(stock, model, inputs, prune, merge, text_merge, head):
         (0.2, 0.2, 0.3, "first_head"),
         (0.3, 0.5, 0.2, "attention"),
         (0.4, 0.0, 0.0, "attention"),
-        (0.005, 0.3, 0.2, "attention"),
+        (0.008, 0.3, 0.2, "attention"),
     ],
 )
 @torch.no_grad()
