@@ -36,7 +36,7 @@ def chosen_variants(architecture: Architecture, names: str) -> list[Variant]:
 def main(
     architecture: Annotated[Name, typer.Argument(help="The encoder.")],
     output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
-    variants: Annotated[str, typer.Option(help="Names with commas between; default: all.")] = "",
+    variants: Annotated[str, typer.Option(help="Whose throughput: names with commas between; default: all.")] = "",
     seconds: Annotated[float, typer.Option(min=0, help="Timed seconds per variant, over all rounds.")] = 30.0,
     window: Annotated[float, typer.Option(min=0, help="Timed seconds per variant in a round.")] = 3.0,
     batch_size: Annotated[
@@ -46,9 +46,11 @@ def main(
     max_memory: Annotated[float, typer.Option(min=0, max=1, help="Share of RAM while the batch size rises.")] = 0.6,
     dtype: Annotated[DType, typer.Option(help="Type of weights and images.")] = DType.float32,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: torch's.")] = None,
-    memory: Annotated[bool, typer.Option(help="Measure peak memory too, in fresh processes.")] = True,
+    memory: Annotated[bool, typer.Option(help=f"Peak memory too, of {', '.join(HEADLINE)}.")] = True,
     memory_batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the memory measurement.")] = 8,
-    training_steps: Annotated[int, typer.Option(min=0, help="Optimisation steps to time per variant.")] = 0,
+    training_steps: Annotated[
+        int, typer.Option(min=0, help=f"Optimisation steps to time, of {', '.join(HEADLINE[1:])}.")
+    ] = 0,
     training_batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the optimisation steps.")] = 8,
 ) -> None:
     """Measure, print, and with --output write the figures as JSON."""
