@@ -15,7 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 TOKEN = "hf_a_token_for_tests"
+LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "llama2", "llama3", "unknown", "other")
+"""Those of the Hub's list that the tests use."""
+
+PIPELINES = ("image-text-to-text", "visual-question-answering")
 LFS_SUFFIXES = (".safetensors", ".png", ".bin")
 
 
@@ -177,7 +183,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(200, answer)
 
     def validate(self, body: bytes) -> None:
-        self.send(200, {"errors": [], "warnings": []})
+        errors = front_matter_errors(json.loads(body)["content"])
+        self.send(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def info(self, body: bytes, name: str, revision: str | None = None) -> None:
         repository = self.repository(name)
@@ -294,6 +301,35 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(404, {"error": "no file"}, X_Error_Code="EntryNotFound", X_Repo_Commit=sha)
         etag = f'"{git_sha(files[path])}"'
         return self.send(200, data=files[path], ETag=etag, X_Repo_Commit=sha, Content_Type="application/octet-stream")
+
+
+def front_matter_errors(card: str) -> list[str]:
+    """What the Hub would refuse in a model card, for the fields that our cards have."""
+    if not card.startswith("---\n"):
+        return []
+    data = yaml.safe_load(card.split("---\n")[1])
+    errors = []
+    license, base = data.get("license"), data.get("base_model")
+    if license is not None and license not in LICENSES:
+        errors.append(f"license: {license!r} is not one of the Hub's")
+    if license == "other" and not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license_name"))):
+        errors.append("license_name: needed for the license 'other', in small letters, digits, dots and dashes")
+    if base is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", base):
+        errors.append(f"base_model: {base!r} is no repository")
+    if data.get("pipeline_tag", PIPELINES[0]) not in PIPELINES:
+        errors.append("pipeline_tag: unknown task")
+    for model in data.get("model-index", []):
+        whole = all(
+            result["task"].get("type")
+            and result["dataset"].get("type")
+            and result["dataset"].get("name")
+            and result["metrics"]
+            and all(metric.get("type") and "value" in metric for metric in result["metrics"])
+            for result in model["results"]
+        )
+        if not (model.get("name") and model["results"] and whole):
+            errors.append("model-index: a name, and task, dataset and metrics of each result are needed")
+    return errors
 
 
 def describe(path: str, data: bytes) -> dict[str, Any]:

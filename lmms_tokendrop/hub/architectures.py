@@ -48,8 +48,8 @@ class Architecture:
         What is exported for each class that a checkpoint's ``architectures`` may name.
     processors
         Module and class of the processor for each value of the option ``packing``; empty if the stock one serves.
-    benchmark
-        Table of `lmms_tokendrop.benchmark.report` with MACs and time of this architecture.
+    benchmarks
+        Table of `lmms_tokendrop.benchmark.report` with MACs and time, for each method that has a row there.
     pocket_tables
         Tables there with what the bundled model of this architecture was measured on.
     """
@@ -58,7 +58,7 @@ class Architecture:
     config_class: str
     heads: Mapping[str, Head]
     processors: Mapping[str, str]
-    benchmark: str
+    benchmarks: Mapping[str, str]
     pocket_tables: tuple[str, ...]
 
     def head(self, names: list[str] | None) -> Head:
@@ -128,7 +128,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "spatial": f"{LLAVA_NEXT_PROCESSING}.LlavaNextTokenDropProcessor",
             "flat": f"{LLAVA_NEXT_PROCESSING}.FlatLlavaNextProcessor",
         },
-        benchmark="prefill",
+        benchmarks={"mustdrop": "prefill"},
         pocket_tables=("pocket-scenes", "easy-vqa"),
     ),
     "vilt": Architecture(
@@ -136,7 +136,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         config_class="ViltTokenDropConfig",
         heads=_encoder_heads("Vilt"),
         processors={},
-        benchmark="throughput-vilt",
+        benchmarks=dict.fromkeys(("none", "pumer", "tome", "dynamicvit", "random", "smres"), "throughput-vilt"),
         pocket_tables=("pocket-vilt-methods",),
     ),
     "meter": Architecture(
@@ -144,7 +144,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         config_class="MeterTokenDropConfig",
         heads=_encoder_heads("Meter"),
         processors={},
-        benchmark="throughput-meter",
+        benchmarks=dict.fromkeys(
+            ("none", "pumer", "tome", "vision_tome", "dynamicvit", "random", "smres"), "throughput-meter"
+        ),
         pocket_tables=("pocket-meter-methods",),
     ),
 }

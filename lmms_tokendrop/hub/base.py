@@ -1,4 +1,4 @@
-"""The unreduced model that a variant is made of."""
+"""The model that a variant is made of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POCKET_LICENSE = "apache-2.0"
 
 @dataclass(frozen=True)
 class Base:
-    """Where the unreduced model lies.
+    """Where the base lies.
 
     Parameters
     ----------
@@ -25,12 +25,15 @@ class Base:
         Commit of the repository; None for a folder.
     license
         Licence of the weights; None if unknown.
+    bundled
+        Whether it is a model of `lmms_tokendrop.pocket`.
     """
 
     name: str
     source: str
     revision: str | None
     license: str | None
+    bundled: bool = False
 
     @property
     def location(self) -> dict[str, str]:
@@ -40,8 +43,12 @@ class Base:
 
 def saved_reduction(config: dict[str, Any], method: str) -> dict[str, Any]:
     """Options that a checkpoint's configuration holds for a method, or the method alone."""
-    saved = config.get("token_reduction") or {}
-    return {"method": method, **(saved if saved.get("method") == method else {})}
+    return {"method": method, **(config["token_reduction"] if tuned_with(config, method) else {})}
+
+
+def tuned_with(config: dict[str, Any], method: str) -> bool:
+    """Whether a checkpoint's configuration names a method, as it does after a fine-tune with it."""
+    return (config.get("token_reduction") or {}).get("method") == method
 
 
 def resolve_base(base: str, architecture: str, method: str, license: str | None = None) -> Base:
@@ -50,7 +57,7 @@ def resolve_base(base: str, architecture: str, method: str, license: str | None 
     Parameters
     ----------
     base
-        ``"pocket"``, a folder, or a Hub repository.
+        ``"pocket"`` (a folder of that name is ``"./pocket"``), a folder, or a Hub repository.
     architecture, method
         Of the variant; they choose the bundled model.
     license
@@ -66,20 +73,28 @@ def resolve_base(base: str, architecture: str, method: str, license: str | None 
     ValueError
         If a repository has no safetensors, or if `license` is given for one or contradicts the bundled model's.
     huggingface_hub.errors.HfHubHTTPError
-        If the Hub does not answer or has no such repository.
+        If the Hub has no such repository.
+    ConnectionError
+        If the Hub does not answer.
     """
     if base == "pocket":
         if license not in (None, POCKET_LICENSE):
             raise ValueError(f"license={license!r}: that of the bundled models is {POCKET_LICENSE!r}")
-        return Base(base, str(pocket_path(architecture, method)), None, POCKET_LICENSE)
+        return Base(base, str(pocket_path(architecture, method)), None, POCKET_LICENSE, bundled=True)
     if Path(base).is_dir():
         folder = Path(base).resolve()
         return Base(folder.name, str(folder), None, license)
     if license is not None:
         raise ValueError("license: a Hub repository states its own; allowed for a local folder only")
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-    info = HfApi().model_info(base)
+    try:
+        info = HfApi().model_info(base)
+    except HfHubHTTPError:
+        raise
+    except HTTPError as error:
+        raise ConnectionError(f"no answer from the Hub about {base} ({error}); try again") from error
     if not any(sibling.rfilename.endswith(".safetensors") for sibling in info.siblings or ()):
         raise ValueError(f"{base} has no safetensors; checkpoints that have to be unpickled are refused")
     stated = None if info.card_data is None else info.card_data.license

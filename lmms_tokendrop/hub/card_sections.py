@@ -15,13 +15,18 @@ from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table
 from lmms_tokendrop.benchmark.report import TABLES
 from lmms_tokendrop.evaluation.manifests import Variant
 from lmms_tokendrop.hub.architectures import Head
+from lmms_tokendrop.hub.base import POCKET_LICENSE
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.measurements import Score, Scores, Subject
 from lmms_tokendrop.hub.picture import PICTURE
-from lmms_tokendrop.hub.texts import BASE_LIMIT, COMMON_LIMIT, LIMITS, POCKET_LIMIT
+from lmms_tokendrop.hub.texts import BASE_LIMIT, COMMON_LIMIT, LIMITS, POCKET_LIMIT, UNTUNED_LIMIT
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.pocket.registry import POCKET_MODELS
 
 AT_EXPORT = "resolved at export"
+LICENSE_NAME = "that-of-the-base-model"
+"""What the Hub asks for beside the licence `other`."""
+
 SCORE_COLUMNS = (
     "task",
     "metric",
@@ -31,6 +36,7 @@ SCORE_COLUMNS = (
     "difference",
     "visual tokens",
     "KV cache, kB",
+    "seconds a question, unreduced / this model",
 )
 
 
@@ -48,14 +54,18 @@ class Facts:
         Its head.
     token_reduction
         Options in the configuration.
+    base_reduction
+        Options that the base's configuration holds for the method.
+    tuned
+        Whether the base was trained with the method, as far as its configuration says.
     manifest
         The record of the export; None for a card of a variant that was not exported.
+    base_folder
+        The base if it is a folder and results of it count.
     picture
         Whether a picture of kept tokens lies beside the card.
     pocket
-        Whether the unreduced model is the bundled one.
-    base_reduction
-        Options that the unreduced model's configuration holds for the method.
+        Whether the base is bundled.
     tag
         Name of this version in the repository; None for `push`'s default.
     """
@@ -65,7 +75,9 @@ class Facts:
     head: Head
     token_reduction: Mapping[str, Any]
     base_reduction: Mapping[str, Any]
+    tuned: bool = False
     manifest: Manifest | None = None
+    base_folder: Path | None = None
     picture: bool = False
     pocket: bool = False
     tag: str | None = None
@@ -76,13 +88,39 @@ class Facts:
         return lmms_tokendrop.__version__ if self.manifest is None else self.manifest.package_version
 
     @property
+    def pin(self) -> str:
+        """Name of this version in the repository."""
+        return self.tag or f"v{self.version}"
+
+    @property
+    def base_repository(self) -> str | None:
+        """The base's repository; None if it is bundled or a folder."""
+        if self.pocket:
+            return None
+        if self.manifest is None:
+            return self.variant.pretrained
+        return self.manifest.base_model if self.manifest.base_revision else None
+
+    @property
+    def license(self) -> str | None:
+        """Licence of the weights; None if it will be known at export."""
+        if self.pocket:
+            return POCKET_LICENSE
+        return None if self.manifest is None else self.manifest.license or "unknown"
+
+    @property
     def subject(self) -> Subject:
         """What results must have been measured on."""
-        base = "pocket" if self.pocket else self.variant.pretrained
-        revision = None
-        if self.manifest is not None:
-            base, revision = self.manifest.base_model, self.manifest.base_revision
-        return Subject(self.variant, base, self.repo_id, revision, self.token_reduction, self.base_reduction)
+        return Subject(
+            variant=self.variant,
+            repo_id=self.repo_id,
+            tag=self.pin,
+            base="pocket" if self.pocket else self.base_repository,
+            revision=None if self.manifest is None else self.manifest.base_revision,
+            base_folder=self.base_folder,
+            token_reduction=self.token_reduction,
+            base_reduction=self.base_reduction,
+        )
 
 
 def score_table(scores: Scores, tasks: Sequence[str]) -> str:
@@ -96,14 +134,38 @@ def score_table(scores: Scores, tasks: Sequence[str]) -> str:
 
 
 def _cells(full: Score | None, reduced: Score | None) -> tuple[str, ...]:
-    difference = NOT_MEASURED if full is None or reduced is None else f"{reduced.value - full.value:+.3f}"
     costs = {} if reduced is None else reduced.costs
     tokens = kv_bytes = NOT_MEASURED
     if "visual_tokens" in costs:
         tokens = f"{costs['visual_tokens']:.1f} of {costs['full_visual_tokens']:.1f}"
     if "kv_bytes" in costs:
         kv_bytes = f"{costs['kv_bytes'] / 1000:.0f}" if costs["kv_bytes"] else "no cache"
-    return (_questions(full, reduced), _value(full), _value(reduced), difference, tokens, kv_bytes)
+    return (
+        _questions(full, reduced),
+        _value(full),
+        _value(reduced),
+        _difference(full, reduced),
+        tokens,
+        kv_bytes,
+        _seconds(full, reduced),
+    )
+
+
+def _difference(full: Score | None, reduced: Score | None) -> str:
+    """The difference of two scores of the same questions."""
+    if full is None or reduced is None or (full.samples, full.limit) != (reduced.samples, reduced.limit):
+        return NOT_MEASURED
+    return f"{reduced.value - full.value:+.3f}"
+
+
+def _seconds(*scores: Score | None) -> str:
+    shown = [
+        f"{score.costs['seconds']:.3f} ({score.device or 'device not stated'})"
+        if score is not None and "seconds" in score.costs
+        else NOT_MEASURED
+        for score in scores
+    ]
+    return NOT_MEASURED if set(shown) == {NOT_MEASURED} else " / ".join(shown)
 
 
 def _questions(*scores: Score | None) -> str:
@@ -118,8 +180,8 @@ def _value(score: Score | None) -> str:
 
 
 def front_matter(facts: Facts, scores: Scores) -> ModelCardData:
-    """What the Hub reads: licence, base, task, tags and results."""
-    entry, manifest = facts.variant, facts.manifest
+    """What the Hub reads: licence, base, task, tags and results; those of a part of a task are no results of it."""
+    entry = facts.variant
     results = [
         EvalResult(
             task_type=facts.head.pipeline_tag or "other",
@@ -129,13 +191,12 @@ def front_matter(facts: Facts, scores: Scores) -> ModelCardData:
             metric_value=roles["reduced"].value,
         )
         for (task, metric), roles in sorted(scores.items())
-        if "reduced" in roles
+        if "reduced" in roles and not roles["reduced"].limit
     ]
-    on_hub = not facts.pocket and (manifest is None or manifest.base_revision is not None)
-    base = entry.pretrained if manifest is None else manifest.base_model
     return ModelCardData(
-        license=None if manifest is None else manifest.license or "unknown",
-        base_model=base if on_hub else None,
+        license=facts.license,
+        license_name=LICENSE_NAME if facts.license == "other" else None,
+        base_model=facts.base_repository,
         library_name="transformers",
         pipeline_tag=facts.head.pipeline_tag,
         tags=["token-reduction", entry.method, f"{entry.architecture}_tokendrop", "custom_code", "lmms-eval"],
@@ -150,20 +211,22 @@ def weights(facts: Facts) -> str:
         return "This card was rendered before any export."
     if facts.manifest.form == "full":
         return "The weights are in this repository."
-    return "This repository has no weights: loading fetches those of the unreduced model, at the revision below."
+    return "This repository has no weights: loading fetches those of the base model, at the revision below."
 
 
 def base(facts: Facts) -> str:
-    """The unreduced model."""
+    """The model that the variant is made of."""
     if facts.pocket:
-        return "the small one that lmms_tokendrop bundles"
-    if facts.manifest is None:
-        return f"`{facts.variant.pretrained}`"
-    return f"`{facts.manifest.base_model}`{'' if facts.manifest.base_revision else ', a local folder'}"
+        name = POCKET_MODELS[facts.variant.architecture, facts.variant.method]
+        trained = "fine-tuned with this method" if facts.tuned else "trained without a reduction"
+        return f"`{name}`, bundled with lmms_tokendrop, {trained}"
+    if facts.base_repository is not None:
+        return f"`{facts.base_repository}`"
+    return AT_EXPORT if facts.manifest is None else f"`{facts.manifest.base_model}`, a local folder"
 
 
 def revision(facts: Facts) -> str:
-    """Revision of the unreduced model."""
+    """Revision of the base."""
     if facts.pocket:
         return f"that of lmms_tokendrop {facts.version}"
     if facts.manifest is None:
@@ -212,14 +275,16 @@ def picture(facts: Facts) -> str:
     return f"Picture of kept tokens: {AT_EXPORT}."
 
 
-def table(name: str, results: Path | None) -> str:
-    """A table of `lmms_tokendrop.benchmark.report`."""
-    return NOT_MEASURED if results is None else TABLES[name](results)
+def table(name: str | None, results: Path | None) -> str:
+    """A table of `lmms_tokendrop.benchmark.report`; None: there is none for this model."""
+    return NOT_MEASURED if name is None or results is None else TABLES[name](results)
 
 
 def limits(facts: Facts) -> str:
     """What to know before using the model."""
     lines = [LIMITS[facts.variant.architecture]]
+    if not facts.tuned and facts.variant.method != "none":
+        lines.append(UNTUNED_LIMIT)
     if facts.manifest is not None and facts.manifest.form == "config":
         lines.append(BASE_LIMIT)
     if facts.pocket:

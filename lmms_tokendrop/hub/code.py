@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -39,18 +40,46 @@ def code_files(module: str, source: Path = MODELING) -> list[Path]:
     FileNotFoundError
         If what a file imports is not beside it.
     """
-    from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+    from transformers.dynamic_module_utils import get_relative_import_files
 
     start = source / f"{module}.py"
     files = sorted({start, *map(Path, get_relative_import_files(start))})
     for file in files:
-        foreign = set(get_imports(file)) - LIBRARIES - sys.stdlib_module_names
+        foreign = foreign_imports(file)
         if foreign:
             raise ValueError(
-                f"{file.name} imports {', '.join(sorted(foreign))}; allowed: the standard library, "
+                f"{file.name} imports {', '.join(foreign)}; allowed: the standard library, "
                 f"{', '.join(sorted(LIBRARIES))} and siblings"
             )
     return files
+
+
+def foreign_imports(file: Path) -> list[str]:
+    """Names that a file imports, anywhere in it, from elsewhere than the standard library, `LIBRARIES` and siblings.
+
+    Parameters
+    ----------
+    file
+        A module; its siblings are the modules of its folder.
+
+    Returns
+    -------
+    list of str
+        Sorted; relative ones have their dots.
+    """
+    allowed = LIBRARIES | sys.stdlib_module_names
+    siblings = {sibling.stem for sibling in file.parent.glob("*.py")}
+    foreign: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            foreign |= {alias.name for alias in node.names if alias.name.split(".")[0] not in allowed}
+        elif isinstance(node, ast.ImportFrom):
+            name = node.module or ""
+            sibling = node.level == 1 and name in siblings
+            library = node.level == 0 and name.split(".")[0] in allowed
+            if not (sibling or library):
+                foreign.add("." * node.level + name)
+    return sorted(foreign)
 
 
 def copy_code(module: str, folder: Path) -> None:

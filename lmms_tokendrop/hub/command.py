@@ -19,7 +19,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="New or empty folder.")],
     base: Annotated[
         str | None,
-        typer.Option(help="Unreduced model: Hub repository, folder, or 'pocket'. Default: the variant's checkpoint."),
+        typer.Option(help="Base model: Hub repository, folder, or 'pocket'. Default: the variant's checkpoint."),
     ] = None,
     form: Annotated[
         str, typer.Option(help="'config': weights stay in the base's repository; 'full': with weights.")
@@ -50,8 +50,11 @@ def export(
         )
     except (ValueError, OSError, SelfCheckError) as error:
         _fail(error)
-    source = f"{manifest.base_model} at {manifest.base_revision}" if manifest.base_model else "a local folder"
-    typer.echo(f"{folder}: {manifest.variant}, form {manifest.form}, base {source}, licence {manifest.license}")
+    where = f"at {manifest.base_revision}" if manifest.base_revision else "bundled" if manifest.bundled else "a folder"
+    typer.echo(
+        f"{folder}: {manifest.variant}, form {manifest.form}, base {manifest.base_model} ({where}), "
+        f"licence {manifest.license or 'unknown'}"
+    )
     typer.echo(f"self-check in a fresh interpreter: passed ({manifest.self_check})")
 
 
@@ -64,6 +67,9 @@ def card(
         typer.Option(help="Folder with results of lmms-eval and of the benchmarks."),
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Name of this version, if push gets one.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The base if it is a folder, for its results to count; else they do not.")
+    ] = None,
 ) -> None:
     """Write the folder's model card from its record and from results files; what they lack is "not measured"."""
     from lmms_tokendrop.hub.card import folder_card
@@ -72,7 +78,7 @@ def card(
     try:
         if results is not None and not results.is_dir():
             raise ValueError(f"--results {results} is no folder")
-        made = folder_card(folder, repo_id, results, tag=tag)
+        made = folder_card(folder, repo_id, results, tag=tag, base=base)
         made.save(folder / CARD)
     except (ValueError, OSError) as error:
         _fail(error)

@@ -18,7 +18,7 @@ from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, Proce
 import lmms_tokendrop
 from lmms_tokendrop.evaluation.manifests import variant
 from lmms_tokendrop.hub.architectures import MODELING, Architecture, Head, architecture
-from lmms_tokendrop.hub.base import Base, resolve_base, saved_reduction
+from lmms_tokendrop.hub.base import Base, resolve_base, saved_reduction, tuned_with
 from lmms_tokendrop.hub.code import copy_code, set_auto_maps
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.picture import PICTURE, kept_picture
@@ -82,7 +82,7 @@ def build(
     folder
         Where to write.
     base
-        Unreduced model: ``"pocket"``, a folder or a Hub repository. Default: the variant's.
+        Base: ``"pocket"``, a folder or a Hub repository. Default: the variant's.
     form
         ``"config"``: the weights stay in the base's repository, pinned to its present commit. ``"full"``: with weights.
     token_reduction
@@ -135,8 +135,10 @@ def build(
         form=form,
         base_model=found.name,
         base_revision=found.revision,
+        bundled=found.bundled,
         license=found.license,
         base_reduction=saved,
+        tuned=tuned_with(options, entry.method),
         stages=_stages(model),
         example_tokens=_save_example(example, model.config, folder),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,16 @@ class Manifest:
     form
         ``"config"`` (weights come from the base's repository) or ``"full"``.
     base_model, base_revision
-        The unreduced model: its repository and commit. For a local folder its name, or ``"pocket"``, and None.
+        The base: its repository and commit. For a local folder its name, or ``"pocket"``, and None.
+    bundled
+        Whether the base is a model of `lmms_tokendrop.pocket`.
     license
         Licence of the base's weights; None if unknown.
     base_reduction
         Options of the method that the base holds, or the method alone: what an evaluation of the base without options
         runs with.
+    tuned
+        Whether the base was trained with the method, as far as its configuration says.
     stages
         Where tokens leave.
     example_tokens
@@ -51,8 +55,10 @@ class Manifest:
     form: str
     base_model: str
     base_revision: str | None
+    bundled: bool
     license: str | None
     base_reduction: dict[str, Any]
+    tuned: bool
     stages: list[str]
     example_tokens: dict[str, Any] | None = None
     self_check: str | None = None
@@ -65,12 +71,15 @@ class Manifest:
         Raises
         ------
         ValueError
-            If there is none.
+            If there is none, or one of another version of the package.
         """
         path = folder / MANIFEST
         if not path.is_file():
             raise ValueError(f"{folder} has no {MANIFEST}; make the folder with lmms-tokendrop export")
-        return cls(**json.loads(path.read_text()))
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict) or record.keys() != {entry.name for entry in fields(cls)}:
+            raise ValueError(f"{path} is not of this version of lmms_tokendrop; export again")
+        return cls(**record)
 
     def write(self, folder: Path) -> None:
         """Write the record to a folder."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.evaluation.arguments import parse_model_args
+from lmms_tokendrop.evaluation.arguments import LoadOptions, parse_model_args
 from lmms_tokendrop.evaluation.manifests import Variant
 from lmms_tokendrop.modeling.base_weights import REPOSITORY
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
@@ -22,10 +22,13 @@ class Subject:
     ----------
     variant
         The exported variant.
-    base, repo_id
-        What ``pretrained`` may be.
-    revision
-        Commit of the base, where a result states one.
+    repo_id, tag
+        This model's repository and the name of this version there.
+    base, revision
+        ``pretrained`` and ``revision`` of the base. A repository's result counts only if it states this commit, which
+        is None for the bundled model and for a folder.
+    base_folder
+        The base if it is a folder; results name it by any path that leads there.
     token_reduction
         Options in the repository's configuration.
     base_reduction
@@ -33,9 +36,11 @@ class Subject:
     """
 
     variant: Variant
-    base: str
     repo_id: str
+    tag: str
+    base: str | None
     revision: str | None
+    base_folder: Path | None
     token_reduction: Mapping[str, Any]
     base_reduction: Mapping[str, Any]
 
@@ -59,17 +64,24 @@ class Subject:
         load, given = parse_model_args(
             options, method=method, pretrained=entry.pretrained, architecture=entry.architecture
         )
-        if load.pretrained == self.repo_id:
-            saved = self.token_reduction
-        elif self.base in (load.pretrained, Path(load.pretrained).name) and load.revision in (None, self.revision):
-            saved = self.base_reduction
-        else:
+        saved = self._saved(load)
+        if saved is None:
             return None
         if full:
             return "full"
         kind = REDUCTION_CONFIGS[entry.architecture]
         same = kind.from_dict(kind.merged(dict(saved), given)) == kind.from_dict(dict(self.token_reduction))
         return "reduced" if same else None
+
+    def _saved(self, load: LoadOptions) -> Mapping[str, Any] | None:
+        """Options in the configuration of what was loaded; None if that is another model or another version."""
+        if (load.pretrained, load.revision) == (self.repo_id, self.tag):
+            return self.token_reduction
+        if self.base_folder is not None:
+            same = Path(load.pretrained).resolve() == self.base_folder.resolve()
+        else:
+            same = (load.pretrained, load.revision) == (self.base, self.revision)
+        return self.base_reduction if same else None
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,8 @@ class Score:
         Means of the run per question; empty if it had several tasks, which lmms-eval does not tell apart.
     dataset
         Repository of the data set, or the task's name.
+    device
+        Where the model ran, such as ``"cuda:0"``. Results of lmms-eval name no machine.
     """
 
     value: float
@@ -96,6 +110,7 @@ class Score:
     limit: bool
     costs: Mapping[str, float]
     dataset: str
+    device: str | None
 
 
 Scores = dict[tuple[str, str], dict[str, Score]]
@@ -114,16 +129,17 @@ def read_scores(folder: Path, subject: Subject) -> Scores:
     Returns
     -------
     dict
-        For each task and metric, the scores of the roles that were measured. Later files count more.
+        For each task and metric, the scores of the roles that were measured. Later files count more. Left out are runs
+        with an offset, and the means that lmms-eval adds for a group of tasks.
     """
     found: Scores = {}
     for path in sorted(folder.rglob("*_results.json"), key=lambda path: path.name):
         results = json.loads(path.read_text())
         role = subject.role(results["config"]) if "config" in results else None
-        if role is None:
+        if role is None or results["config"].get("offset"):
             continue
-        for task, values in results["results"].items():
-            for name, value in values.items():
+        for task in results["n-samples"]:
+            for name, value in results["results"].get(task, {}).items():
                 metric, _, filtered = name.partition(",")
                 if filtered and "_stderr" not in metric and isinstance(value, int | float):
                     found.setdefault((task, metric), {})[role] = _score(results, task, metric, filtered)
@@ -134,12 +150,14 @@ def _score(results: dict[str, Any], task: str, metric: str, filtered: str) -> Sc
     values = results["results"][task]
     stderr = values.get(f"{metric}_stderr,{filtered}")
     dataset = results["configs"][task].get("dataset_path") or task
-    costs = results.get("throughput", {}) if len(results["results"]) == 1 else {}
+    costs = results.get("throughput", {}) if len(results["n-samples"]) == 1 else {}
+    samples = results["n-samples"][task]
     return Score(
         value=values[f"{metric},{filtered}"],
         stderr=stderr if isinstance(stderr, int | float) else None,
-        samples=results["n-samples"][task]["effective"],
-        limit=results["config"].get("limit") is not None,
+        samples=samples["effective"],
+        limit=samples["effective"] < samples["original"],
         costs={name.removeprefix("avg_"): value for name, value in costs.items() if name.startswith("avg_")},
         dataset=dataset if REPOSITORY.fullmatch(dataset) else task,
+        device=results["config"].get("device"),
     )

@@ -80,7 +80,7 @@ def plan(folder: Path, repo_id: str, *, tag: str | None = None, redistribute: bo
         If the folder was changed after the export.
     PushError
         Without a self-check of weights, for weights that may not be passed on, if the repository holds something
-        else, if the tag is taken by another version, or if the Hub refuses.
+        else, if the tag is taken by another version, or if the Hub refuses or does not answer.
     """
     manifest = verify(folder)
     if manifest.self_check != "weights":
@@ -102,6 +102,8 @@ def plan(folder: Path, repo_id: str, *, tag: str | None = None, redistribute: bo
         return Plan(repo_id, tag, None, added={name: path.stat().st_size for name, path in local.items()})
     except HfHubHTTPError as error:
         raise _refused(error) from error
+    except HTTPError as error:
+        raise PushError(f"no answer from the Hub about {repo_id} ({error}); try again") from error
     remote = {sibling.rfilename: sibling for sibling in info.siblings or () if sibling.rfilename not in KEPT}
     if remote and MANIFEST not in remote:
         raise PushError(f"{repo_id} was not made by lmms-tokendrop; choose another name")

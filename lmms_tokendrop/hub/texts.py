@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+TOME = """\
+@inproceedings{bolya2023tome,
+  title     = {Token Merging: Your ViT But Faster},
+  author    = {Bolya, Daniel and Fu, Cheng-Yang and Dai, Xiaoliang and Zhang, Peizhao and Feichtenhofer, Christoph and
+               Hoffman, Judy},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2023}
+}"""
+
 CITATIONS = {
     "mustdrop": """\
 @article{liu2024mustdrop,
@@ -17,14 +26,8 @@ CITATIONS = {
   booktitle = {Proceedings of the 61st Annual Meeting of the Association for Computational Linguistics},
   year      = {2023}
 }""",
-    "tome": """\
-@inproceedings{bolya2023tome,
-  title     = {Token Merging: Your ViT But Faster},
-  author    = {Bolya, Daniel and Fu, Cheng-Yang and Dai, Xiaoliang and Zhang, Peizhao and Feichtenhofer, Christoph and
-               Hoffman, Judy},
-  booktitle = {International Conference on Learning Representations},
-  year      = {2023}
-}""",
+    "tome": TOME,
+    "vision_tome": TOME,
     "dynamicvit": """\
 @inproceedings{rao2021dynamicvit,
   title     = {DynamicViT: Efficient Vision Transformers with Dynamic Token Sparsification},
@@ -41,17 +44,14 @@ LIMITS = {
     "llava_next": """\
 - Static and quantised caches, chunked prefill, assisted decoding and right padding raise an error.
 - A prompt must not end in an image. Training through a drop is not possible.""",
-    "vilt": """\
-- Text past 40 tokens has to be cut off.
-- A published fine-tune was trained without a reduction.""",
-    "meter": """\
-- Text past 50 tokens has to be cut off.
-- A published fine-tune was trained without a reduction.""",
+    "vilt": "- Text past 40 tokens has to be cut off.",
+    "meter": "- Text past 50 tokens has to be cut off.",
 }
 """By architecture."""
 
 COMMON_LIMIT = "- Figures hold for the settings, tasks and machines that they name."
-BASE_LIMIT = "- The weights are fetched from the unreduced model's repository, which has to stay available."
+UNTUNED_LIMIT = "- The weights were trained without this reduction, as far as their configuration says."
+BASE_LIMIT = "- The weights are fetched from the base model's repository, which has to stay available."
 POCKET_LIMIT = (
     "- The bundled model is small and was trained on generated scenes: its figures rank methods on this model only."
 )

@@ -10,9 +10,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from transformers import AutoProcessor
+from typer.testing import CliRunner
 
+from lmms_tokendrop.cli import app
 from lmms_tokendrop.hub import self_check as self_check_module
 from lmms_tokendrop.hub.architectures import ARCHITECTURES, architecture
+from lmms_tokendrop.hub.base import resolve_base
 from lmms_tokendrop.hub.code import LIBRARIES, MODELING, check_auto_map, code_files, set_auto_maps
 from lmms_tokendrop.hub.export import build, export
 from lmms_tokendrop.hub.fresh_check import check_folder
@@ -65,6 +68,9 @@ def test_the_code_of_an_architecture_imports_nothing_else_and_is_flat(name):
         ("import lmms_tokendrop", "imports lmms_tokendrop"),
         ("from ..x import y", "No such file"),
         ("from .folder.x import y", "No such file"),
+        ("try:\n    import numpy\nexcept ImportError:\n    pass", "imports numpy"),
+        ("if 1:\n    from numpy.linalg import norm", r"imports numpy\.linalg"),
+        ("def late():\n    import numpy", "imports numpy"),
     ],
 )
 def test_code_that_reaches_out_is_refused(tmp_path, line, message):
@@ -84,7 +90,7 @@ def test_references_to_classes_stay_in_the_folder(reference):
     check_auto_map({"AutoModel": "modeling.Class"}, {"modeling.py"})
 
 
-def test_a_full_folder_has_code_processor_and_sharded_safetensors(built):
+def test_a_full_folder_has_code_processor_and_sharded_safetensors(built, tiny_vilt_checkpoint):
     folder, _ = built
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "vilt_tokendrop"
@@ -93,7 +99,9 @@ def test_a_full_folder_has_code_processor_and_sharded_safetensors(built):
     assert len(list(folder.glob("model-*.safetensors"))) > 1
     for file in folder.glob("*.py"):
         assert file.read_bytes() == (MODELING / file.name).read_bytes()
-    assert str(Path.home()) not in "".join(path.read_text() for path in folder.glob("*.json"))
+    texts = "".join(path.read_text() for path in folder.glob("*.json"))
+    assert str(folder) not in texts
+    assert str(tiny_vilt_checkpoint()) not in texts
     assert AutoProcessor.from_pretrained(folder).tokenizer is not None
     manifest = Manifest.read(folder)
     assert manifest.self_check is None
@@ -249,7 +257,42 @@ def test_a_method_that_leaves_everything_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_files_and_one_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
+def test_a_folder_named_pocket_is_not_the_bundled_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pocket").mkdir()
+    found = resolve_base("./pocket", "llava_next", "mustdrop", "mit")
+    assert (found.name, found.bundled, found.source) == ("pocket", False, str(tmp_path / "pocket"))
+    assert resolve_base("pocket", "llava_next", "mustdrop").bundled
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"base_model": "you/base", "base_revision": "0" * 40}, f"base you/base (at {'0' * 40}), licence mit"),
+        ({"base_model": "pocket", "bundled": True}, "base pocket (bundled), licence mit"),
+        ({"base_model": "mine", "license": None}, "base mine (a folder), licence unknown"),
+    ],
+)
+def test_the_command_says_what_the_base_was(built, monkeypatch, values, shown):
+    manifest = replace(Manifest.read(built[0]).checked("weights"), license="mit")
+    monkeypatch.setattr("lmms_tokendrop.hub.export.export", lambda *names, **options: replace(manifest, **values))
+    done = CliRunner().invoke(app, ["export", "vilt_pumer", "out", "--form", "full"])
+    assert done.exit_code == 0
+    assert shown in done.output
+    assert "self-check in a fresh interpreter: passed (weights)" in done.output
+
+
+@pytest.mark.parametrize("change", [lambda record: record.update(more=1), lambda record: record.pop("bundled")])
+def test_a_record_of_another_version_is_refused(copied, change):
+    folder, _ = copied
+    record = json.loads((folder / MANIFEST).read_text())
+    change(record)
+    (folder / MANIFEST).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"not of this version.*export again"):
+        Manifest.read(folder)
+
+
+def test_a_folder_with_files_and_one_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="not an empty folder"):
         export("llava_next_mustdrop", tmp_path, base="pocket", form="full")

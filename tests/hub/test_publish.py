@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import CommitOperationAdd, HfApi
-from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForVisualQuestionAnswering, AutoProcessor
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoModelForVisualQuestionAnswering,
+    AutoProcessor,
+    ViltForQuestionAnswering,
+)
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 from lmms_tokendrop.evaluation.arguments import LoadOptions
@@ -178,8 +184,20 @@ def test_without_trust_loading_fails_with_the_message_of_transformers(
     published, architecture, form, trust, monkeypatch
 ):
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    with pytest.raises(ValueError, match="trust_remote_code=True"):
-        AutoModel.from_pretrained(repository(architecture, form), trust_remote_code=trust)
+    name = repository(architecture, form)
+    auto_classes = read_config(published.scratch / Path(name).name)["auto_map"]
+    assert len(auto_classes) == 3
+    for auto_class in auto_classes:
+        with pytest.raises(ValueError, match="trust_remote_code=True"):
+            getattr(transformers, auto_class).from_pretrained(name, trust_remote_code=trust)
+
+
+def test_a_stock_class_named_by_hand_warns_and_finds_weights_in_the_full_form_only(published, caplog):
+    stock = ViltForQuestionAnswering.from_pretrained(repository("vilt", "full"))
+    assert type(stock.config).model_type == "vilt"
+    assert "using a model of type `vilt_tokendrop`" in caplog.text
+    with pytest.raises(OSError, match="safetensors"):
+        ViltForQuestionAnswering.from_pretrained(repository("vilt", "config"))
 
 
 @pytest.mark.parametrize(("architecture", "form"), CASES)

@@ -154,6 +154,15 @@ def test_refusals_of_the_hub_are_named_and_show_no_token(quiet_hub, folder, patt
     assert all(MANIFEST not in files for _, files in commits_of(quiet_hub, f"you/refused-{status}"))
 
 
+def test_without_a_connection_the_commands_say_so(quiet_hub, folder, tmp_path):
+    quiet_hub.fail("GET /api/models/you/far")
+    command = ["export", "vilt_pumer", str(tmp_path / "out"), "--base", "you/far"]
+    for refused in (invoke(folder, "you/far"), CliRunner().invoke(app, command, catch_exceptions=False)):
+        assert refused.exit_code == 1
+        assert "no answer from the Hub about you/far" in refused.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_stranger_is_told_to_log_in(quiet_hub, folder, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))

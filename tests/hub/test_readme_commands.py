@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click.testing
 import pytest
+from huggingface_hub.cli import hf
+from lmms_results import evaluator
+from transformers import AutoConfig
 from typer.testing import CliRunner
 
 from lmms_tokendrop.cli import app
@@ -76,4 +80,18 @@ runpy.run_module("lmms_eval", run_name="__main__")
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert finished.stdout.startswith("LlavaNextTokenDropForConditionalGeneration {'method': 'mustdrop', ")
-    assert re.search(r"\|pocket_scenes\|.*\|accuracy\s*\|", finished.stdout)
+    shown = re.search(r"\|pocket_scenes\s*\|.*\|accuracy\s*\|[^|\d]*\|\s*([\d.]+)", finished.stdout)
+    run = evaluator(tasks_path())
+    plugin = run("llava_next_mustdrop", "pocket_scenes", limit=8, pretrained="you/llava-next-mustdrop")
+    assert float(shown[1]) == pytest.approx(plugin["results"]["pocket_scenes"]["accuracy,none"], abs=1e-4)
+
+
+def test_a_pinned_download_is_a_folder_that_loads(pushed, tmp_path, monkeypatch):
+    program, *arguments = shlex.split(re.search(r"`(hf download .*?)`", SECTION)[1])
+    monkeypatch.chdir(tmp_path)
+    assert program == "hf"
+    done = click.testing.CliRunner().invoke(hf.app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    folder = re.search(r"`pretrained=(\w+)`", SECTION)[1]
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    assert (type(config).model_type, config.token_reduction["method"]) == ("llava_next_tokendrop", "mustdrop")

@@ -15,6 +15,7 @@ from fusion_reference import METHODS as ENCODER_METHODS
 from meter_reference import METER_METHODS
 
 import lmms_tokendrop
+from lmms_tokendrop.hub.code import foreign_imports
 
 PACKAGE = Path(lmms_tokendrop.__file__).parent
 MODELING = sorted((PACKAGE / "modeling").glob("*.py"))
@@ -140,19 +141,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
 
 @pytest.mark.parametrize("path", MODELING, ids=lambda path: path.name)
 def test_modeling_imports_only_the_standard_library_torch_transformers_and_siblings(path):
-    siblings = {sibling.stem for sibling in MODELING}
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            roots = {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            assert node.level == 1
-            assert node.module in siblings, f"{path.name}: from .{node.module or ''} import"
-            continue
-        elif isinstance(node, ast.ImportFrom):
-            roots = {node.module.split(".")[0]}
-        else:
-            continue
-        assert roots <= {"torch", "transformers"} | set(sys.stdlib_module_names)
+    assert foreign_imports(path) == []
 
 
 @pytest.mark.parametrize("path", MODELING, ids=lambda path: path.name)
