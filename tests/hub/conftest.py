@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import transformers.dynamic_module_utils
+import transformers.utils.hub
 from fake_hub import TOKEN, FakeHub, serve
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 
 from lmms_tokendrop.pocket.registry import POCKET_MODELS, pocket_path
 
@@ -30,6 +31,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
     home = tmp_path_factory.mktemp("home")
     with serve() as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "ENDPOINT", server.url)
+        patch.setattr(hf_api.api, "endpoint", server.url)
+        # transformers keeps one client, made when it is first asked for, with the address of that time
+        patch.setattr(transformers.utils.hub, "_hf_api", None)
         patch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         )
