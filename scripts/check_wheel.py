@@ -18,7 +18,9 @@ def check_contents(wheel: Path) -> None:
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"lmms_tokendrop"}, top
-    assert not [name for name in names if "test_" in name or "conftest" in name], "tests in the wheel"
+    assert not [name for name in names if name.endswith(".py") and ("/test_" in name or "conftest" in name)], (
+        "tests in the wheel"
+    )
     for wanted in ("tasks/pocket_scenes/pocket_scenes.yaml", "model_cards/", "pocket/weights/", "py.typed"):
         assert any(name.startswith(f"lmms_tokendrop/{wanted}") for name in names), f"{wanted} is not in the wheel"
     assert any(name.endswith(".parquet") for name in names), "no task data in the wheel"
