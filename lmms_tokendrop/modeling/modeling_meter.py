@@ -1,17 +1,17 @@
 """METER's heads (CVPR 2022, arXiv 2111.02387)."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .fusion_heads import AnswerHead, FusionHead, FusionHeadOutput, RankHead, classifier, name_entailment_labels
 from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel
 from .meter_pretraining import MeterForPreTraining, MeterPreTrainingOutput
 
 __all__ = [
+    "FusionHeadOutput",
     "MeterConfig",
     "MeterForImageAndTextRetrieval",
     "MeterForImagesAndTextClassification",
@@ -20,38 +20,12 @@ __all__ = [
     "MeterForVisualEntailment",
     "MeterModel",
     "MeterModelOutput",
-    "MeterOutput",
     "MeterPreTrainedModel",
     "MeterPreTrainingOutput",
 ]
 
-ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 
-
-@dataclass
-class MeterOutput(ModelOutput):
-    """Output of a head.
-
-    Attributes
-    ----------
-    loss : torch.Tensor, optional
-        Where labels were given.
-    logits : torch.Tensor
-        `[batch, labels]`.
-    hidden_states, attentions : tuple, optional
-        As :class:`MeterModelOutput` has them; a list of those per image for several images.
-    report : FusionReport, optional
-        What happened to the tokens, of models that drop or merge some; a list for several images.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    hidden_states: Any = None
-    attentions: Any = None
-    report: Any = None
-
-
-class _OneImageHead(MeterPreTrainedModel):
+class _OneImageHead(FusionHead, MeterPreTrainedModel):
     """A head on the pooled states of one text and one image."""
 
     encoder_class: ClassVar[type[MeterModel]] = MeterModel
@@ -72,7 +46,7 @@ class _OneImageHead(MeterPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         **encoder_options,
-    ) -> MeterOutput:
+    ) -> FusionHeadOutput:
         """Run the model.
 
         Parameters
@@ -84,7 +58,7 @@ class _OneImageHead(MeterPreTrainedModel):
 
         Returns
         -------
-        MeterOutput
+        FusionHeadOutput
             `logits [batch, labels]`.
         """
         outputs = self.meter(
@@ -98,25 +72,10 @@ class _OneImageHead(MeterPreTrainedModel):
             return_dict=True,
             **encoder_options,
         )
-        logits = self.head(outputs.pooler_output)
-        return MeterOutput(
-            loss=None if labels is None else self.loss(logits, labels.to(logits.device)),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            report=outputs.report,
-        )
-
-    def head(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Logits of pooled states `[batch, 2 * channels]`."""
-        return self.classifier(pooled)
-
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of logits."""
-        return nn.functional.cross_entropy(logits, labels.view(-1))
+        return self.output_of_one(outputs, labels)
 
 
-class MeterForQuestionAnswering(_OneImageHead):
+class MeterForQuestionAnswering(AnswerHead, _OneImageHead):
     """METER with a classifier over answers (VQAv2)."""
 
     def __init__(self, config: MeterConfig):
@@ -125,27 +84,19 @@ class MeterForQuestionAnswering(_OneImageHead):
         self.classifier = classifier(2 * config.hidden_size, 2 * config.hidden_size, config.num_labels)
         self.post_init()
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Binary cross entropy with soft scores `[batch, labels]`, summed over labels."""
-        return nn.functional.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]
-
 
 class MeterForVisualEntailment(_OneImageHead):
     """METER with a classifier over contradiction, neutral and entailment (SNLI-VE)."""
 
     def __init__(self, config: MeterConfig):
         super().__init__(config)
-        if config.num_labels != len(ENTAILMENT_LABELS):
-            raise ValueError(f"num_labels={config.num_labels}; visual entailment has {len(ENTAILMENT_LABELS)} labels")
-        if set(config.id2label.values()) == {f"LABEL_{number}" for number in range(config.num_labels)}:
-            config.id2label = dict(enumerate(ENTAILMENT_LABELS))
-            config.label2id = {label: number for number, label in enumerate(ENTAILMENT_LABELS)}
+        name_entailment_labels(config)
         self.num_labels = config.num_labels
         self.classifier = classifier(2 * config.hidden_size, 2 * config.hidden_size, config.num_labels)
         self.post_init()
 
 
-class MeterForImageAndTextRetrieval(_OneImageHead):
+class MeterForImageAndTextRetrieval(RankHead, _OneImageHead):
     """METER with a score of how well a text fits an image."""
 
     def __init__(self, config: MeterConfig):
@@ -153,16 +104,8 @@ class MeterForImageAndTextRetrieval(_OneImageHead):
         self.rank_output = nn.Linear(2 * config.hidden_size, 1)
         self.post_init()
 
-    def head(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Scores `[batch, 1]`."""
-        return self.rank_output(pooled)
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Not defined: a score alone has no loss."""
-        raise NotImplementedError("labels: one score has no loss; compare the scores of several candidates")
-
-
-class MeterForImagesAndTextClassification(MeterPreTrainedModel):
+class MeterForImagesAndTextClassification(FusionHead, MeterPreTrainedModel):
     """METER with a classifier over a text and several images (NLVR2).
 
     The text is encoded once; the cross-modal layers run once per image.
@@ -195,7 +138,7 @@ class MeterForImagesAndTextClassification(MeterPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         **encoder_options,
-    ) -> MeterOutput:
+    ) -> FusionHeadOutput:
         """Run the model.
 
         Parameters
@@ -209,7 +152,7 @@ class MeterForImagesAndTextClassification(MeterPreTrainedModel):
 
         Returns
         -------
-        MeterOutput
+        FusionHeadOutput
             `logits [batch, labels]`; `hidden_states`, `attentions` and `report` are lists with an entry per image.
 
         Raises
@@ -218,9 +161,7 @@ class MeterForImagesAndTextClassification(MeterPreTrainedModel):
             If the number of images is not `config.num_images`.
         """
         images = pixel_values if pixel_values is not None else image_embeds
-        given = 0 if images is None else images.shape[1]
-        if given != self.config.num_images:
-            raise ValueError(f"{given} images per text; the model takes {self.config.num_images}")
+        self.check_images(images)
         if text_embeds is None and input_ids is not None:
             text_embeds, input_ids = self.meter.get_text_features(input_ids, attention_mask), None
         outputs = [
@@ -236,27 +177,6 @@ class MeterForImagesAndTextClassification(MeterPreTrainedModel):
                 return_dict=True,
                 **encoder_options,
             )
-            for number in range(given)
+            for number in range(self.config.num_images)
         ]
-        logits = self.classifier(torch.cat([output.pooler_output for output in outputs], dim=-1))
-        loss = None
-        if labels is not None:
-            loss = nn.functional.cross_entropy(logits, labels.to(logits.device).view(-1))
-        return MeterOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=per_image(outputs, "hidden_states"),
-            attentions=per_image(outputs, "attentions"),
-            report=per_image(outputs, "report"),
-        )
-
-
-def per_image(outputs: list[MeterModelOutput], name: str) -> list | None:
-    """An entry of the outputs of several images, or None where it was not asked for."""
-    entries = [getattr(output, name) for output in outputs]
-    return None if entries[0] is None else entries
-
-
-def classifier(channels: int, width: int, labels: int) -> nn.Sequential:
-    """The form that all of METER's classifiers have."""
-    return nn.Sequential(nn.Linear(channels, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, labels))
+        return self.output_of_several(outputs, labels)

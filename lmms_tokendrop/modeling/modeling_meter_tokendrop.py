@@ -5,12 +5,10 @@ from .modeling_meter import (
     MeterForImagesAndTextClassification,
     MeterForQuestionAnswering,
     MeterForVisualEntailment,
-    MeterOutput,
 )
 from .staged_meter_model import MeterTokenDropConfig, MeterTokenDropModel, MeterTokenDropPreTrainedModel
 
 __all__ = [
-    "MeterOutput",
     "MeterTokenDropConfig",
     "MeterTokenDropForImageAndTextRetrieval",
     "MeterTokenDropForImagesAndTextClassification",

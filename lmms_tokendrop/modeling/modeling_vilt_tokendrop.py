@@ -12,15 +12,16 @@ from transformers import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from .fusion_heads import AnswerHead, FusionHead, FusionHeadOutput, RankHead, classifier, name_entailment_labels
 from .staged_vilt_model import (
     ViltTokenDropConfig,
     ViltTokenDropModel,
     ViltTokenDropModelOutput,
-    ViltTokenDropOutput,
     ViltTokenDropPreTrainedModel,
 )
 
 __all__ = [
+    "FusionHeadOutput",
     "ViltTokenDropConfig",
     "ViltTokenDropForImageAndTextRetrieval",
     "ViltTokenDropForImagesAndTextClassification",
@@ -28,14 +29,11 @@ __all__ = [
     "ViltTokenDropForVisualEntailment",
     "ViltTokenDropModel",
     "ViltTokenDropModelOutput",
-    "ViltTokenDropOutput",
     "ViltTokenDropPreTrainedModel",
 ]
 
-ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 
-
-class _OneImageHead(ViltTokenDropPreTrainedModel):
+class _OneImageHead(FusionHead, ViltTokenDropPreTrainedModel):
     """A head on the pooled state of one text and one image."""
 
     vilt: ViltTokenDropModel
@@ -54,7 +52,7 @@ class _OneImageHead(ViltTokenDropPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         sample_seeds: torch.LongTensor | None = None,
-    ) -> ViltTokenDropOutput:
+    ) -> FusionHeadOutput:
         """Run the model.
 
         Parameters
@@ -68,7 +66,7 @@ class _OneImageHead(ViltTokenDropPreTrainedModel):
 
         Returns
         -------
-        ViltTokenDropOutput
+        FusionHeadOutput
             `logits [batch, labels]`; `report` says what happened to the tokens.
         """
         outputs = self.vilt(
@@ -84,25 +82,10 @@ class _OneImageHead(ViltTokenDropPreTrainedModel):
             sample_seeds=sample_seeds,
             return_dict=True,
         )
-        logits = self.head(outputs.pooler_output)
-        return ViltTokenDropOutput(
-            loss=None if labels is None else self.loss(logits, labels.to(logits.device)),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            report=outputs.report,
-        )
-
-    def head(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Logits of pooled states `[batch, channels]`."""
-        return self.classifier(pooled)
-
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of logits."""
-        return nn.functional.cross_entropy(logits, labels.view(-1))
+        return self.output_of_one(outputs, labels)
 
 
-class ViltTokenDropForQuestionAnswering(_OneImageHead, ViltForQuestionAnswering):
+class ViltTokenDropForQuestionAnswering(AnswerHead, _OneImageHead, ViltForQuestionAnswering):
     """ViLT with a classifier over answers (VQAv2) that drops or merges tokens, as `config.token_reduction` says."""
 
     def __init__(self, config: ViltTokenDropConfig):
@@ -111,10 +94,6 @@ class ViltTokenDropForQuestionAnswering(_OneImageHead, ViltForQuestionAnswering)
         self.vilt = ViltTokenDropModel(config)
         self.classifier = classifier(config.hidden_size, 2 * config.hidden_size, config.num_labels)
         self.post_init()
-
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Binary cross entropy with soft scores `[batch, labels]`, summed over labels, as the stock class has it."""
-        return nn.functional.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]
 
 
 class ViltTokenDropForVisualEntailment(_OneImageHead):
@@ -125,18 +104,14 @@ class ViltTokenDropForVisualEntailment(_OneImageHead):
 
     def __init__(self, config: ViltTokenDropConfig):
         ViltPreTrainedModel.__init__(self, config)
-        if config.num_labels != len(ENTAILMENT_LABELS):
-            raise ValueError(f"num_labels={config.num_labels}; visual entailment has {len(ENTAILMENT_LABELS)} labels")
-        if set(config.id2label.values()) == {f"LABEL_{number}" for number in range(config.num_labels)}:
-            config.id2label = dict(enumerate(ENTAILMENT_LABELS))
-            config.label2id = {label: number for number, label in enumerate(ENTAILMENT_LABELS)}
+        name_entailment_labels(config)
         self.num_labels = config.num_labels
         self.vilt = ViltTokenDropModel(config)
         self.classifier = classifier(config.hidden_size, 2 * config.hidden_size, config.num_labels)
         self.post_init()
 
 
-class ViltTokenDropForImageAndTextRetrieval(_OneImageHead, ViltForImageAndTextRetrieval):
+class ViltTokenDropForImageAndTextRetrieval(RankHead, _OneImageHead, ViltForImageAndTextRetrieval):
     """ViLT with a score of how well a text fits an image that drops or merges tokens."""
 
     def __init__(self, config: ViltTokenDropConfig):
@@ -145,16 +120,10 @@ class ViltTokenDropForImageAndTextRetrieval(_OneImageHead, ViltForImageAndTextRe
         self.rank_output = nn.Linear(config.hidden_size, 1)
         self.post_init()
 
-    def head(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Scores `[batch, 1]`."""
-        return self.rank_output(pooled)
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Not defined: a score alone has no loss, as in the stock class."""
-        raise NotImplementedError("labels: one score has no loss; compare the scores of several candidates")
-
-
-class ViltTokenDropForImagesAndTextClassification(ViltTokenDropPreTrainedModel, ViltForImagesAndTextClassification):
+class ViltTokenDropForImagesAndTextClassification(
+    FusionHead, ViltTokenDropPreTrainedModel, ViltForImagesAndTextClassification
+):
     """ViLT with a classifier over a text and several images (NLVR2) that drops or merges tokens.
 
     The encoder runs once per image, and the text is reduced anew beside each.
@@ -182,7 +151,7 @@ class ViltTokenDropForImagesAndTextClassification(ViltTokenDropPreTrainedModel, 
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         sample_seeds: torch.LongTensor | None = None,
-    ) -> ViltTokenDropOutput:
+    ) -> FusionHeadOutput:
         """Run the model.
 
         Parameters
@@ -198,7 +167,7 @@ class ViltTokenDropForImagesAndTextClassification(ViltTokenDropPreTrainedModel, 
 
         Returns
         -------
-        ViltTokenDropOutput
+        FusionHeadOutput
             `logits [batch, labels]`; `hidden_states`, `attentions` and `report` are lists with an entry per image.
 
         Raises
@@ -211,9 +180,7 @@ class ViltTokenDropForImagesAndTextClassification(ViltTokenDropPreTrainedModel, 
         if image_embeds is not None and image_embeds.ndim == 3:
             image_embeds = image_embeds.unsqueeze(1)
         images = pixel_values if pixel_values is not None else image_embeds
-        if images is None or images.shape[1] != self.config.num_images:
-            given = 0 if images is None else images.shape[1]
-            raise ValueError(f"{given} images per text; the model takes {self.config.num_images}")
+        self.check_images(images)
 
         def one(values: Any, number: int) -> Any:
             return None if values is None else values[:, number]
@@ -235,19 +202,4 @@ class ViltTokenDropForImagesAndTextClassification(ViltTokenDropPreTrainedModel, 
             )
             for number in range(images.shape[1])
         ]
-        logits = self.classifier(torch.cat([output.pooler_output for output in outputs], dim=-1))
-        loss = None
-        if labels is not None:
-            loss = nn.functional.cross_entropy(logits, labels.to(logits.device).view(-1))
-        return ViltTokenDropOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=[output.hidden_states for output in outputs],
-            attentions=[output.attentions for output in outputs],
-            report=[output.report for output in outputs],
-        )
-
-
-def classifier(channels: int, width: int, labels: int) -> nn.Sequential:
-    """The form that all of ViLT's classifiers have, with stock's parameter names."""
-    return nn.Sequential(nn.Linear(channels, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, labels))
+        return self.output_of_several(outputs, labels)

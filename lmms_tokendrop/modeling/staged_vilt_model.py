@@ -1,7 +1,7 @@
 """ViLT with fewer tokens: its configuration, its loading and its encoder; the heads are beside it."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -58,29 +58,6 @@ class ViltTokenDropModelOutput(ModelOutput):
     hidden_states: tuple | None = None
     attentions: tuple | None = None
     report: FusionReport | None = None
-
-
-@dataclass
-class ViltTokenDropOutput(ModelOutput):
-    """Output of a head.
-
-    Attributes
-    ----------
-    loss : torch.Tensor, optional
-        Where labels were given.
-    logits : torch.Tensor
-        `[batch, labels]`.
-    hidden_states, attentions : tuple, optional
-        Per layer; a list of those per image for several images.
-    report : FusionReport or list[FusionReport]
-        What happened to the tokens; a list for several images.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    hidden_states: Any = None
-    attentions: Any = None
-    report: Any = None
 
 
 class ViltTokenDropPreTrainedModel(TokenDropLoading, ViltPreTrainedModel):
