@@ -40,11 +40,7 @@ class _OneImageHead(FusionHead, MeterPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        text_embeds: torch.Tensor | None = None,
-        image_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
         **encoder_options,
     ) -> FusionHeadOutput:
         """Run the model.
@@ -61,17 +57,7 @@ class _OneImageHead(FusionHead, MeterPreTrainedModel):
         FusionHeadOutput
             `logits [batch, labels]`.
         """
-        outputs = self.meter(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            text_embeds=text_embeds,
-            image_embeds=image_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-            **encoder_options,
-        )
+        outputs = self.meter(input_ids, attention_mask, pixel_values, return_dict=True, **encoder_options)
         return self.output_of_one(outputs, labels)
 
 
@@ -135,8 +121,6 @@ class MeterForImagesAndTextClassification(FusionHead, MeterPreTrainedModel):
         text_embeds: torch.Tensor | None = None,
         image_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
         **encoder_options,
     ) -> FusionHeadOutput:
         """Run the model.
@@ -172,8 +156,6 @@ class MeterForImagesAndTextClassification(FusionHead, MeterPreTrainedModel):
                 text_embeds=text_embeds,
                 image_embeds=None if image_embeds is None else image_embeds[:, number],
                 image_token_type_idx=number + 1,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
                 return_dict=True,
                 **encoder_options,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,70 +14,32 @@ from lmms_tokendrop.pocket.batches import Exchange, encode, encode_question, pac
 from lmms_tokendrop.pocket.questions import EASY_WEIGHTS, QUESTION_WEIGHTS, ask
 from lmms_tokendrop.pocket.scenes import DENSE_CELLS, DENSE_OBJECTS, make_scene, render_array
 from lmms_tokendrop.pocket.sprites import CELL
+from lmms_tokendrop.pocket.stages import QUESTIONS_PER_IMAGE, Stage, stage_at
 
 TRAINING_SEEDS = 1
 """First number of every training seed; the tasks and the evaluation during training use others."""
 VALIDATION_SEEDS = 3
-QUESTIONS_PER_IMAGE = 10
 INDEPENDENT_SHARE = 0.75
 EASY_VQA_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the curriculum.
-
-    Attributes
-    ----------
-    name
-        Shown in the log.
-    until
-        First step that no longer belongs to it.
-    cells, objects, weights
-        Kind of scene and of questions.
-    images
-        Pictures per step.
-    auxiliary
-        Weight of the loss on the tower's patches.
-    guidance
-        Weight of the attention guidance.
-    easy_vqa
-        Share of the steps that take easy-VQA pictures instead.
-    """
-
-    name: str
-    until: float
-    cells: int
-    objects: tuple[int, int]
-    weights: dict[str, float]
-    images: int
-    auxiliary: float
-    guidance: float
-    easy_vqa: float = 0.0
 
 
 STAGES = (
     Stage("small, one attribute", 700, 3, (2, 4), EASY_WEIGHTS, 32, 1.0, 0.2),
     Stage("small, all questions", 1100, 3, (3, 6), QUESTION_WEIGHTS, 32, 0.3, 0.2),
-    Stage("large, few objects", 1300, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, 0.3, 0.2, EASY_VQA_SHARE),
-    Stage("task", 2500, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.2, EASY_VQA_SHARE),
-    Stage("task, unguided", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.0, EASY_VQA_SHARE),
+    Stage("large, few objects", 1300, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, 0.3, 0.2, 10, EASY_VQA_SHARE),
+    Stage("task", 2500, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.2, 10, EASY_VQA_SHARE),
+    Stage(
+        "task, unguided",
+        float("inf"),
+        DENSE_CELLS,
+        DENSE_OBJECTS,
+        QUESTION_WEIGHTS,
+        16,
+        0.1,
+        0.0,
+        easy_vqa=EASY_VQA_SHARE,
+    ),
 )
-
-
-def stage_at(step: int) -> Stage:
-    """Find the stage that a step belongs to.
-
-    Parameters
-    ----------
-    step
-        Number of optimiser steps already made.
-
-    Returns
-    -------
-    Stage
-    """
-    return next(stage for stage in STAGES if step < stage.until)
 
 
 def scene_batch(
@@ -105,9 +66,7 @@ def scene_batch(
         Type of every question.
     """
     scenes = [make_scene(rng, stage.cells, stage.objects) for _ in range(images)]
-    asked = [
-        [encode_question(entry) for entry in ask(scene, rng, QUESTIONS_PER_IMAGE, stage.weights)] for scene in scenes
-    ]
+    asked = [[encode_question(entry) for entry in ask(scene, rng, stage.questions, stage.weights)] for scene in scenes]
     batch, types = pack(asked, stage.cells * CELL, independent)
     batch.update(stack_images([render_array(scene) for scene in scenes]))
     batch["patch_labels"] = torch.from_numpy(np.stack([patch_labels(scene) for scene in scenes]))
@@ -181,7 +140,7 @@ def training_batch(seed: int, step: int) -> dict[str, Any]:
         Inputs of `losses.PocketTrainingModel`.
     """
     rng = np.random.default_rng([TRAINING_SEEDS, seed, step])
-    stage = stage_at(step)
+    stage = stage_at(STAGES, step)
     independent = bool(rng.random() < INDEPENDENT_SHARE)
     if rng.random() < stage.easy_vqa:
         return easy_vqa_batch(rng, stage.images, independent)
@@ -221,7 +180,7 @@ class LlavaNextCurriculum:
 
     def stage_name(self, step: int) -> str:
         """Name of the stage that a step belongs to."""
-        return stage_at(step).name
+        return stage_at(STAGES, step).name
 
     def task_name(self) -> str:
         """Name of the last stage."""

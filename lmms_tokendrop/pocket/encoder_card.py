@@ -9,11 +9,12 @@ from typing import Any
 from lmms_tokendrop.benchmark.markdown import NOT_MEASURED
 from lmms_tokendrop.benchmark.pocket_report import encoder_table
 from lmms_tokendrop.pocket import meter, vilt
-from lmms_tokendrop.pocket.encoder_curriculum import METER_STAGES, VILT_STAGES, EncoderStage
+from lmms_tokendrop.pocket.encoder_curriculum import METER_STAGES, VILT_STAGES
 from lmms_tokendrop.pocket.encoder_losses import GUIDED_HEADS, LABEL_WISE_WEIGHT
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS, STEPS
 from lmms_tokendrop.pocket.meter_training import GUIDED_PAIR
 from lmms_tokendrop.pocket.scenes import DENSE_OBJECTS
+from lmms_tokendrop.pocket.stages import Stage
 from lmms_tokendrop.pocket.vilt_training import GUIDED_LAYER, PATCH_LAYER
 
 TEMPLATE = """\
@@ -161,7 +162,7 @@ def _speed(conditions: dict[str, Any] | None) -> str:
     )
 
 
-def _stage(stage: EncoderStage, steps: int) -> str:
+def _stage(stage: Stage, steps: int) -> str:
     fewest, most = stage.objects
     questions = "one question" if stage.questions == 1 else f"{stage.questions} questions"
     return (

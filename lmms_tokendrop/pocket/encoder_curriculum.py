@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,68 +13,34 @@ from transformers import PreTrainedTokenizerBase
 from lmms_tokendrop.pocket.encoder_batches import PATCHES_PER_CELL, encoder_batch
 from lmms_tokendrop.pocket.questions import EASY_WEIGHTS, QUESTION_WEIGHTS, ask
 from lmms_tokendrop.pocket.scenes import DENSE_CELLS, DENSE_OBJECTS, make_scene
+from lmms_tokendrop.pocket.stages import Stage, stage_at
 
 TRAINING_SEEDS = 4
+"""First number of every training seed; the tasks and other trainings use others."""
 VALIDATION_SEEDS = 5
 VALIDATION_QUESTIONS = 1000
-"""First number of every training seed; the tasks and other trainings use others."""
 
 
-@dataclass(frozen=True)
-class EncoderStage:
-    """A part of the curriculum.
-
-    Attributes
-    ----------
-    name
-        Shown in the log.
-    until
-        First step that no longer belongs to it.
-    cells, objects, weights
-        Kind of scene and of questions.
-    images, questions
-        Pictures per step, and questions about each.
-    auxiliary, guidance
-        Weights of the loss on the patches and of the attention guidance.
-    """
-
-    name: str
-    until: float
-    cells: int
-    objects: tuple[int, int]
-    weights: dict[str, float]
-    images: int
-    questions: int
-    auxiliary: float
-    guidance: float
-
-
-PACKED = 10
 VILT_STAGES = (
-    EncoderStage("small, one attribute", 800, 3, (2, 4), EASY_WEIGHTS, 32, PACKED, 1.0, 0.2),
-    EncoderStage("small, all questions", 1400, 3, (3, 6), QUESTION_WEIGHTS, 32, PACKED, 0.3, 0.2),
-    EncoderStage("large, few objects", 1700, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, PACKED, 0.3, 0.2),
-    EncoderStage("task", 2700, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, PACKED, 0.1, 0.2),
-    EncoderStage("task, one question", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 32, 1, 0.1, 0.0),
+    Stage("small, one attribute", 800, 3, (2, 4), EASY_WEIGHTS, 32, 1.0, 0.2),
+    Stage("small, all questions", 1400, 3, (3, 6), QUESTION_WEIGHTS, 32, 0.3, 0.2),
+    Stage("large, few objects", 1700, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, 0.3, 0.2),
+    Stage("task", 2700, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.2),
+    Stage("task, one question", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 32, 0.1, 0.0, questions=1),
 )
 """Several questions share a picture at first, which is cheaper; at the end the model reads one, as in use."""
 
 METER_STAGES = (
-    EncoderStage("small, one attribute", 500, 3, (2, 4), EASY_WEIGHTS, 32, PACKED, 1.0, 0.2),
-    EncoderStage("small, all questions", 850, 3, (3, 6), QUESTION_WEIGHTS, 32, PACKED, 0.3, 0.2),
-    EncoderStage("large, few objects", 1050, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, PACKED, 0.3, 0.2),
-    EncoderStage("task", 1700, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, PACKED, 0.1, 0.2),
-    EncoderStage("task, one question", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 32, 1, 0.1, 0.0),
+    Stage("small, one attribute", 500, 3, (2, 4), EASY_WEIGHTS, 32, 1.0, 0.2),
+    Stage("small, all questions", 850, 3, (3, 6), QUESTION_WEIGHTS, 32, 0.3, 0.2),
+    Stage("large, few objects", 1050, DENSE_CELLS, (4, 8), QUESTION_WEIGHTS, 16, 0.3, 0.2),
+    Stage("task", 1700, DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 16, 0.1, 0.2),
+    Stage("task, one question", float("inf"), DENSE_CELLS, DENSE_OBJECTS, QUESTION_WEIGHTS, 32, 0.1, 0.0, questions=1),
 )
 
 
-def stage_at(stages: tuple[EncoderStage, ...], step: int) -> EncoderStage:
-    """Find the stage that a step, the number of steps already made, belongs to."""
-    return next(stage for stage in stages if step < stage.until)
-
-
 def stage_batch(
-    rng: np.random.Generator, stage: EncoderStage, tokenizer: PreTrainedTokenizerBase
+    rng: np.random.Generator, stage: Stage, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[dict[str, Any], list[list[str]]]:
     """Make a batch of a stage.
 
@@ -119,7 +84,7 @@ class EncoderStream(IterableDataset):
     """
 
     def __init__(
-        self, stages: tuple[EncoderStage, ...], tokenizer: PreTrainedTokenizerBase, seed: int, start: int = 0
+        self, stages: tuple[Stage, ...], tokenizer: PreTrainedTokenizerBase, seed: int, start: int = 0
     ) -> None:
         self.stages = stages
         self.tokenizer = tokenizer
@@ -145,7 +110,7 @@ class EncoderCurriculum:
         Encodes the questions.
     """
 
-    def __init__(self, stages: tuple[EncoderStage, ...], tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, stages: tuple[Stage, ...], tokenizer: PreTrainedTokenizerBase) -> None:
         self.stages = stages
         self.tokenizer = tokenizer
 

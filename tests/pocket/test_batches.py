@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from lmms_tokendrop.pocket.batches import encode_question, pack, patch_labels, stack_images, tile_positions
-from lmms_tokendrop.pocket.curriculum import stage_at, training_batch
+from lmms_tokendrop.pocket.curriculum import STAGES, training_batch
 from lmms_tokendrop.pocket.llava_next import build_model, build_processor
 from lmms_tokendrop.pocket.losses import HIDDEN
 from lmms_tokendrop.pocket.questions import ask
 from lmms_tokendrop.pocket.scenes import make_scene, render
+from lmms_tokendrop.pocket.stages import stage_at
 
 
 @pytest.fixture(scope="module")
@@ -100,4 +101,4 @@ def test_training_batch_depends_on_seed_and_step_only():
 
 
 def test_stages_follow_each_other():
-    assert [stage_at(step).cells for step in (0, 1099, 1100, 10**6)] == [3, 3, 6, 6]
+    assert [stage_at(STAGES, step).cells for step in (0, 1099, 1100, 10**6)] == [3, 3, 6, 6]

@@ -9,7 +9,8 @@ from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, experiments
 @pytest.mark.parametrize("architecture", EXPERIMENTS)
 def test_every_row_is_a_valid_reduction(architecture):
     for entry in experiments(architecture).values():
-        REDUCTION_CONFIGS[architecture].from_dict({"method": entry.method, **entry.reduction})
+        options = REDUCTION_CONFIGS[architecture].from_dict({"method": entry.method, **entry.reduction})
+        assert options.method == entry.method
 
 
 @pytest.mark.parametrize("architecture", EXPERIMENTS)
