@@ -142,12 +142,13 @@ class CoAttention:
         self.act = StageRunner(reducer, tokens.counts(), sample_seeds)
         self.streams = Streams.of(tokens)
         self.text, self.image = self.streams.split(torch.cat([text, image], dim=1))
+        self.keys = self._keys()
 
     def run_pair(self, number: int, text_layer, image_layer, output_attentions: bool) -> tuple:
         """Run a pair of layers and its stages; what its four attentions give, as METER's output has them."""
         self._before_pair(number)
         self.report.received.append(self.streams.tokens)
-        text, before = self.text, self._keys()
+        text, before = self.text, self.keys
         stage, decide = self.stages.get((number, "before_ffn")), None
         if stage is not None:
             decide = partial(self._decide, stage, self.streams, self.carry, before[1])
@@ -156,8 +157,9 @@ class CoAttention:
         )
         if kept is not None:
             self.streams, self.carry = kept
+            self.keys = self._keys()
         self.report.left.append(self.streams.tokens)
-        text_bias, image_bias, text_weight, image_weight = self._keys()
+        text_bias, image_bias, text_weight, image_weight = self.keys
         itself = None
         if self.reducer.sequential:
             text, itself = self.text, self._same_number()
@@ -183,10 +185,12 @@ class CoAttention:
         if self.soft:
             self.policy = self.reducer.soft_policy(stage, states, self.streams.tokens, self.policy)
             self.report.policies.append(self.policy)
+            self.keys = self._keys()
             return
         (tokens, self.carry), states = self.act(stage, self.streams.tokens, self.carry, states)
         self.streams = Streams.of(tokens)
         self.text, self.image = self.streams.split(states)
+        self.keys = self._keys()
 
     def _decide(self, stage: Stage, streams: Streams, carry: Carry, image_bias, attended: CrossAttended, image):
         """What is left at a stage: streams and carry, the text's states and the image's."""

@@ -105,12 +105,13 @@ class StagedMeterVisionModel(MeterVisionModel):
         tokens, lengths = FusionTokens.start(valid[:, :0], valid), []
         stages = {stage.layer: stage for stage in reducer.stages()}
         act = StageRunner(reducer, tokens.counts(), torch.zeros(len(valid), dtype=torch.long))
+        bias = None
         for number, layer in enumerate(self.layers):
-            bias = key_bias(tokens.valid, hidden_states.dtype, tokens.size)
             decide = partial(merge_in_layer, act, stages[number], tokens) if number in stages else None
             lengths.append(hidden_states.shape[1])
             hidden_states, kept = layer(hidden_states, bias, decide)
-            tokens = tokens if kept is None else kept
+            if kept is not None:
+                tokens, bias = kept, key_bias(kept.valid, hidden_states.dtype, kept.size)
         return self.post_layernorm(hidden_states), tokens, lengths
 
 

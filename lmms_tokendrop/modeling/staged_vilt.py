@@ -220,6 +220,7 @@ class StagedViltEncoder(ViltEncoder):
         act, report = StageRunner(reducer, tokens.counts(), sample_seeds), FusionReport()
         collected: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []
+        mask = masked = None
         for number, layer in enumerate(self.layer):
             stage = stages.get((number, "before_block"))
             if stage is not None and soft:
@@ -229,8 +230,9 @@ class StagedViltEncoder(ViltEncoder):
                 (tokens, carry), hidden_states = act(stage, tokens, carry, hidden_states)
             if output_hidden_states:
                 collected.append(hidden_states)
-            size = tokens.size if reducer.proportional_attention else None
-            mask = key_bias(tokens.valid, hidden_states.dtype, size)
+            if tokens is not masked:
+                size = tokens.size if reducer.proportional_attention else None
+                mask, masked = key_bias(tokens.valid, hidden_states.dtype, size), tokens
             stage = stages.get((number, "before_ffn"))
             decide = None if stage is None else partial(decide_in_layer, act, stage, tokens, carry, mask)
             report.received.append(tokens)
