@@ -15,6 +15,7 @@ from rich.table import Table
 
 from lmms_tokendrop.hub.command import app as hub_commands
 from lmms_tokendrop.training.command import train
+from lmms_tokendrop.user_errors import one_line_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -103,7 +104,7 @@ def calibrate(
     placement = {} if device is None else {"device": device}
     adapter = LlavaNextMustDrop(pretrained=pretrained, batch_size=batch_size, **placement)
     batches = task_batches(adapter, task, limit, str(include_path or tasks_path()))
-    try:
+    with one_line_errors():
         given = {
             "individual_threshold": individual_threshold,
             "layers": None if layers is None else parse_layers(layers),
@@ -112,9 +113,6 @@ def calibrate(
         }
         options = {name: value for name, value in given.items() if value is not None}
         found = find_threshold(adapter.engine.model, batches, budget, counter=counter, tolerance=tolerance, **options)
-    except ValueError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
     typer.echo(f"global_threshold={found.token_reduction['global_threshold']:.6g}")
     if individual_threshold is not None:
         typer.echo(f"individual_threshold={individual_threshold:g}")
