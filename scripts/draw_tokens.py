@@ -8,6 +8,7 @@ import typer
 from transformers import AutoProcessor
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration, pocket_path
+from lmms_tokendrop.modeling.transformers_compat import cache_of
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 from lmms_tokendrop.visualize import draw_kept_tokens
@@ -29,7 +30,7 @@ def main(output: Path, scene: int = 0, question: int = 0, keep_ratio: float = 0.
         generated = model.generate(**inputs, max_new_tokens=4, return_dict_in_generate=True)
     answer = processor.decode(generated.sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     typer.echo(f"{asked[question].text} -> {answer} (right: {asked[question].answer})")
-    report = generated.past_key_values.report()
+    report = cache_of(generated).report()
     output.parent.mkdir(parents=True, exist_ok=True)
     draw_kept_tokens(image, report.kept, model.config).save(output)
 

@@ -17,6 +17,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
 from lmms_tokendrop.evaluation.prompts import Question
 from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+from lmms_tokendrop.modeling.transformers_compat import cache_of
 
 SMALLEST_THRESHOLD = 1e-6
 LARGEST_THRESHOLD = 1.0
@@ -174,4 +175,4 @@ def task_batches(adapter: GenerativeTokenDrop, task: str, limit: int, include_pa
 @torch.inference_mode()
 def _prefill(model: Any, batch: dict[str, torch.Tensor]) -> Any:
     positions = (batch["attention_mask"].cumsum(-1) - 1).clamp_min(0)
-    return model(**batch, position_ids=positions, use_cache=True, logits_to_keep=1).past_key_values.report()
+    return cache_of(model(**batch, position_ids=positions, use_cache=True, logits_to_keep=1)).report()

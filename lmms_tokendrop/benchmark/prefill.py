@@ -16,6 +16,7 @@ from lmms_tokendrop.modeling.anyres_layout import NEWLINE, anyres_layout
 from lmms_tokendrop.modeling.reduction_request import ReductionRequest
 from lmms_tokendrop.modeling.staged_decoder import StagedLlamaModel
 from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+from lmms_tokendrop.modeling.transformers_compat import cache_of
 from lmms_tokendrop.modeling.visual_tokens import VisualTokens
 
 BASE_GRID, FINE_GRID = 24, 48
@@ -123,7 +124,7 @@ def measure_prefill(
     def run_staged():
         request = ReductionRequest(reducer, tokens)
         output = staged(inputs_embeds=embeddings, use_cache=True, reduction=request)
-        return stock.lm_head(output.last_hidden_state[:, -1:]), output.past_key_values
+        return stock.lm_head(output.last_hidden_state[:, -1:]), cache_of(output)
 
     with torch.inference_mode():
         received = run_staged()[1].report().visual_tokens_per_layer

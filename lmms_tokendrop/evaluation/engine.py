@@ -17,6 +17,7 @@ from lmms_tokendrop.evaluation.scoring import CandidateScore, score_candidates
 from lmms_tokendrop.evaluation.stopping import AnswerEnds
 from lmms_tokendrop.modeling.staged_cache import StagedCache, TokenReport
 from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+from lmms_tokendrop.modeling.transformers_compat import cache_of
 
 
 class Engine:
@@ -59,9 +60,9 @@ class Engine:
         eos_token_id = self.model.generation_config.eos_token_id
         new_ids = [ids[: min(answer_length(ids, eos_token_id), ends.length(row))] for row, ids in enumerate(new_ids)]
         seconds = time.perf_counter() - started
-        report = self._checked_report(output.past_key_values)
+        report = self._checked_report(cache_of(output))
         costs = sample_costs(
-            output.past_key_values,
+            cache_of(output),
             report,
             inputs["attention_mask"].sum(-1).tolist(),
             seconds=seconds,
@@ -92,8 +93,8 @@ class Engine:
         ]
         scores = score_candidates(self.model, prefilled, mask, candidates)
         seconds = time.perf_counter() - started
-        report = self._checked_report(prefilled.past_key_values)
-        costs = sample_costs(prefilled.past_key_values, report, mask.sum(-1).tolist(), seconds=seconds)
+        report = self._checked_report(cache_of(prefilled))
+        costs = sample_costs(cache_of(prefilled), report, mask.sum(-1).tolist(), seconds=seconds)
         return list(zip(scores, costs, strict=True))
 
     def inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+
 
 @dataclass(frozen=True)
 class CandidateScore:
@@ -78,7 +80,7 @@ def _continue(
         input_ids=input_ids,
         attention_mask=torch.cat([attention_mask, torch.ones_like(input_ids)], dim=1),
         position_ids=prompt_lengths + torch.arange(fed, device=device),
-        past_key_values=prefilled.past_key_values.copy(),
+        **cache_argument(cache_of(prefilled).copy()),
         use_cache=True,
     )
     return output.logits.float()

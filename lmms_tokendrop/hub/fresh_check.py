@@ -71,7 +71,8 @@ def example_outputs(model: Any, processor: Any, images: Sequence[Any], question:
     with torch.inference_mode():
         output = model(**inputs)
     if output.get("report") is None:
-        report = output.past_key_values.report()
+        cache = output["cache" if "cache" in output else "past_key_values"]  # from, and before transformers 5.24
+        report = cache.report()
         tokens, full = [[layer[0] for layer in report.visual_tokens_per_layer]], report.full_visual_tokens[:1]
     else:
         report = output.report

@@ -6,7 +6,8 @@ import torch
 from transformers.generation import GenerationMixin, GenerationMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .staged_cache import StagedCache
+from .staged_cache import StagedCache, checked_cache
+from .transformers_compat import CACHE
 
 
 class StagedGenerationMixin(GenerationMixin):
@@ -32,21 +33,20 @@ class StagedGenerationMixin(GenerationMixin):
                 "assistant_model, prompt_lookup_num_tokens: assisted decoding rolls the cache back past tokens that "
                 "may have left; not supported"
             )
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get(CACHE)
         if cache is not None:
-            if not isinstance(cache, StagedCache):
-                raise ValueError(f"past_key_values must be a StagedCache or None, got {type(cache).__name__}")
+            checked_cache(cache)
         elif generation_config.use_cache is False:
             model_kwargs["prompt_length"] = model_kwargs["position_ids"].shape[-1]
         else:
-            model_kwargs["past_key_values"] = StagedCache(self.config.get_text_config(decoder=True))
+            model_kwargs[CACHE] = StagedCache(self.config.get_text_config(decoder=True))
 
     def _maybe_prepare_encoder_kwargs_for_generation(
         self, inputs_tensor, model_kwargs, model_input_name, generation_config
     ):
         if model_input_name == "input_ids" and model_kwargs.get("image_sizes") is not None:
             placeholders = inputs_tensor == self.config.image_token_id
-            cache = model_kwargs.get("past_key_values")
+            cache = model_kwargs.get(CACHE)
             if cache is not None and placeholders.shape[1] > cache.get_seq_length():
                 placeholders = placeholders[:, cache.get_seq_length() :]
             model_kwargs["images_per_request"] = self.model.images_per_request(

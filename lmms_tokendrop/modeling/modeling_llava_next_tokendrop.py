@@ -29,6 +29,7 @@ from .reduction_request import ReductionRequest
 from .staged_clip import StagedCLIPVisionModel
 from .staged_decoder import STAGED_DECODERS
 from .token_reduction_config import TokenReductionConfig
+from .transformers_compat import cache_argument, cache_of, copied_image_fields, image_fields, takes_cache
 from .visual_tokens import VisualTokens
 
 __all__ = [
@@ -103,6 +104,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
         self.token_reducer = reducer
         self.post_init()
 
+    @takes_cache
     @merge_with_config_defaults
     @can_return_tuple
     def forward(
@@ -112,7 +114,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
         image_sizes: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values=None,
+        cache=None,
         inputs_embeds: torch.Tensor | None = None,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
@@ -145,7 +147,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
         features: torch.Tensor | None = None
         tokens = None
         if images is None and input_ids is not None:
-            self._check_no_placeholders(input_ids[:, :prompt_length], past_key_values)
+            self._check_no_placeholders(input_ids[:, :prompt_length], cache)
         if images is not None:
             features = torch.cat(list(images.pooler_output), dim=0).to(inputs_embeds.device, inputs_embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds=inputs_embeds, image_features=features)
@@ -154,7 +156,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            **cache_argument(cache),
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             reduction=ReductionRequest(self.token_reducer, tokens, prompt_length, sample_seeds),
@@ -162,10 +164,10 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
         )
         return LlavaNextTokenDropModelOutput(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            **cache_argument(cache_of(outputs)),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=features,
+            **image_fields(images, features),
             index=outputs.index,
         )
 
@@ -259,6 +261,7 @@ class LlavaNextTokenDropForConditionalGeneration(
             **kwargs,
         )
 
+    @takes_cache
     @merge_with_config_defaults
     @can_return_tuple
     def forward(
@@ -268,7 +271,7 @@ class LlavaNextTokenDropForConditionalGeneration(
         image_sizes: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values=None,
+        cache=None,
         inputs_embeds: torch.Tensor | None = None,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
@@ -311,7 +314,7 @@ class LlavaNextTokenDropForConditionalGeneration(
             vision_feature_select_strategy=vision_feature_select_strategy,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
@@ -334,10 +337,10 @@ class LlavaNextTokenDropForConditionalGeneration(
         return LlavaNextCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **cache_argument(cache_of(outputs)),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
+            **copied_image_fields(outputs),
         )
 
 

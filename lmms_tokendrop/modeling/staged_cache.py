@@ -7,6 +7,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.utils import ModelOutput
 
+from .transformers_compat import CACHE
 from .visual_tokens import VisualTokens
 
 
@@ -319,3 +320,16 @@ class StagedCache(DynamicCache):
                 )
             )
         return totals
+
+
+def checked_cache(cache: Any) -> StagedCache:
+    """Return `cache`.
+
+    Raises
+    ------
+    ValueError
+        If it is not a :class:`StagedCache`.
+    """
+    if not isinstance(cache, StagedCache):
+        raise ValueError(f"{CACHE} must be a StagedCache or None, got {type(cache).__name__}")
+    return cache

@@ -19,9 +19,10 @@ from transformers.utils.output_capturing import capture_outputs
 from .attention_rows import decoder_attention_rows
 from .cache_policies import accumulate_attention, evict_least_attended
 from .reduction_request import ReductionRequest
-from .staged_cache import Entries, StagedCache
+from .staged_cache import Entries, StagedCache, checked_cache
 from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
 from .stages import Sequence
+from .transformers_compat import cache_argument, takes_cache
 from .visual_tokens import VisualTokens
 
 
@@ -56,6 +57,7 @@ class StagedDecoderMixin:
         self.layers = nn.ModuleList([self.layer_class(config, number) for number in range(config.num_hidden_layers)])
         self.post_init()
 
+    @takes_cache
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -63,7 +65,7 @@ class StagedDecoderMixin:
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: StagedCache | None = None,
+        cache: StagedCache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         reduction: ReductionRequest | None = None,
@@ -79,7 +81,7 @@ class StagedDecoderMixin:
             `[batch, past + length]`, 0 for padding.
         position_ids : torch.LongTensor, optional
             `[batch or 1, length]`, rotary positions in the unreduced sequence.
-        past_key_values : StagedCache, optional
+        cache : StagedCache, optional
             The request so far.
         inputs_embeds : torch.FloatTensor, optional
             `[batch, length, channels]`.
@@ -105,9 +107,7 @@ class StagedDecoderMixin:
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        cache = StagedCache(self.config) if past_key_values is None else past_key_values
-        if not isinstance(cache, StagedCache):
-            raise ValueError(f"past_key_values must be a StagedCache or None, got {type(cache).__name__}")
+        cache = StagedCache(self.config) if cache is None else checked_cache(cache)
         past, length = cache.seen, inputs_embeds.shape[1]
         _check_mask(attention_mask, past, length)
         _check_sliding_window(self.config, past + length)
@@ -127,7 +127,7 @@ class StagedDecoderMixin:
         hidden_states = self.norm(torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0])
         return StagedDecoderOutput(
             last_hidden_state=hidden_states,
-            past_key_values=cache if use_cache else None,
+            **cache_argument(cache if use_cache else None),
             index=torch.cat(left, dim=1) if len(left) > 1 else left[0],
         )
 
@@ -162,8 +162,8 @@ class StagedDecoderMixin:
                 hidden_states,
                 attention_mask=mask,
                 position_embeddings=position_embeddings,
-                past_key_values=cache,
                 use_cache=True,
+                **cache_argument(cache),
                 after_attention=leaving,
                 **kwargs,
             )
@@ -193,8 +193,8 @@ class StagedDecoderMixin:
             config=self.config,
             inputs_embeds=hidden_states,
             attention_mask=entries.mask,
-            past_key_values=cache,
             layer_idx=number,
+            **cache_argument(cache),
         )
         position_ids = sequence.position_ids
         if compact_positions:

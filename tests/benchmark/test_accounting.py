@@ -9,6 +9,7 @@ from transformers import AutoModel
 from lmms_tokendrop.benchmark.accounting import decoder_layer_macs, decoder_macs, kv_bytes
 from lmms_tokendrop.modeling.staged_cache import StagedCache
 from lmms_tokendrop.modeling.staged_decoder import STAGED_DECODERS
+from lmms_tokendrop.modeling.transformers_compat import cache_argument
 
 
 @pytest.mark.parametrize("text", ["llama", "mistral", "qwen2"])
@@ -35,5 +36,5 @@ def test_kv_bytes_equal_those_of_a_cache(dtype):
     decoder = STAGED_DECODERS["llama"](config).to(dtype).eval()
     cache = StagedCache(config)
     with torch.no_grad():
-        decoder(inputs_embeds=torch.zeros(1, 11, config.hidden_size, dtype=dtype), past_key_values=cache)
+        decoder(inputs_embeds=torch.zeros(1, 11, config.hidden_size, dtype=dtype), **cache_argument(cache))
     assert kv_bytes(config, [11] * 3, dtype) == cache.kv_bytes

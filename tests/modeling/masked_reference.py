@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lmms_tokendrop.modeling.transformers_compat import cache_of
+
 
 @dataclass
 class Turn:
@@ -241,5 +243,5 @@ def masked_generation(stock, inputs: dict, output, attention: str, **options):
     valid = torch.ones(whole.shape, dtype=torch.bool)
     valid[:, :prompt] = inputs["attention_mask"].bool()
     chunk = Chunk(0, prompt, inputs if "pixel_values" in inputs else None)
-    logits = masked_logits(stock, whole, valid, output.past_key_values.records, [chunk], attention, **options)
+    logits = masked_logits(stock, whole, valid, cache_of(output).records, [chunk], attention, **options)
     return logits[:, prompt - 1 :]

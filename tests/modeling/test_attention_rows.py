@@ -9,6 +9,7 @@ from tiny_models import TEXT_BACKBONES
 from transformers import DynamicCache
 
 from lmms_tokendrop.modeling.attention_rows import cls_attention, decoder_attention_rows
+from lmms_tokendrop.modeling.transformers_compat import cache_argument
 
 LAYER = 2
 
@@ -30,7 +31,7 @@ def run_layer(stock, attention_mask, length=24):
         inputs_embeds=embeds,
         attention_mask=attention_mask,
         position_ids=positions,
-        past_key_values=cache,
+        **cache_argument(cache),
         use_cache=True,
     )
     for hook in hooks:

@@ -17,6 +17,8 @@ from masked_reference import (
 )
 from tiny_models import TEXT_BACKBONES
 
+from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+
 POLICY = {"decode_interval": 2, "decode_drop_ratio": 0.25, "decode_floor": 3}
 
 
@@ -25,7 +27,7 @@ def least_attended_reference(stock, inputs, output, reduction):
 
     The stock layers run on the whole sequence for every generated token; attention comes from the eager backend.
     """
-    records, sequences = output.past_key_values.records, output.sequences
+    records, sequences = cache_of(output).records, output.sequences
     batch, prompt = inputs["input_ids"].shape
     layers = len(stock.model.language_model.layers)
     whole = sequences[:, :-1]
@@ -76,7 +78,7 @@ def test_the_policy_equals_a_masked_reference(workshop, text, attention, prompt)
     output = greedy(workshop.reduced(reduction, text, attention), inputs, steps=8)
     expected, held = least_attended_reference(workshop.stock(text, "eager"), inputs, output, reduction)
     assert largest_difference(stacked_logits(output), expected) <= 1e-5
-    for layer, mask in zip(output.past_key_values.layers, held, strict=True):
+    for layer, mask in zip(cache_of(output).layers, held, strict=True):
         index = layer.entries.index
         for row in range(len(mask)):
             prompt_entries = index[row][(index[row] >= 0) & (index[row] < inputs["input_ids"].shape[1])]
@@ -86,14 +88,14 @@ def test_the_policy_equals_a_masked_reference(workshop, text, attention, prompt)
 def test_nothing_leaves_before_the_interval_is_over(workshop):
     inputs = workshop.inputs("one_image")
     model = workshop.reduced({**METHODS["budget"], **POLICY, "decode_interval": 4})
-    lengths = [greedy(model, inputs, steps).past_key_values.report().kv_lengths[0] for steps in (1, 4, 5)]
+    lengths = [cache_of(greedy(model, inputs, steps)).report().kv_lengths[0] for steps in (1, 4, 5)]
     assert lengths[1] == lengths[0] + 3
     assert lengths[2] < lengths[1]
 
 
 def test_layers_choose_for_themselves(workshop):
     output = greedy(workshop.reduced({**METHODS["budget"], **POLICY}), workshop.inputs("two_images"), steps=8)
-    indices = [tuple(layer.entries.index[0].tolist()) for layer in output.past_key_values.layers]
+    indices = [tuple(layer.entries.index[0].tolist()) for layer in cache_of(output).layers]
     assert len(set(indices)) > 1
 
 
@@ -104,7 +106,7 @@ def test_the_floor_holds_per_image(workshop):
     boundaries = (inputs["input_ids"][0] == 4).nonzero().flatten()
     second_starts = int(boundaries[boundaries.diff().argmax() + 1])
     visual = set(boundaries.tolist())
-    for layer in output.past_key_values.layers:
+    for layer in cache_of(output).layers:
         held = [place for place in layer.entries.index[0].tolist() if place in visual]
         assert len([place for place in held if place < second_starts]) == 5
         assert len([place for place in held if place >= second_starts]) == 5
@@ -113,11 +115,11 @@ def test_the_floor_holds_per_image(workshop):
 def test_the_policy_goes_on_after_a_second_turn(workshop):
     model = workshop.reduced({**METHODS["budget"], **POLICY})
     first = greedy(model, workshop.inputs("one_image"), steps=5)
-    cache = first.past_key_values
+    cache = cache_of(first)
     more = torch.cat([first.sequences, torch.tensor([[40, 41, 42]])], dim=1)
     before = cache.report().kv_lengths[0]
-    second = greedy(model, {"input_ids": more, "attention_mask": torch.ones_like(more)}, 6, past_key_values=cache)
-    assert second.past_key_values.report().kv_lengths[0] < before + 4 + 5
+    second = greedy(model, {"input_ids": more, "attention_mask": torch.ones_like(more)}, 6, **cache_argument(cache))
+    assert cache_of(second).report().kv_lengths[0] < before + 4 + 5
 
 
 def test_without_a_cache_the_policy_is_an_error(workshop):

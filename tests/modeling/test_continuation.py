@@ -8,6 +8,8 @@ from cases import ATTENTIONS, METHODS, PROMPTS, greedy, largest_difference, stac
 from masked_reference import Chunk, masked_logits
 from tiny_models import TEXT_BACKBONES, tiny_image
 
+from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+
 FOLLOW_UP = torch.tensor([[40, 41, 42, 43, 44]])
 
 
@@ -28,7 +30,7 @@ def second_turn(model, workshop, image: bool):
         second, new_ids = {}, FOLLOW_UP
     ids = torch.cat([answered, new_ids], dim=1)
     whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **second}
-    output = greedy(model, whole, steps=4, past_key_values=first.past_key_values)
+    output = greedy(model, whole, steps=4, **cache_argument(cache_of(first)))
     bounds = (inputs["input_ids"].shape[1], answered.shape[1] - 1, ids.shape[1])
     return inputs, second, output, bounds
 
@@ -46,7 +48,7 @@ def test_a_second_turn_equals_a_masked_reference(workshop, text, attention, meth
         workshop.stock(text, attention),
         whole,
         torch.ones_like(whole, dtype=torch.bool),
-        output.past_key_values.records,
+        cache_of(output).records,
         chunks,
         attention,
     )
@@ -58,24 +60,24 @@ def test_a_second_turn_equals_a_masked_reference(workshop, text, attention, meth
 def test_accounts_of_both_turns_add_up(workshop, method, image):
     model = workshop.reduced(method)
     inputs, _, output, _ = second_turn(model, workshop, image)
-    report = output.past_key_values.report()
-    one = greedy(model, inputs, 1).past_key_values.report()
+    report = cache_of(output).report()
+    one = cache_of(greedy(model, inputs, 1)).report()
     assert report.full_visual_tokens == [int((output.sequences == 4).sum())]
     for layer, received in enumerate(report.visual_tokens_per_layer):
         assert (received[0] > one.visual_tokens_per_layer[layer][0]) == image
     images = {entry[0] for rows in report.kept.values() for entry in rows[0]}
     assert images == (set() if method == "none" else {0, 1} if image else {0})
-    entries = output.past_key_values.layers[0].entries.index.shape[1]
+    entries = cache_of(output).layers[0].entries.index.shape[1]
     assert report.kv_lengths == [entries] * 4
 
 
 @torch.no_grad()
 def test_a_text_turn_equals_feeding_its_tokens_one_by_one(workshop):
     model, inputs = workshop.reduced("budget"), workshop.inputs("one_image")
-    cache = model(**inputs, use_cache=True).past_key_values
-    at_once = model(input_ids=FOLLOW_UP, past_key_values=cache.copy(), use_cache=True).logits
+    cache = cache_of(model(**inputs, use_cache=True))
+    at_once = model(input_ids=FOLLOW_UP, **cache_argument(cache.copy()), use_cache=True).logits
     one_by_one = [
-        model(input_ids=FOLLOW_UP[:, place : place + 1], past_key_values=cache, use_cache=True).logits
+        model(input_ids=FOLLOW_UP[:, place : place + 1], **cache_argument(cache), use_cache=True).logits
         for place in range(FOLLOW_UP.shape[1])
     ]
     assert largest_difference(at_once, torch.cat(one_by_one, dim=1)) <= 1e-5
@@ -106,7 +108,7 @@ def test_a_ragged_batch_continues_like_its_rows(workshop):
         ids = torch.cat([first.sequences, follow_up], dim=1)
         mask = torch.ones_like(ids)
         mask[:, : inputs["attention_mask"].shape[1]] = inputs["attention_mask"]
-        return greedy(model, {"input_ids": ids, "attention_mask": mask}, 3, past_key_values=first.past_key_values)
+        return greedy(model, {"input_ids": ids, "attention_mask": mask}, 3, **cache_argument(cache_of(first)))
 
     together = stacked_logits(two_turns(inputs, follow_up))
     for row, prompt in enumerate(PROMPTS["ragged_batch"]):
@@ -124,7 +126,7 @@ def test_the_model_can_start_from_text_and_get_an_image_later(workshop):
         model,
         {"input_ids": ids, "attention_mask": torch.ones_like(ids), **images},
         3,
-        past_key_values=first.past_key_values,
+        **cache_argument(cache_of(first)),
     )
     start = first.sequences.shape[1] - 1
     whole = output.sequences[:, :-1]
@@ -132,7 +134,7 @@ def test_the_model_can_start_from_text_and_get_an_image_later(workshop):
         workshop.stock(),
         whole,
         torch.ones_like(whole, dtype=torch.bool),
-        output.past_key_values.records,
+        cache_of(output).records,
         [Chunk(start, ids.shape[1], images)],
         "sdpa",
     )
@@ -161,13 +163,13 @@ def test_second_turns_of_different_lengths_with_images_equal_their_rows(workshop
             "attention_mask": torch.cat([inputs["attention_mask"], answer, more["attention_mask"]], dim=1),
             **{name: more[name] for name in ("pixel_values", "image_sizes")},
         }
-        return greedy(model, whole, 3, past_key_values=first.past_key_values)
+        return greedy(model, whole, 3, **cache_argument(cache_of(first)))
 
     together = two_turns(PROMPTS["ragged_batch"], SECOND_TURNS)
-    report = together.past_key_values.report()
+    report = cache_of(together).report()
     for row in range(2):
         alone = two_turns(PROMPTS["ragged_batch"][row : row + 1], SECOND_TURNS[row : row + 1])
-        single = alone.past_key_values.report()
+        single = cache_of(alone).report()
         assert {stage: rows[row] for stage, rows in report.kept.items()} == {
             stage: rows[0] for stage, rows in single.kept.items()
         }

@@ -13,6 +13,7 @@ from tiny_models import TEXT_BACKBONES
 from transformers import LlavaNextForConditionalGeneration
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
 
 FLASH = "flash_attention_2"
 POLICY = {**METHODS["budget"], "decode_interval": 2, "decode_drop_ratio": 0.25}
@@ -39,7 +40,7 @@ def test_generation_equals_sdpa(workshop, flash, text, method):
         expected, actual = greedy(workshop.reduced(method, text), inputs), greedy(model, inputs)
         assert torch.equal(actual.sequences, expected.sequences), prompt
         assert largest_difference(stacked_logits(actual), stacked_logits(expected)) <= 1e-5, prompt
-        assert actual.past_key_values.report() == expected.past_key_values.report(), prompt
+        assert cache_of(actual).report() == cache_of(expected).report(), prompt
     assert {name for name, _ in flash.calls} == {"dense", "variable"}
 
 
@@ -60,7 +61,7 @@ def test_a_second_turn_equals_sdpa(workshop, flash, prompt):
         ids = torch.cat([first.sequences, follow_up], dim=1)
         mask = torch.ones_like(ids)
         mask[:, : inputs["attention_mask"].shape[1]] = inputs["attention_mask"]
-        return greedy(model, {"input_ids": ids, "attention_mask": mask}, 4, past_key_values=first.past_key_values)
+        return greedy(model, {"input_ids": ids, "attention_mask": mask}, 4, **cache_argument(cache_of(first)))
 
     expected = two_turns(workshop.reduced("budget"))
     actual = two_turns(flash_model(workshop, METHODS["budget"]))
@@ -105,7 +106,7 @@ def image_after_text(model, inputs, before_second_turn=None):
     images = {name: inputs[name] for name in ("pixel_values", "image_sizes")}
     if before_second_turn is not None:
         before_second_turn()
-    return stacked_logits(greedy(model, {"input_ids": ids, **images}, 2, past_key_values=first.past_key_values))
+    return stacked_logits(greedy(model, {"input_ids": ids, **images}, 2, **cache_argument(cache_of(first))))
 
 
 def test_positions_with_holes_would_change_the_answer(workshop, flash, monkeypatch):

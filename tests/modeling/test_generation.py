@@ -8,6 +8,8 @@ from cases import KEEP_ALL, METHODS, PROMPTS, greedy, largest_difference, stacke
 from tiny_models import TEXT_BACKBONES
 from transformers import DynamicCache, StaticCache
 
+from lmms_tokendrop.modeling.transformers_compat import CACHE, cache_argument, cache_of
+
 BEAMS = {"max_new_tokens": 5, "num_beams": 3, "do_sample": False, "eos_token_id": None, "return_dict_in_generate": True}
 
 
@@ -62,7 +64,7 @@ def test_several_return_sequences_start_from_the_same_prompt(workshop, method):
     assert output.sequences.shape[0] == 3
     first = stacked_logits(output)[:, 0]
     assert largest_difference(first, stacked_logits(greedy(model, inputs))[:, 0].expand(3, -1)) <= 1e-5
-    report = output.past_key_values.report()
+    report = cache_of(output).report()
     assert all(rows[0] == rows[1] == rows[2] for rows in report.kept.values())
 
 
@@ -104,12 +106,12 @@ class TestScoring:
         positions = (mask.cumsum(-1) - 1).clamp_min(0)
         images = {name: inputs[name] for name in ("pixel_values", "image_sizes")}
         whole = model(input_ids=ids, attention_mask=mask, position_ids=positions, **images, prompt_length=prompt)
-        cache = model(**inputs, position_ids=positions[:, :prompt], use_cache=True).past_key_values
+        cache = cache_of(model(**inputs, position_ids=positions[:, :prompt], use_cache=True))
         scored = model(
             input_ids=answers,
             attention_mask=mask,
             position_ids=positions[:, prompt:],
-            past_key_values=cache.copy(),
+            **cache_argument(cache.copy()),
             use_cache=True,
         )
         assert largest_difference(whole.logits[:, -3:], scored.logits) <= 1e-5
@@ -119,11 +121,11 @@ class TestScoring:
         model, inputs, _, ids, mask = answer_cases(workshop, method)
         prompt = inputs["input_ids"].shape[1]
         images = {name: inputs[name] for name in ("pixel_values", "image_sizes")}
-        plain = model(**inputs, use_cache=True).past_key_values.report().kept
+        plain = cache_of(model(**inputs, use_cache=True)).report().kept
         for answer in (ids[:, prompt:], ids[:, prompt:] + 200):
             whole = torch.cat([ids[:, :prompt], answer], dim=1)
             output = model(input_ids=whole, attention_mask=mask, **images, prompt_length=prompt, use_cache=True)
-            assert output.past_key_values.report().kept == plain
+            assert cache_of(output).report().kept == plain
 
     @torch.no_grad()
     def test_scored_answers_have_the_logits_of_generated_ones(self, workshop, method):
@@ -162,10 +164,10 @@ class TestErrors:
         config = workshop.stock().config.text_config
         cache = kind(config=config, max_cache_len=200) if kind is StaticCache else kind(config=config)
         model, inputs = workshop.reduced("budget"), workshop.inputs("one_image")
-        with pytest.raises(ValueError, match=f"past_key_values.*{kind.__name__}"):
-            greedy(model, inputs, past_key_values=cache)
-        with pytest.raises(ValueError, match=f"past_key_values.*{kind.__name__}"):
-            model(**inputs, past_key_values=cache)
+        with pytest.raises(ValueError, match=f"{CACHE} must.*{kind.__name__}"):
+            greedy(model, inputs, **cache_argument(cache))
+        with pytest.raises(ValueError, match=f"{CACHE} must.*{kind.__name__}"):
+            model(**inputs, **cache_argument(cache))
 
 
 @pytest.mark.parametrize("method", ["budget", "random"])
@@ -174,13 +176,13 @@ def test_images_that_share_a_request_s_budget_are_generated_from_alike(workshop,
     model = workshop.reduced({**METHODS[method], "scope": "request"})
     inputs = workshop.inputs([PROMPTS["two_images"][0], PROMPTS["one_image"][0]])
     with torch.no_grad():
-        expected = model(**inputs, use_cache=True).past_key_values.report().kept
-    assert greedy(model, inputs, 2).past_key_values.report().kept == expected
+        expected = cache_of(model(**inputs, use_cache=True)).report().kept
+    assert cache_of(greedy(model, inputs, 2)).report().kept == expected
     assert (
         largest_difference(
             stacked_logits(greedy(model, inputs)), stacked_logits(greedy(model, inputs, use_cache=False))
         )
         <= 1e-5
     )
-    beams = model.generate(**inputs, **BEAMS).past_key_values.report().kept
+    beams = cache_of(model.generate(**inputs, **BEAMS)).report().kept
     assert beams == {stage: [row for row in rows for _ in range(3)] for stage, rows in expected.items()}

@@ -17,6 +17,8 @@ from cases import (
 from masked_reference import masked_generation
 from tiny_models import TEXT_BACKBONES
 
+from lmms_tokendrop.modeling.transformers_compat import cache_of
+
 WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 
 
@@ -55,7 +57,7 @@ class TestDropIsMask:
 @pytest.mark.parametrize("prompt", WITH_IMAGES)
 @pytest.mark.parametrize("method", REDUCING)
 def test_the_cases_really_reduce(workshop, method, prompt):
-    report = greedy(workshop.reduced(method), workshop.inputs(prompt), 1).past_key_values.report()
+    report = cache_of(greedy(workshop.reduced(method), workshop.inputs(prompt), 1)).report()
     assert report.reduced == [bool(images) for _, images in PROMPTS[prompt]]
 
 
@@ -63,7 +65,7 @@ def test_the_cases_really_reduce(workshop, method, prompt):
 def test_first_layers_that_keep_their_cache_equal_the_masked_reference(workshop, text):
     inputs = workshop.inputs("ragged_batch")
     output = greedy(workshop.reduced({**METHODS["budget"], "compact_first_layers": False}, text), inputs)
-    lengths = output.past_key_values.report().kv_lengths
+    lengths = cache_of(output).report().kv_lengths
     assert lengths[0] > lengths[1] > lengths[2] == lengths[3]
     expected = masked_generation(workshop.stock(text), inputs, output, "sdpa", compacted_from=2)
     assert largest_difference(stacked_logits(output), expected) <= 1e-5
@@ -106,10 +108,10 @@ def test_compact_positions_are_counted_over_what_is_left(workshop, prompt, compa
 def test_a_row_of_a_ragged_batch_equals_the_same_request_alone(workshop, text, attention, method):
     model = workshop.reduced(method, text, attention)
     together = greedy(model, workshop.inputs("ragged_batch"))
-    report = together.past_key_values.report()
+    report = cache_of(together).report()
     for row, prompt in enumerate(PROMPTS["ragged_batch"]):
         alone = greedy(model, workshop.inputs([prompt]))
-        single = alone.past_key_values.report()
+        single = cache_of(alone).report()
         assert {stage: rows[row] for stage, rows in report.kept.items()} == {
             stage: rows[0] for stage, rows in single.kept.items()
         }
@@ -124,7 +126,7 @@ def test_permuting_a_batch_permutes_its_results(workshop, method):
     model = workshop.reduced(method)
     first = greedy(model, workshop.inputs(batch))
     second = greedy(model, workshop.inputs([batch[number] for number in order]))
-    kept, permuted = first.past_key_values.report().kept, second.past_key_values.report().kept
+    kept, permuted = cache_of(first).report().kept, cache_of(second).report().kept
     assert {stage: [rows[number] for number in order] for stage, rows in kept.items()} == permuted
     assert largest_difference(stacked_logits(first)[order], stacked_logits(second)) <= 1e-5
 
@@ -144,10 +146,10 @@ def test_merging_of_an_image_does_not_depend_on_its_batch(workshop, method):
 def test_a_sample_seed_draws_the_same_in_any_batch(workshop):
     model = workshop.reduced("random")
     kept = greedy(model, workshop.inputs("ragged_batch"), 1, sample_seeds=torch.tensor([3, 7]))
-    kept = kept.past_key_values.report().kept["before layer 0"]
+    kept = cache_of(kept).report().kept["before layer 0"]
     for row, seed in enumerate((3, 7)):
         inputs = workshop.inputs([PROMPTS["ragged_batch"][row]])
-        alone = greedy(model, inputs, 1, sample_seeds=torch.tensor([seed])).past_key_values.report()
+        alone = cache_of(greedy(model, inputs, 1, sample_seeds=torch.tensor([seed]))).report()
         assert alone.kept["before layer 0"][0] == kept[row]
 
 
@@ -157,7 +159,7 @@ def test_sample_seeds_and_the_seed_option_change_what_is_drawn(workshop):
     def kept(seed, sample_seed):
         model = workshop.reduced({**METHODS["random"], "seed": seed})
         output = greedy(model, inputs, 1, sample_seeds=torch.tensor([sample_seed]))
-        return tuple(output.past_key_values.report().kept["before layer 0"][0])
+        return tuple(cache_of(output).report().kept["before layer 0"][0])
 
     assert len({kept(0, 0), kept(0, 1), kept(1, 0), kept(1, 1)}) == 4
 

@@ -18,6 +18,7 @@ from lmms_tokendrop import (
     LlavaNextTokenDropModel,
     TokenReductionConfig,
 )
+from lmms_tokendrop.modeling.transformers_compat import cache_of
 
 BUDGET = METHODS["budget"]
 
@@ -200,5 +201,5 @@ def test_half_precision_runs(workshop, dtype):
     )
     output = greedy(model, workshop.inputs("ragged_batch"))
     assert bool(stacked_logits(output).isfinite().all())
-    report = output.past_key_values.report()
+    report = cache_of(output).report()
     assert report.kv_bytes == sum(report.kv_lengths) * 2 * 4 * 8 * 2 * 2

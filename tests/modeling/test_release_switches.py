@@ -8,6 +8,7 @@ from cases import QUESTION, greedy, largest_difference, stacked_logits
 from tiny_models import tiny_image
 
 from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import FlatLlavaNextProcessor
+from lmms_tokendrop.modeling.transformers_compat import cache_of
 
 THRESHOLD = 0.45
 RELEASE = {
@@ -142,7 +143,7 @@ def test_the_prefill_is_the_release_s(workshop, size):
     expected, kept = release_prefill(workshop.stock(attention="eager"), inputs)
     output = greedy(workshop.reduced(RELEASE), inputs, 1)
     assert largest_difference(stacked_logits(output)[:, 0], expected) <= 1e-5
-    records = output.past_key_values.records
+    records = cache_of(output).records
     merged = [place for place in records[0].index[0].tolist() if inputs["input_ids"][0, place] == 4]
     for record, places in zip(records[1:], kept, strict=True):
         visual = [place for place in record.index[0].tolist() if inputs["input_ids"][0, place] == 4]
@@ -155,7 +156,7 @@ def test_the_cache_is_the_release_s(workshop, size):
     """Layers 0 and 1 keep what they received, later ones the last survivors; the counter counts after the drop."""
     inputs = flat_inputs(workshop, size)
     _, kept = release_prefill(workshop.stock(attention="eager"), inputs)
-    report = greedy(workshop.reduced(RELEASE), inputs, 1).past_key_values.report()
+    report = cache_of(greedy(workshop.reduced(RELEASE), inputs, 1)).report()
     text = int((inputs["input_ids"] != 4).sum())
     after_merging = report.visual_tokens_per_layer[0][0]
     assert report.kv_lengths == [text + after_merging, text + len(kept[0]), text + len(kept[2]), text + len(kept[2])]

@@ -6,13 +6,15 @@ import pytest
 import torch
 from cases import KEEP_ALL, METHODS, PROMPTS
 
+from lmms_tokendrop.modeling.transformers_compat import cache_of
+
 SIDES = {28: 4, 35: 5, 42: 6}
 SCOPES = ("image", "tile", "request")
 
 
 @torch.no_grad()
 def report_of(model, inputs):
-    return model(**inputs, use_cache=True).past_key_values.report()
+    return cache_of(model(**inputs, use_cache=True)).report()
 
 
 def lines_of(tokens, side: int):
@@ -126,7 +128,7 @@ def test_text_never_leaves(workshop):
     for prompt in PROMPTS:
         inputs = workshop.inputs(prompt)
         with torch.no_grad():
-            cache = workshop.reduced("budget")(**inputs, use_cache=True).past_key_values
+            cache = cache_of(workshop.reduced("budget")(**inputs, use_cache=True))
         text = inputs["attention_mask"].bool() & (inputs["input_ids"] != 4)
         for record in cache.records:
             for row in range(len(text)):

@@ -7,6 +7,7 @@ import torch
 from cases import METHODS, PROMPTS, greedy, largest_difference, stacked_logits
 
 from lmms_tokendrop import StagedCache
+from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
 
 WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 
@@ -14,7 +15,7 @@ WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 def prefill(model, inputs):
     """The cache of a prompt."""
     with torch.no_grad():
-        return model(**inputs, use_cache=True, prompt_length=inputs["input_ids"].shape[1]).past_key_values
+        return cache_of(model(**inputs, use_cache=True, prompt_length=inputs["input_ids"].shape[1]))
 
 
 @torch.no_grad()
@@ -23,7 +24,7 @@ def step(model, cache, tokens) -> torch.Tensor:
     valid = cache_mask(cache, tokens)
     positions = (valid.long().cumsum(-1) - 1)[:, -tokens.shape[1] :]
     return model(
-        input_ids=tokens, attention_mask=valid, position_ids=positions, past_key_values=cache, use_cache=True
+        input_ids=tokens, attention_mask=valid, position_ids=positions, **cache_argument(cache), use_cache=True
     ).logits
 
 
@@ -105,7 +106,7 @@ def test_lengths_without_compaction_are_the_plan(workshop):
 def test_generated_tokens_are_counted_as_bytes(workshop):
     model, inputs = workshop.reduced("budget"), workshop.inputs("one_image")
     before = prefill(model, inputs).report()
-    after = greedy(model, inputs, steps=6).past_key_values.report()
+    after = cache_of(greedy(model, inputs, steps=6)).report()
     assert after.kv_lengths == [length + 5 for length in before.kv_lengths]
     assert after.kv_bytes == before.kv_bytes + 5 * 4 * 256
     assert after.visual_tokens_per_layer == before.visual_tokens_per_layer
@@ -126,7 +127,7 @@ def test_kept_names_image_tile_row_and_column(workshop):
 
 
 def test_a_text_only_request_can_be_reported(workshop):
-    report = greedy(workshop.reduced("budget"), workshop.inputs("text_only")).past_key_values.report()
+    report = cache_of(greedy(workshop.reduced("budget"), workshop.inputs("text_only"))).report()
     assert report.full_visual_tokens == [0]
     assert report.reduced == [False]
     assert report.average_visual_tokens == [0.0]
@@ -202,7 +203,7 @@ class TestOperations:
         cache = prefilled(model, workshop.inputs("one_image"))
         cache.reset()
         assert (cache.seen, cache.records, cache.kv_bytes) == (0, [], 0)
-        used = greedy(model, inputs, past_key_values=cache)
+        used = greedy(model, inputs, **cache_argument(cache))
         assert torch.equal(stacked_logits(used), stacked_logits(greedy(model, inputs)))
 
 

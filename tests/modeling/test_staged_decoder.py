@@ -11,6 +11,7 @@ from tiny_models import TEXT_BACKBONES
 from transformers.models.llama.modeling_llama import rotate_half
 
 from lmms_tokendrop import StagedCache
+from lmms_tokendrop.modeling.transformers_compat import cache_of
 
 WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 
@@ -68,7 +69,7 @@ def test_survivors_keep_the_positions_of_the_unreduced_sequence(workshop, monkey
     spy = RotarySpy(model, monkeypatch)
     output = greedy(model, inputs, steps=1)
     unreduced = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
-    stages = {record.name: record.index for record in output.past_key_values.records}
+    stages = {record.name: record.index for record in cache_of(output).records}
     for layer in range(4):
         name = "before layer 0" if layer == 0 else f"after layer {layer - 1}"
         index = stages.get(name, stages["before layer 0"] if method == "random" else None)
@@ -82,8 +83,8 @@ def test_survivors_keep_the_positions_of_the_unreduced_sequence(workshop, monkey
 def test_cached_keys_of_layer_zero_are_the_unreduced_models(workshop):
     """Keys are rotated before they are cached: equal keys mean equal positions."""
     model, inputs = workshop.reduced("random"), workshop.inputs("ragged_batch")
-    reduced = model(**inputs, use_cache=True).past_key_values.layers[0]
-    full = workshop.reduced("none")(**inputs, use_cache=True).past_key_values.layers[0]
+    reduced = cache_of(model(**inputs, use_cache=True)).layers[0]
+    full = cache_of(workshop.reduced("none")(**inputs, use_cache=True)).layers[0]
     for row in range(2):
         index = reduced.entries.index[row]
         real = index >= 0
@@ -100,7 +101,7 @@ def test_the_last_cached_key_is_rotated_by_the_position_before_the_next_token(wo
         layer.register_forward_pre_hook(lambda module, args, number=number: received.update({number: args[0]}))
         for number, layer in enumerate(decoder.layers)
     ]
-    cache = model(**inputs, use_cache=True).past_key_values
+    cache = cache_of(model(**inputs, use_cache=True))
     for hook in hooks:
         hook.remove()
     length = inputs["input_ids"].shape[1]
@@ -117,7 +118,7 @@ def test_compact_positions_differ_and_count_what_the_layer_holds(workshop, monke
     inputs = workshop.inputs("one_image")
     spy = RotarySpy(model, monkeypatch)
     output = greedy(model, inputs, steps=2)
-    received = [len(record.index[0]) for record in output.past_key_values.records]
+    received = [len(record.index[0]) for record in cache_of(output).records]
     for layer in range(4):
         assert spy.positions(0, layer)[0].tolist() == list(range(received[layer]))
         assert spy.positions(1, layer)[0].tolist() == [received[3]]
@@ -146,7 +147,7 @@ def test_the_decoder_alone_equals_the_stock_decoder(workshop):
     ours = workshop.reduced("budget").model.language_model(inputs_embeds=embeds)
     stock = workshop.stock().model.language_model(inputs_embeds=embeds)
     assert torch.equal(ours.last_hidden_state, stock.last_hidden_state)
-    assert ours.past_key_values is None or isinstance(ours.past_key_values, StagedCache)
+    assert cache_of(ours) is None or isinstance(cache_of(ours), StagedCache)
 
 
 class TestErrors:
@@ -230,7 +231,7 @@ def test_the_mlp_of_a_layer_after_which_tokens_leave_runs_on_what_stays(workshop
             layer.mlp, "forward", lambda states, run=layer.mlp.forward: seen.append(states.shape[1]) or run(states)
         )
     output = greedy(model, workshop.inputs("one_image"), 1)
-    lengths = {record.name: record.index.shape[1] for record in output.past_key_values.records}
+    lengths = {record.name: record.index.shape[1] for record in cache_of(output).records}
     assert seen[:3] == [lengths[f"after layer {number}"] for number in range(3)]
     assert seen[0] < lengths["before layer 0"]
 

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import PATCH_SIZE
 
+from lmms_tokendrop.modeling.transformers_compat import cache_of
+
 LAYERS = 4
 
 
 @torch.no_grad()
 def report_of(model, inputs):
-    return model(**inputs, use_cache=True).past_key_values.report()
+    return cache_of(model(**inputs, use_cache=True)).report()
 
 
 def group_counts(report, scope: str) -> dict[tuple, list[int]]:

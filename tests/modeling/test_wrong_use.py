@@ -10,6 +10,7 @@ from cases import METHODS, REDUCING, greedy
 from transformers import LlavaNextConfig
 
 from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.modeling.transformers_compat import cache_of
 
 ONE_IMAGE = [("USER: <image>\nyes or no ? ASSISTANT:", [(60, 40)])]
 RAGGED = [
@@ -94,7 +95,7 @@ def test_a_stock_configuration_is_taken(workshop):
 
 
 def test_layers_share_one_list_of_entries_after_compaction(workshop):
-    cache = greedy(workshop.reduced("budget"), workshop.inputs("ragged_batch"), 1).past_key_values
+    cache = cache_of(greedy(workshop.reduced("budget"), workshop.inputs("ragged_batch"), 1))
     assert len({id(layer.entries) for layer in cache.layers}) == 1
 
 
