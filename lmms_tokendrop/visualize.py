@@ -8,6 +8,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
+from lmms_tokendrop.images import to_rgb
+
 GAP = 12
 CAPTION = 34
 DROPPED = (250, 250, 250)
@@ -42,11 +44,12 @@ def draw_kept_tokens(
         One column for the whole input and one per stage: the tiles above, the base view below. Patches that left are
         blank.
     """
+    image = to_rgb(image)
     side = config.vision_config.image_size // config.vision_config.patch_size
     grid = get_anyres_image_grid_shape(
         (image.height, image.width), config.image_grid_pinpoints, config.vision_config.image_size
     )
-    views = [_letterbox(image, grid[1] * size // grid[0], size), image.convert("RGB").resize((size // 2, size // 2))]
+    views = [_letterbox(image, grid[1] * size // grid[0], size), image.resize((size // 2, size // 2))]
     everything = {(tile, r, c) for tile in range(grid[0] * grid[1] + 1) for r in range(side) for c in range(side)}
     columns = [("input", everything, None)]
     for name, rows in kept.items():
@@ -75,7 +78,7 @@ def _fine_cell(place: tuple[int, int, int], tiles_per_row: int, side: int) -> tu
 def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
     """The image as large as it fits, centred, as any-resolution preprocessing places it."""
     scale = min(width / image.width, height / image.height)
-    resized = image.convert("RGB").resize((round(image.width * scale), round(image.height * scale)))
+    resized = image.resize((round(image.width * scale), round(image.height * scale)))
     canvas = Image.new("RGB", (width, height), "black")
     canvas.paste(resized, ((width - resized.width) // 2, (height - resized.height) // 2))
     return canvas
@@ -123,7 +126,7 @@ def draw_kept_patches(image: Image.Image, report: Any, row: int = 0, size: int =
         cells = {places[place - start] for place in tokens.place[row][patches].tolist()}
         if len(cells) < len(columns[-1][1]):
             columns.append((f"layer {layer}\n{len(cells)} patches", cells))
-    view = image.convert("RGB").resize((size * shape[1] // shape[0], size))
+    view = to_rgb(image).resize((size * shape[1] // shape[0], size))
     picture = Image.new("RGB", ((view.width + GAP) * len(columns) - GAP, CAPTION + size), "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
     for number, (caption, cells) in enumerate(columns):

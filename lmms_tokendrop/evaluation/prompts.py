@@ -12,6 +12,8 @@ from lmms_eval.api.instance import Instance
 from PIL import Image
 from transformers import ProcessorMixin
 
+from lmms_tokendrop.images import to_rgb
+
 
 @dataclass(frozen=True)
 class Question:
@@ -78,12 +80,10 @@ def is_padding(request: Instance) -> bool:
     return bool(request.metadata.get("__padding_only__"))
 
 
-def load_images(visuals: Sequence[Any] | None) -> tuple[Image.Image, ...]:
-    """Return a document's visuals as RGB images; anything but images raises."""
-    for visual in visuals or ():
-        if not isinstance(visual, Image.Image):
-            raise ValueError(f"only images are supported, and the task gives a {type(visual).__name__}")
-    return tuple(visual.convert("RGB") for visual in visuals or ())
+def load_images(visuals: Image.Image | Sequence[Any] | None) -> tuple[Image.Image, ...]:
+    """Return a document's visuals, one or several, as RGB images; anything but images raises."""
+    visuals = [visuals] if isinstance(visuals, Image.Image) else visuals or ()
+    return tuple(to_rgb(visual) for visual in visuals)
 
 
 def chat_prompt(processor: ProcessorMixin, context: str, images: Sequence[Image.Image]) -> str:

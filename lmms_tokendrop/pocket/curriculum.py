@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from lmms_tokendrop.images import to_rgb
 from lmms_tokendrop.pocket.batches import Exchange, encode, encode_question, pack, patch_labels, stack_images
 from lmms_tokendrop.pocket.questions import EASY_WEIGHTS, QUESTION_WEIGHTS, ask
 from lmms_tokendrop.pocket.scenes import DENSE_CELLS, DENSE_OBJECTS, make_scene, render_array
@@ -92,7 +93,7 @@ def easy_vqa_training_set() -> tuple[list[np.ndarray], list[list[Exchange]]]:
     for question, answer, number in zip(*easy_vqa.get_train_questions(), strict=True):
         asked[number].append(encode(question.lower(), answer, (), "easy_vqa"))
     numbers = [number for number in asked if asked[number]]
-    images = [np.asarray(Image.open(paths[number]).convert("RGB")) for number in numbers]
+    images = [np.asarray(to_rgb(Image.open(paths[number]))) for number in numbers]
     return images, [asked[number] for number in numbers]
 
 

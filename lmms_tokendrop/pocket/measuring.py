@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+from lmms_tokendrop.images import to_rgb
 from lmms_tokendrop.pocket.questions import ask
 from lmms_tokendrop.pocket.registry import pocket_path
 from lmms_tokendrop.pocket.scenes import make_scene, render
@@ -55,7 +56,7 @@ def easy_vqa_items() -> list[Item]:
     import easy_vqa
 
     paths = easy_vqa.get_test_image_paths()
-    images = {number: Image.open(path).convert("RGB") for number, path in paths.items()}
+    images = {number: to_rgb(Image.open(path)) for number, path in paths.items()}
     answers = len(easy_vqa.get_answers())
     return [
         Item(images[number], question.lower(), answer, "easy_vqa", answers)

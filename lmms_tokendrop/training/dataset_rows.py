@@ -9,6 +9,8 @@ from typing import Any
 from datasets import ClassLabel, Dataset, Image, load_dataset, load_from_disk
 from datasets.exceptions import DatasetNotFoundError
 
+from lmms_tokendrop.images import to_rgb, whole_files
+
 FILE_FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 
 
@@ -42,11 +44,10 @@ class DatasetRows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One row; images as RGB, class labels by name."""
-        row = self.data[index]
+        with whole_files():
+            row = self.data[index]
         values = {column: self._named(column, row[name]) for column, name in self.columns.items()}
-        return {
-            column: value.convert("RGB") if column in self.image_columns else value for column, value in values.items()
-        }
+        return {column: to_rgb(value) if column in self.image_columns else value for column, value in values.items()}
 
     def value(self, column: str, index: int) -> Any:
         """One value that is no image."""

@@ -8,6 +8,8 @@ from typing import Any
 import datasets
 from lmms_eval.api.task import ConfigurableTask
 
+from lmms_tokendrop.images import to_rgb
+
 
 def load_questions() -> datasets.Dataset:
     """Read the test half of the `easy-vqa` package.
@@ -66,7 +68,7 @@ class EasyVqa(ConfigurableTask):
 
 def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
     """Picture of a question."""
-    return [doc["image"].convert("RGB")]
+    return [to_rgb(doc["image"])]
 
 
 def doc_to_text(doc: dict[str, Any]) -> str:

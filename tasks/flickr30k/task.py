@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from lmms_tokendrop.evaluation.checked_task import CheckedTask
+from lmms_tokendrop.images import to_rgb
 
 RANKS = (1, 5, 10)
 Row = tuple[int, int, np.ndarray]
@@ -63,7 +64,7 @@ class Flickr30k(CheckedTask):
 
 def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
     """Picture of a document."""
-    return [doc["image"].convert("RGB")]
+    return [to_rgb(doc["image"])]
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:

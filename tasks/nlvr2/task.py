@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmms_tokendrop.evaluation.checked_task import LabelledTask
+from lmms_tokendrop.images import to_rgb
 
 
 class Nlvr2(LabelledTask):
@@ -16,4 +17,4 @@ class Nlvr2(LabelledTask):
 
 def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
     """Both pictures of a sentence, the left one first."""
-    return [doc["left_image"].convert("RGB"), doc["right_image"].convert("RGB")]
+    return [to_rgb(doc["left_image"]), to_rgb(doc["right_image"])]

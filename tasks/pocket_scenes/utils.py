@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmms_tokendrop.images import to_rgb
+
 
 def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
     """Picture of a question."""
-    return [doc["image"].convert("RGB")]
+    return [to_rgb(doc["image"])]
 
 
 def doc_to_text(doc: dict[str, Any]) -> str:

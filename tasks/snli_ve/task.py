@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmms_tokendrop.evaluation.checked_task import LabelledTask
+from lmms_tokendrop.images import to_rgb
 
 
 class SnliVe(LabelledTask):
@@ -16,4 +17,4 @@ class SnliVe(LabelledTask):
 
 def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
     """Picture of a hypothesis."""
-    return [doc["image"].convert("RGB")]
+    return [to_rgb(doc["image"])]

@@ -6,6 +6,13 @@ from typing import Any
 
 from lmms_eval.tasks.vqav2.utils import vqav2_process_results_val
 
+from lmms_tokendrop.images import to_rgb
+
+
+def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
+    """Picture of a question."""
+    return [to_rgb(doc["image"])]
+
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score one answer against those of ten annotators, with lmms-eval's normalisation.

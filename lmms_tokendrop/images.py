@@ -1,0 +1,81 @@
+"""Every picture that enters a model goes through one function, which reads it as a viewer would or refuses it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+WHITE = 255
+RANGES = (255, 65535)
+"""Largest values of grey pictures with 8 and 16 bits."""
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+"""What Pillow raises for files that end early or hold something else than they say."""
+
+
+@contextmanager
+def whole_files() -> Iterator[None]:
+    """Let Pillow refuse files that end early in this block: lmms-eval tells it to fill what is missing with grey."""
+    filled, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = filled
+
+
+def to_rgb(image: Any) -> Image.Image:
+    """Return a picture in RGB, 8 bits a channel, as a viewer shows it.
+
+    It is turned as its EXIF orientation says, and what is transparent shows white. Grey values of more than 8 bits
+    (modes ``I;16``, ``I`` and ``F``) are scaled by the smallest range that holds them: 0 to 255 or 0 to 65535, for
+    floats also 0 to 1. Of an animation the current frame counts.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        A picture of any mode.
+
+    Returns
+    -------
+    PIL.Image.Image
+        A new picture of mode ``RGB``.
+
+    Raises
+    ------
+    ValueError
+        If `image` is no picture or has no pixels, if its file cannot be read, or if its values are negative, above
+        65535 or not finite.
+    """
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"image: a {type(image).__name__}; allowed: a PIL.Image.Image")
+    if not image.width or not image.height:
+        raise ValueError(f"image: {image.width} x {image.height} pixels; allowed: at least 1 x 1")
+    try:
+        with whole_files():
+            image = ImageOps.exif_transpose(image)
+        if image.mode == "F" or image.mode.startswith("I"):
+            image = _eight_bits(image)
+        if not image.has_transparency_data:
+            return image.convert("RGB")
+        image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    except UNREADABLE as error:
+        raise ValueError(f"image: {error}") from error
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale wide grey values to 0 to 255; the one that its file calls transparent becomes white."""
+    values = np.asarray(image)
+    least, most = values.min(), values.max()
+    ranges = (1, *RANGES) if image.mode == "F" else RANGES
+    if not (np.isfinite(values).all() and least >= 0 and most <= ranges[-1]):
+        raise ValueError(f"values from {least} to {most}; allowed for mode {image.mode}: 0 to {ranges[-1]}")
+    scale = next(largest for largest in ranges if most <= largest)
+    grey = np.rint(values.astype(np.float64) * (255 / scale))
+    grey[values == image.info.get("transparency", -1)] = WHITE
+    return Image.fromarray(grey.astype(np.uint8))
