@@ -111,7 +111,7 @@ class AnyresFeaturesMixin:
         cell = vision.cells[tile, entry]
         dense = features.new_zeros(len(features), cells, features.shape[-1])
         dense[tile, cell] = features[tile, entry]
-        attention = torch.zeros(len(features), cells, device=features.device)
+        attention = torch.zeros(len(features), cells, dtype=torch.float32, device=features.device)
         attention[tile, cell] = vision.cls_attention[tile, entry]
         present = torch.zeros_like(context.alive)
         present[tile, cell] = True
@@ -210,6 +210,7 @@ class AnyresFeaturesMixin:
             found = {name: values[place] for name, values in (marks or {}).items()}
             forced = 0 if forced_merges is None else forced_merges[number]
             absent = torch.zeros_like(newline)
+            unscored = torch.zeros(tile.shape, dtype=torch.float32, device=device)
             row = torch.cat([cell.new_full((1,), -1), cell[:-1]]) // side
             images.append(
                 VisualTokens(
@@ -221,7 +222,7 @@ class AnyresFeaturesMixin:
                     newline=newline,
                     present=found.get("present", ~absent) | newline,
                     key=found.get("key", absent) & ~newline,
-                    cls_attention=found.get("cls_attention", torch.zeros(tile.shape, device=device)) * ~newline,
+                    cls_attention=found.get("cls_attention", unscored) * ~newline,
                     forced_merges=torch.full_like(tile, 0) + forced,
                 )
             )

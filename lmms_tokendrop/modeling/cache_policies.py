@@ -73,7 +73,7 @@ def evict_least_attended(cache: StagedCache, drop_ratio: float, floor: int) -> N
         groups, count = tokens.groups("image")
         visual = tokens.visual
         held = segment_sum(visual.long(), groups, count)
-        leaving = torch.ceil(held * drop_ratio - 1e-9).long()
+        leaving = torch.ceil(held.double() * drop_ratio - 1e-9).long()
         counts = torch.maximum(held - leaving, held.clamp_max(floor))
         no_line = torch.full_like(groups[visual], -1)
         keep = index >= 0

@@ -73,6 +73,8 @@ def shrink_images(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale each image of a batch down, to sides that are whole patches. Padding does not bleed into images.
 
+    Pixels are interpolated in float32, whatever their dtype.
+
     Parameters
     ----------
     pixel_values : torch.Tensor
@@ -91,7 +93,7 @@ def shrink_images(
     """
     batch, channels, height, width = pixel_values.shape
     if pixel_mask is None:
-        pixel_mask = torch.ones(batch, height, width, device=pixel_values.device)
+        pixel_mask = torch.ones(batch, height, width, dtype=torch.long, device=pixel_values.device)
     mask = pixel_mask.bool()
     sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
     smaller = [tuple(grid_side(side, patch_size, scale) * patch_size for side in size) for size in sizes]
@@ -101,7 +103,7 @@ def shrink_images(
     for number, ((rows, columns), (new_rows, new_columns)) in enumerate(zip(sizes, smaller, strict=True)):
         image = pixel_values[number : number + 1, :, :rows, :columns]
         values[number, :, :new_rows, :new_columns] = torch.nn.functional.interpolate(
-            image, size=(new_rows, new_columns), mode="bilinear", antialias=True
+            image.float(), size=(new_rows, new_columns), mode="bilinear", antialias=True
         )[0]
         inside[number, :new_rows, :new_columns] = 1
     return values, inside

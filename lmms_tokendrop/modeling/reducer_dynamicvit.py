@@ -49,9 +49,9 @@ class KeepPredictor(nn.Module):
         """
         states = self.local(states)
         own, common = states.chunk(2, dim=-1)
-        weight = present.to(states.dtype).unsqueeze(-1)
+        weight = present.float().unsqueeze(-1)
         mean = (common * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
-        return self.decide(torch.cat([own, mean.expand_as(common)], dim=-1)).log_softmax(-1)
+        return self.decide(torch.cat([own, mean.to(own.dtype).expand_as(common)], dim=-1)).log_softmax(-1)
 
 
 class DynamicViT(FusionReducer):
@@ -123,4 +123,4 @@ class DynamicViT(FusionReducer):
         patches = tokens.image & ~tokens.image_cls
         kept = torch.stack([(policy * patches).sum(-1) for policy in report.policies]) / patches.sum(-1)
         targets = [self.config.keep_ratio ** (1 + number) for number in range(len(self.layers))]
-        return (kept - torch.tensor(targets, device=kept.device).unsqueeze(-1)).square().mean()
+        return (kept - kept.new_tensor(targets).unsqueeze(-1)).square().mean()

@@ -70,7 +70,7 @@ class MustDrop(TokenReducer):
 
     def key_tokens(self, cls_attention: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
         """The ceil(key_ratio * tokens) tokens of each tile that CLS attends most, counted after merging."""
-        counts = torch.ceil(alive.sum(-1, keepdim=True) * self.config.key_ratio - 1e-9)
+        counts = torch.ceil(alive.sum(-1, keepdim=True).double() * self.config.key_ratio - 1e-9)
         order = cls_attention.masked_fill(~alive, -1.0).argsort(dim=-1, descending=True, stable=True)
         rank = torch.empty_like(order).scatter_(
             1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)

@@ -141,4 +141,4 @@ def halves_apart(order: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """
     halves = torch.cat([order[:, 0::2], order[:, 1::2]], dim=1)
     places = torch.arange(halves.shape[1], device=order.device, dtype=torch.float32).expand(halves.shape)
-    return torch.zeros(among.shape, device=order.device).scatter(1, halves, places)
+    return torch.zeros(among.shape, dtype=places.dtype, device=order.device).scatter(1, halves, places)

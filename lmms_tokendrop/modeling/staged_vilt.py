@@ -62,7 +62,7 @@ class StagedViltEmbeddings(ViltEmbeddings):
             image, valid, patches = self.image_tokens(pixel_values, pixel_mask)
         else:
             image = image_embeds
-            valid = torch.ones(image.shape[:2], device=image.device) if pixel_mask is None else pixel_mask.flatten(1)
+            valid = image.new_ones(image.shape[:2]) if pixel_mask is None else pixel_mask.flatten(1)
         kind = 1 if image_token_type_idx is None else image_token_type_idx
         types = self.token_type_embeddings.weight
         embeddings = torch.cat([text + types[0], image + types[kind]], dim=1)

@@ -48,6 +48,8 @@ def bipartite_targets(keys: torch.Tensor, order: torch.Tensor, counts: torch.Ten
 def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Write the mean of each group of tokens into the slot that the group merges into.
 
+    Sums are taken in float32 at least, whatever the dtype of the values.
+
     Parameters
     ----------
     values : torch.Tensor
@@ -62,16 +64,16 @@ def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tens
     torch.Tensor
         `[batch, length, channels]`; slots that nothing merges into keep their values, bit by bit.
     """
-    weight = torch.ones(target.shape, device=values.device) if weights is None else weights
-    weight = weight.to(values.dtype)
+    exact = torch.promote_types(values.dtype, torch.float32)
+    weight = torch.ones(target.shape, dtype=exact, device=values.device) if weights is None else weights.to(exact)
     members, total = group_sizes(target), group_sizes(target, weight)
     grouped = (target >= 0) & (members.gather(1, target.clamp_min(0)) > 1)
-    sums = values * weight.masked_fill(~grouped, 1.0).unsqueeze(-1)
+    sums = values.to(exact) * weight.masked_fill(~grouped, 1.0).unsqueeze(-1)
     moving = grouped & (target != torch.arange(target.shape[1], device=target.device))
     rows, places = moving.nonzero(as_tuple=True)
     sums.index_put_((rows, target[rows, places]), sums[rows, places], accumulate=True)
     total = total.clamp_min(torch.finfo(total.dtype).tiny).masked_fill(members <= 1, 1.0)
-    return sums / total.unsqueeze(-1)
+    return (sums / total.unsqueeze(-1)).to(values.dtype)
 
 
 def group_sizes(target: torch.Tensor, sizes: torch.Tensor | None = None) -> torch.Tensor:
@@ -82,9 +84,9 @@ def group_sizes(target: torch.Tensor, sizes: torch.Tensor | None = None) -> torc
     target : torch.LongTensor
         `[batch, length]`, slot of each token; -1 for tokens that leave.
     sizes : torch.Tensor or None
-        `[batch, length]`.
+        `[batch, length]`, any dtype that holds the sums; default: float32.
     """
-    sizes = torch.ones(target.shape, device=target.device) if sizes is None else sizes
+    sizes = torch.ones(target.shape, dtype=torch.float32, device=target.device) if sizes is None else sizes
     return torch.zeros_like(sizes).scatter_add(1, target.clamp_min(0), sizes.masked_fill(target < 0, 0.0))
 
 

@@ -49,7 +49,7 @@ def window_similarity(tokens: torch.Tensor, alive: torch.Tensor) -> torch.Tensor
 
 
 def merge_windows(tokens: torch.Tensor, windows: torch.Tensor, alive: torch.Tensor, merged: torch.Tensor):
-    """Replace each merged window by the mean of its alive members, in one slot.
+    """Replace each merged window by the mean of its alive members, summed in float32 at least, in one slot.
 
     The slot is the centre of the window or, where the centre is not alive, the first alive member.
 
@@ -69,9 +69,9 @@ def merge_windows(tokens: torch.Tensor, windows: torch.Tensor, alive: torch.Tens
     tuple[torch.Tensor, torch.BoolTensor]
         The tokens with the means written into the slots, and `[batch, cells]`: False for the members that left.
     """
-    members = tokens[:, windows]
+    members = tokens[:, windows].to(torch.promote_types(tokens.dtype, torch.float32))
     weight = alive[:, windows].to(members.dtype).unsqueeze(-1)
-    mean = (members * weight).sum(2) / weight.sum(2).clamp_min(1)
+    mean = ((members * weight).sum(2) / weight.sum(2).clamp_min(1)).to(tokens.dtype)
     slot = window_slots(windows, alive)
     row, window = merged.nonzero(as_tuple=True)
     present = torch.ones_like(alive)

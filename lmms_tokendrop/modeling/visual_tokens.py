@@ -54,7 +54,7 @@ class VisualTokens:
             if field.name in ("newline", "present", "key"):
                 values[field.name] = torch.zeros(batch, length, dtype=torch.bool, device=device)
             elif field.name == "cls_attention":
-                values[field.name] = torch.zeros(batch, length, device=device)
+                values[field.name] = torch.zeros(batch, length, dtype=torch.float32, device=device)
             else:
                 values[field.name] = torch.full((batch, length), -1, dtype=torch.long, device=device)
         return cls(**values)

@@ -106,3 +106,17 @@ def test_order_ranks_and_padding():
     index, valid = right_padded_indices(among)
     assert index.tolist() == [[0, 2, 3], [1, 0, 0]]
     assert valid.tolist() == [[True] * 3, [True, False, False]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_mean_of_a_large_group_is_exact_in_half_precision(dtype, weighted):
+    values = (torch.randn(1, 577, 8) * 8 + 500).to(dtype)  # 577 of them sum to more than float16 holds
+    target = torch.tensor([[0] * 576 + [576]])
+    sizes = torch.arange(1.0, 578.0)[None] if weighted else torch.ones(1, 577)
+    weights = sizes[:, :576, None].double()
+    expected = (values[:, :576].double() * weights).sum(1) / weights.sum(1)
+    merged = merge_groups(values, target, sizes if weighted else None)
+    assert merged.dtype == dtype
+    assert torch.equal(merged[:, 0], expected.to(dtype))
+    assert torch.equal(merged[:, 576], values[:, 576])

@@ -201,3 +201,12 @@ def test_with_equal_line_sizes_of_two_or_more_every_count_can_be_met(lines, coun
 def test_take_tokens_reads_whole_rows_in_any_order():
     values = torch.arange(12.0).view(2, 3, 2)
     assert take_tokens(values, torch.tensor([[2, 0], [1, 1]])).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_mean_of_a_window_is_exact_in_half_precision(dtype):
+    tokens = (torch.randn(2, 9, 8) * 50 + 30_000).to(dtype)  # nine of them sum to more than float16 holds
+    every = torch.ones(2, 9, dtype=torch.bool)
+    merged, _ = merge_windows(tokens, window_cells(3, 3), every, torch.ones(2, 1, dtype=torch.bool))
+    assert merged.dtype == dtype
+    assert torch.equal(merged[:, 4], tokens.double().mean(1).to(dtype))
