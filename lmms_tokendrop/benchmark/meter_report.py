@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmms_tokendrop.benchmark.markdown import markdown_table
 from lmms_tokendrop.benchmark.meter_accounting import meter_macs
+from lmms_tokendrop.markdown import markdown_table
 from lmms_tokendrop.modeling.modeling_meter import MeterConfig
 
 TEXT_TOKENS = 32

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table, read_results
+from lmms_tokendrop.benchmark.measured import measured_table
+from lmms_tokendrop.markdown import NOT_MEASURED, markdown_table, number
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, Experiment
 
 HEADER = ("", "accuracy, %", "difference to full", "image tokens", "MACs", "speed-up", "trained, steps")
@@ -31,8 +32,7 @@ def encoder_table(architecture: str, table: str) -> Callable[[Path], str]:
         From the folder of the results files to the table.
     """
 
-    def render(results: Path) -> str:
-        measured = read_results(results / f"pocket_{architecture}.json") or {}
+    def render(measured: dict[str, Any]) -> str:
         found = measured.get("rows", {})
         full = found.get(FULL.label)
         rows = [(entry, found.get(entry.label)) for entry in EXPERIMENTS[architecture][table]]
@@ -41,26 +41,27 @@ def encoder_table(architecture: str, table: str) -> Callable[[Path], str]:
             lines += [_plain(name, measured.get("baselines", {}).get(key)) for key, name in WITHOUT_LOOKING.items()]
         return markdown_table(HEADER, lines)
 
-    return render
+    return measured_table(f"pocket_{architecture}.json", render, missing={})
 
 
 def _line(entry: Experiment, row: dict[str, Any] | None, full: dict[str, Any] | None) -> tuple[str, ...]:
     if row is None or full is None:
         return (entry.label, *[NOT_MEASURED] * (len(HEADER) - 1))
-    difference = f"{100 * row['difference']:+.2f} ± {100 * row['difference_stderr']:.2f}"
     return (
         entry.label,
-        f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_stderr']:.1f}",
-        "" if entry == FULL else difference,
-        f"{row['visual_tokens']:.1f} of {row['full_visual_tokens']:.0f}",
-        f"{row['macs'] / full['macs']:.0%}",
-        f"{row['speed_up']['median']:.2f}" if "speed_up" in row else NOT_MEASURED,
-        str(row["trained_steps"]) if entry.trained else "none",
+        f"{number(100 * row['accuracy'], '.1f')} ± {number(100 * row['accuracy_stderr'], '.1f')}",
+        ""
+        if entry == FULL
+        else f"{number(100 * row['difference'], '+.2f')} ± {number(100 * row['difference_stderr'], '.2f')}",
+        f"{number(row['visual_tokens'], '.1f')} of {number(row['full_visual_tokens'], '.0f')}",
+        number(row["macs"] / full["macs"], ".0%"),
+        number(row["speed_up"]["median"], ".2f") if "speed_up" in row else NOT_MEASURED,
+        number(row["trained_steps"], "d") if entry.trained else "none",
     )
 
 
 def _plain(name: str, row: dict[str, Any] | None) -> tuple[str, ...]:
     if row is None:
         return (name, *[NOT_MEASURED] * (len(HEADER) - 1))
-    error = f" ± {100 * row['standard_error']:.1f}" if "standard_error" in row else ""
-    return (name, f"{100 * row['accuracy']:.1f}{error}", "", "", "", "", "")
+    error = f" ± {number(100 * row['standard_error'], '.1f')}" if "standard_error" in row else ""
+    return (name, f"{number(100 * row['accuracy'], '.1f')}{error}", "", "", "", "", "")

@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table, read_results
+from lmms_tokendrop.benchmark.measured import measured_table
 from lmms_tokendrop.benchmark.meter_report import meter_macs_table
 from lmms_tokendrop.benchmark.pocket_report import encoder_table
 from lmms_tokendrop.benchmark.throughput_report import throughput_table
 from lmms_tokendrop.evaluation.manifests import VARIANTS
+from lmms_tokendrop.markdown import code, escaped, markdown_table, number
 from lmms_tokendrop.modeling.token_reducer import (
     FusionReductionConfig,
     MeterReductionConfig,
@@ -135,55 +137,59 @@ def recipes_table(results: Path) -> str:
     return markdown_table(header, rows)
 
 
-def comparison_table(name: str) -> Callable[[Path], str]:
-    """A table of `lmms-tokendrop demo --output`, from the results file `name`."""
-
-    def table(results: Path) -> str:
-        rows = read_results(results / name)
-        if rows is None:
-            return NOT_MEASURED
-        lines = [
-            (
-                f"`{row['model_id']}`",
-                row["budget"],
-                f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_stderr']:.1f}",
-                "" if number == 0 else f"{100 * row['difference']:+.1f} ± {100 * row['difference_stderr']:.1f}",
-                f"{row['visual_tokens']:.1f} of {row['full_visual_tokens']:.0f}",
-                f"{row['kv_bytes'] / 1000:.0f}",
-                f"{row['seconds'] * 1000:.0f}",
-            )
-            for number, row in enumerate(rows)
-        ]
-        header = ("variant", "budget", "accuracy, %", "difference to full", "visual tokens", "KV, kB", "ms a question")
-        return f"{rows[0]['samples']} questions.\n\n{markdown_table(header, lines)}"
-
-    return table
+def comparison_table(rows: list[dict[str, Any]]) -> str:
+    """What `lmms-tokendrop demo --output` wrote."""
+    lines = [
+        (
+            code(row["model_id"]),
+            escaped(row["budget"]),
+            f"{number(100 * row['accuracy'], '.1f')} ± {number(100 * row['accuracy_stderr'], '.1f')}",
+            f"{number(100 * row['difference'], '+.1f')} ± {number(100 * row['difference_stderr'], '.1f')}"
+            if place
+            else "",
+            f"{number(row['visual_tokens'], '.1f')} of {number(row['full_visual_tokens'], '.0f')}",
+            number(row["kv_bytes"] / 1000, ".0f"),
+            number(row["seconds"] * 1000, ".0f"),
+        )
+        for place, row in enumerate(rows)
+    ]
+    header = ("variant", "budget", "accuracy, %", "difference to full", "visual tokens", "KV, kB", "ms a question")
+    return f"{number(rows[0]['samples'], 'd')} questions.\n\n{markdown_table(header, lines)}"
 
 
-def prefill_table(results: Path) -> str:
+def prefill_table(speed: dict[str, Any]) -> str:
     """The prefill speed that `scripts/measure_prefill.py --output` wrote."""
-    speed = read_results(results / "prefill_speed.json")
-    if speed is None:
-        return NOT_MEASURED
     rows = [
         ("stock sdpa, s", _seconds(speed["stock_seconds"], speed["stock_range"])),
         ("MustDrop, scoring included, s", _seconds(speed["reduced_seconds"], speed["reduced_range"])),
-        ("speed-up", f"{speed['speed_up']:.2f}"),
-        ("speed-up that MACs allow, causal attention at half", f"{speed['macs_speed_up']:.2f}"),
-        ("the same, attention in full", f"{speed['macs_speed_up_full_attention']:.2f}"),
-        ("quotient (measured / allowed, causal)", f"{speed['quotient']:.2f}"),
+        ("speed-up", number(speed["speed_up"], ".2f")),
+        ("speed-up that MACs allow, causal attention at half", number(speed["macs_speed_up"], ".2f")),
+        ("the same, attention in full", number(speed["macs_speed_up_full_attention"], ".2f")),
+        ("quotient (measured / allowed, causal)", number(speed["quotient"], ".2f")),
     ]
+    layers, hidden_size, visual_tokens, text_tokens, kept, drop_after_layer, threads, repeats = (
+        number(speed[name], "d")
+        for name in (
+            "layers",
+            "hidden_size",
+            "visual_tokens",
+            "text_tokens",
+            "kept",
+            "drop_after_layer",
+            "threads",
+            "repeats",
+        )
+    )
     setting = (
-        f"{speed['layers']} layers, hidden size {speed['hidden_size']}, {speed['visual_tokens']} visual and "
-        f"{speed['text_tokens']} text tokens, {speed['kept']} visual tokens kept after layer "
-        f"{speed['drop_after_layer']}, {speed['dtype']}, {speed['machine']}, {speed['threads']} threads, median of "
-        f"{speed['repeats']} alternating runs (smallest to largest in brackets)."
+        f"{layers} layers, hidden size {hidden_size}, {visual_tokens} visual and {text_tokens} text tokens, {kept} "
+        f"visual tokens kept after layer {drop_after_layer}, {escaped(speed['dtype'])}, {escaped(speed['machine'])}, "
+        f"{threads} threads, median of {repeats} alternating runs (smallest to largest in brackets)."
     )
     return f"{setting}\n\n{markdown_table(('', 'measured'), rows)}"
 
 
 def _seconds(median: float, spread: Sequence[float]) -> str:
-    return f"{median:.3f} ({spread[0]:.3f} to {spread[1]:.3f})"
+    return f"{number(median)} ({number(spread[0])} to {number(spread[1])})"
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
@@ -197,14 +203,14 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "meter-macs": meter_macs_table,
     "training-options": training_options_table,
     "recipes": recipes_table,
-    "pocket-scenes": comparison_table("pocket_scenes_comparison.json"),
-    "easy-vqa": comparison_table("easy_vqa_comparison.json"),
+    "pocket-scenes": measured_table("pocket_scenes_comparison.json", comparison_table),
+    "easy-vqa": measured_table("easy_vqa_comparison.json", comparison_table),
     **{
         f"pocket-{architecture}-{table}": encoder_table(architecture, table)
         for architecture, tables in EXPERIMENTS.items()
         for table in tables
     },
-    "prefill": prefill_table,
-    "throughput-vilt": throughput_table("throughput_vilt.json"),
-    "throughput-meter": throughput_table("throughput_meter.json"),
+    "prefill": measured_table("prefill_speed.json", prefill_table),
+    "throughput-vilt": measured_table("throughput_vilt.json", throughput_table),
+    "throughput-meter": measured_table("throughput_meter.json", throughput_table),
 }

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table, read_results
+from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, number
 
 NOT_STATED = "not stated"
 
 
-def throughput_table(name: str) -> Callable[[Path], str]:
-    """Throughput, peak memory and training steps, from the results file `name`."""
-
-    def table(results: Path) -> str:
-        measured = read_results(results / name)
-        if measured is None:
-            return NOT_MEASURED
-        setting = (
-            f"{measured['model']}, {measured['image_size']} px, {measured['text_tokens']} text tokens, "
-            f"{measured['dtype']}, {measured['machine']}, {measured['threads']} threads. Median (smallest to largest)."
-        )
-        parts = {"Throughput": _throughput, "Peak memory": _memory, "Training step": _training_step}
-        sections = [
-            f"{title}:\n\n{part(measured[key])}" if key in measured else f"{title}: {NOT_MEASURED}"
-            for (title, part), key in zip(parts.items(), ("throughput", "memory", "training_step"), strict=True)
-        ]
-        return "\n\n".join([setting, *sections])
-
-    return table
+def throughput_table(measured: dict[str, Any]) -> str:
+    """Throughput, peak memory and training steps."""
+    setting = (
+        f"{escaped(measured['model'])}, {number(measured['image_size'], 'd')} px, "
+        f"{number(measured['text_tokens'], 'd')} text tokens, {escaped(measured['dtype'])}, "
+        f"{escaped(measured['machine'])}, {number(measured['threads'], 'd')} threads. Median (smallest to largest)."
+    )
+    parts = {"Throughput": _throughput, "Peak memory": _memory, "Training step": _training_step}
+    sections = [
+        f"{title}:\n\n{part(measured[key])}" if key in measured else f"{title}: {NOT_MEASURED}"
+        for (title, part), key in zip(parts.items(), ("throughput", "memory", "training_step"), strict=True)
+    ]
+    return "\n\n".join([setting, *sections])
 
 
 def _throughput(rows: list[dict[str, Any]]) -> str:
     lines = [
         (
-            f"`{row['name']}`",
-            str(row["batch_size"]),
+            code(row["name"]),
+            number(row["batch_size"], "d"),
             _spread(row["examples_per_second"]),
             _spread(row.get("speed_up_over_stock")),
             _spread(row.get("speed_up_over_full")),
             _number(row.get("macs_speed_up")),
             _number(row.get("quotient")),
-            row["paper"] or NOT_STATED,
+            escaped(row["paper"] or NOT_STATED),
         )
         for row in rows
     ]
@@ -62,14 +54,14 @@ def _throughput(rows: list[dict[str, Any]]) -> str:
 def _memory(rows: list[dict[str, Any]]) -> str:
     lines = [
         (
-            f"`{row['name']}`",
-            row["mode"],
-            str(row["batch_size"]),
-            f"{(row['peak'] - row['before']) / 1e6:.0f}",
+            code(row["name"]),
+            escaped(row["mode"]),
+            number(row["batch_size"], "d"),
+            number((row["peak"] - row["before"]) / 1e6, ".0f"),
             _percent(row.get("change_of_added")),
-            f"{row['peak'] / 1e6:.0f}",
+            number(row["peak"] / 1e6, ".0f"),
             _percent(row.get("change_of_peak")),
-            row["paper"] if row["paper"] and row["mode"] == "grad" else NOT_STATED,
+            escaped(row["paper"] if row["paper"] and row["mode"] == "grad" else NOT_STATED),
         )
         for row in rows
     ]
@@ -89,8 +81,8 @@ def _memory(rows: list[dict[str, Any]]) -> str:
 def _training_step(rows: list[dict[str, Any]]) -> str:
     lines = [
         (
-            f"`{row['name']}`",
-            str(row["batch_size"]),
+            code(row["name"]),
+            number(row["batch_size"], "d"),
             _spread(row["step_seconds"]),
             _spread(row["teacher_seconds"]),
             _spread(row["speed_up"]),
@@ -110,14 +102,15 @@ def _training_step(rows: list[dict[str, Any]]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.2f}"
+    return NOT_MEASURED if value is None else number(value, ".2f")
 
 
 def _percent(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{100 * value:+.0f} %"
+    return NOT_MEASURED if value is None else f"{number(100 * value, '+.0f')} %"
 
 
 def _spread(value: dict[str, float] | None) -> str:
     if value is None:
         return NOT_MEASURED
-    return f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+    median, low, high = (number(value[name], ".2f") for name in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"

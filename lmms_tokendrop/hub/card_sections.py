@@ -11,7 +11,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 import lmms_tokendrop
-from lmms_tokendrop.benchmark.markdown import NOT_MEASURED, markdown_table
 from lmms_tokendrop.benchmark.report import TABLES
 from lmms_tokendrop.evaluation.manifests import Variant
 from lmms_tokendrop.hub.architectures import Head
@@ -20,6 +19,7 @@ from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.measurements import Score, Scores, Subject
 from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.texts import BASE_LIMIT, COMMON_LIMIT, LIMITS, POCKET_LIMIT, UNTUNED_LIMIT
+from lmms_tokendrop.markdown import NOT_MEASURED, markdown_table
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.registry import POCKET_MODELS
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.benchmark.markdown import NOT_MEASURED
 from lmms_tokendrop.benchmark.pocket_report import encoder_table
+from lmms_tokendrop.markdown import NOT_MEASURED
 from lmms_tokendrop.pocket import meter, vilt
 from lmms_tokendrop.pocket.encoder_curriculum import METER_STAGES, VILT_STAGES
 from lmms_tokendrop.pocket.encoder_losses import GUIDED_HEADS, LABEL_WISE_WEIGHT

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from lmms_tokendrop.benchmark import throughput
 from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES, FULL, HEADLINE, METER, STOCK, VILT
-from lmms_tokendrop.benchmark.markdown import NOT_MEASURED
 from lmms_tokendrop.benchmark.peak_memory import MemoryUse
 from lmms_tokendrop.benchmark.report import TABLES
 from lmms_tokendrop.benchmark.throughput import (
@@ -26,6 +25,7 @@ from lmms_tokendrop.benchmark.throughput import (
     sharing_weights,
 )
 from lmms_tokendrop.benchmark.training_step import measure_training_step, seconds_in_turn
+from lmms_tokendrop.markdown import NOT_MEASURED
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure_throughput.py"
 SIZES = {

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lmms_tokendrop.benchmark.measured import measured_table
 from lmms_tokendrop.benchmark.throughput_report import throughput_table
 
 ONE = {"median": 1.0, "low": 0.9, "high": 1.1}
@@ -49,7 +50,7 @@ STEP = {
 def table(tmp_path):
     def render(**parts) -> str:
         (tmp_path / "results.json").write_text(json.dumps(CONDITIONS | parts))
-        return throughput_table("results.json")(tmp_path)
+        return measured_table("results.json", throughput_table)(tmp_path)
 
     return render
 

@@ -1,0 +1,43 @@
+"""Tables of one results file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lmms_tokendrop.json_files import read_json
+from lmms_tokendrop.markdown import NOT_MEASURED
+
+
+def measured_table(name: str, render: Callable[[Any], str], *, missing: Any = None) -> Callable[[Path], str]:
+    """Make the function that renders a results file.
+
+    Parameters
+    ----------
+    name
+        Of the file.
+    render
+        From what the file holds to Markdown.
+    missing
+        What `render` gets without the file; None: the table is `NOT_MEASURED` then.
+
+    Returns
+    -------
+    Callable
+        From the folder of the results files to the table. It raises a ValueError that names the file if that holds
+        something else than `render` reads.
+    """
+
+    def table(results: Path) -> str:
+        path = results / name
+        measured = read_json(path) if path.exists() else missing
+        if measured is None:
+            return NOT_MEASURED
+        try:
+            return render(measured)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path} is not what the measurement writes ({reason})") from error
+
+    return table
