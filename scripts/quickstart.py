@@ -1,8 +1,9 @@
 """Set everything up and run the main job: `python3 scripts/quickstart.py`.
 
-Creates the virtual environment `.venv` in the source tree, installs the package into it, and compares the full
-model, MustDrop and random dropping on the bundled model and task. Options are those of `lmms-tokendrop demo`, such as
-`--limit 200`. Needs Python >= 3.11 and nothing else. What an aborted run left behind is made anew.
+Creates the virtual environment `.venv` in the source tree, installs the locked dependencies (`requirements.txt`) and
+the package into it, and compares the full model, MustDrop and random dropping on the bundled model and task. Options
+are those of `lmms-tokendrop demo`, such as `--limit 200`. Needs Python >= 3.11 and nothing else. What an aborted run
+left behind is made anew.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def main() -> None:
         sys.exit("lmms_tokendrop needs Python 3.11 or newer")
     programs = prepare(ROOT / ".venv")
     print("Installing; torch is large, so the first time takes some minutes.", flush=True)
-    run(programs / ("python.exe" if WINDOWS else "python"), "-m", "pip", "install", "--quiet", "-e", ".[dev,bench]")
+    install = (programs / ("python.exe" if WINDOWS else "python"), "-m", "pip", "install", "-qq")
+    run(*install, "-r", "requirements.txt")
+    run(*install, "--no-deps", "--no-build-isolation", "-e", ".")
     run(programs / "lmms-tokendrop", "demo", *sys.argv[1:])
 
 
