@@ -1,7 +1,8 @@
 """Resolve the dependencies of `pyproject.toml` anew: `python scripts/refresh_lock.py`.
 
-Writes `requirements.txt`, the newest versions that the ranges and the machine's pip constraints allow, for every platform
-and Python version that is supported, and `requirements-lowest.txt`, the lowest versions of what `pyproject.toml` names.
+Writes `requirements.txt`, the newest versions that the ranges and the machine's pip constraints allow, for every
+platform and Python version that is supported, and `requirements-lowest.txt`, the lowest versions of what
+`pyproject.toml` names, for this platform.
 """
 
 from __future__ import annotations
@@ -24,18 +25,9 @@ def constraint_files() -> list[str]:
 
 def resolve(output: str, *options: str) -> None:
     """Run `uv pip compile` on `pyproject.toml`, from nothing."""
-    command = [
-        "uv",
-        "pip",
-        "compile",
-        "pyproject.toml",
-        "--quiet",
-        "--no-annotate",
-        "--upgrade",
-        "--prerelease=disallow",
-    ]
-    command += ["--python-version", PYTHON, "--output-file", output]
-    command += ["--custom-compile-command", "python scripts/refresh_lock.py"]
+    command = ["uv", "pip", "compile", "pyproject.toml", "--quiet", "--no-annotate", "--upgrade"]
+    command += ["--prerelease=disallow", f"--python-version={PYTHON}", f"--output-file={output}"]
+    command += ["--custom-compile-command=python scripts/refresh_lock.py"]
     command += [f"--extra={extra}" for extra in EXTRAS]
     subprocess.run([sys.executable, "-m", *command, *options], cwd=ROOT, check=True)
     print(f"{output}: {sum('==' in line for line in (ROOT / output).read_text().splitlines())} packages")
@@ -44,7 +36,7 @@ def resolve(output: str, *options: str) -> None:
 def main() -> None:
     constraints = [f"--constraint={path}" for path in constraint_files()]
     resolve("requirements.txt", "--universal", *constraints)
-    resolve("requirements-lowest.txt", "--universal", "--resolution=lowest-direct")
+    resolve("requirements-lowest.txt", "--resolution=lowest-direct")
 
 
 if __name__ == "__main__":
