@@ -14,6 +14,7 @@ from lmms_tokendrop.benchmark.pocket_report import encoder_table
 from lmms_tokendrop.benchmark.throughput_report import throughput_table
 from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.markdown import code, escaped, markdown_table, number
+from lmms_tokendrop.modeling.reduction_options import span
 from lmms_tokendrop.modeling.token_reducer import (
     FusionReductionConfig,
     MeterReductionConfig,
@@ -22,7 +23,7 @@ from lmms_tokendrop.modeling.token_reducer import (
 )
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS
 from lmms_tokendrop.training.command import read_options
-from lmms_tokendrop.training.options import TrainingOptions
+from lmms_tokendrop.training.options import TrainingOptions, kind
 from lmms_tokendrop.training.recipes import RECIPES
 
 BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -80,7 +81,7 @@ def options_table(config: type[ReductionOptions]) -> Callable[[Path], str]:
                 continue  # an option of a related architecture
             allowed = entry.metadata["allowed"]
             low, high = entry.metadata["low"], entry.metadata["high"]
-            values = "" if low is None else f"from {low:g}" + ("" if high is None else f" to {high:g}")
+            values = "" if low is None else span(low, high)
             if allowed is not None and entry.name != "preset":
                 values = ", ".join(f"`{value}`" for value in allowed)
             default = "" if entry.default is None else f"`{entry.default}`"
@@ -107,8 +108,8 @@ def training_options_table(results: Path) -> str:
     """Every option of `lmms-tokendrop train`."""
     rows = []
     for entry in fields(TrainingOptions):
-        allowed, low = entry.metadata["allowed"], entry.metadata["low"]
-        values = "" if low is None else f"from {low:g}"
+        about, allowed = entry.metadata, entry.metadata["allowed"]
+        values = span(about["low"], about["high"], about["below"]) if kind(entry) in (int, float) else ""
         if allowed is not None:
             values = ", ".join(f"`{value}`" for value in allowed)
         default = "" if entry.default is None or entry.default is False else f"`{entry.default}`"
@@ -119,8 +120,8 @@ def training_options_table(results: Path) -> str:
 def recipes_table(results: Path) -> str:
     """Every published training setting."""
     rows = []
-    for name, recipe in RECIPES.items():
-        options = read_options(name, {"pretrained": "checkpoint", "data": "data"})
+    for name in RECIPES:
+        options = read_options(name, {"pretrained": "checkpoint", "teacher": "teacher", "data": "data"})
         multipliers = ", ".join(f"{part} {factor:g}" for part, factor in options.lr_multipliers.items())
         rows.append(
             (
@@ -130,7 +131,7 @@ def recipes_table(results: Path) -> str:
                 multipliers,
                 f"{options.batch_size} x {options.accumulate}",
                 str(options.epochs),
-                str(recipe.image_size),
+                str(options.image_size),
             )
         )
     header = ("recipe", "method", "learning rate", "multipliers", "batch", "epochs", "image side, px")

@@ -1,6 +1,6 @@
 """Options of a reduction: checking them, and naming what is allowed where one is wrong."""
 
-import math
+import sys
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from itertools import pairwise
@@ -115,13 +115,42 @@ def checked_value(entry, value):
             raise ValueError(f"token_reduction: {name}={value!r}; allowed: True, False")
         return value
     whole = entry.type in (int, int | None)
-    kinds = int if whole else (int, float)
-    low, high = about["low"], about["high"]
-    span = f"{'a whole number' if whole else 'a number'} from {low:g}" + ("" if high is None else f" to {high:g}")
-    right_kind = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-    if not right_kind or value < low or (high is not None and value > high):
-        raise ValueError(f"token_reduction: {name}={value!r}; allowed: {span}")
-    return value
+    return checked_number(f"token_reduction: {name}", value, whole=whole, low=about["low"], high=about["high"])
+
+
+def checked_number(name: str, value, *, whole: bool, low: float, high: float | None = None, below: float | None = None):
+    """The value of an option that is a number, finite and in range.
+
+    Parameters
+    ----------
+    name : str
+        What the error calls the option.
+    value
+        Of any type.
+    whole : bool
+        Whether only an `int` will do.
+    low, high : float
+        Smallest and largest value; None: no largest one.
+    below : float or None
+        The value is smaller than this.
+
+    Raises
+    ------
+    ValueError
+        If the value is something else, infinite, not a number or out of range; names the option and what is allowed.
+    """
+    right_kind = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    highest = sys.float_info.max if high is None else high
+    if right_kind and low <= value <= highest and (below is None or value < below):
+        return value
+    number = "a whole number" if whole else "a number"
+    raise ValueError(f"{name}={value!r}; allowed: {number} {span(low, high, below)}")
+
+
+def span(low: float, high: float | None = None, below: float | None = None) -> str:
+    """The range of a number in words."""
+    to = "" if high is None else f" to {high:.10g}"
+    return f"from {low:.10g}{to}" + ("" if below is None else f", below {below:.10g}")
 
 
 def _checked_layers(value) -> list[int]:

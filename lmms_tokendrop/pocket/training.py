@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, TrainingArguments
+
+from lmms_tokendrop.training.divergence import FiniteTrainer, check_numbers
 
 WARMUP_STEPS = 150
 LOG_EVERY = 25
@@ -133,13 +135,14 @@ class TrainingLog(TrainerCallback):
         """
         seconds = self.seconds_before + time.monotonic() - self.started_at
         with self.path.open("a") as file:
-            file.write(json.dumps({**entry, "seconds": round(seconds, 1)}) + "\n")
+            file.write(json.dumps({**entry, "seconds": round(seconds, 1)}, allow_nan=False) + "\n")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the log line, validate, and ask for a checkpoint when it is time."""
         step = state.global_step
         if step % LOG_EVERY == 0 or step == state.max_steps:
             means = {name: round(self.sums[name] / self.counts[name], 4) for name in self.sums}
+            check_numbers(step, means)
             self.write({"step": step, "stage": self.curriculum.stage_name(step - 1), **means})
             self.sums.clear()
             self.counts.clear()
@@ -154,7 +157,7 @@ class TrainingLog(TrainerCallback):
             control.should_save = True
 
 
-class PocketTrainer(Trainer):
+class PocketTrainer(FiniteTrainer):
     """`Trainer` for a model that returns its loss and the parts of it, and for ready-made batches.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,22 @@ def load_student(options: TrainingOptions) -> PreTrainedModel:
     Raises
     ------
     ValueError
-        If the checkpoint cannot be read, is of another architecture, or lacks the head of the task.
+        If the checkpoint cannot be read, is of another architecture or image size, or lacks the head of the task.
     """
     path = checkpoint_path(options.architecture, options.method, options.pretrained)
     read_config(options.pretrained, path, options.architecture)
-    if options.new_head:
-        return with_new_head(options, path)
+    student = with_new_head(options, path) if options.new_head else with_its_head(options, path)
+    if options.image_size not in (None, student.config.image_size):
+        raise ValueError(
+            f"image_size={options.image_size}: pretrained={options.pretrained!r} was made for images of "
+            f"{student.config.image_size} pixels a side; start from one made for {options.image_size} "
+            "(scripts/convert_meter.py --image-size interpolates METER's positions), or give its own image_size"
+        )
+    return student
+
+
+def with_its_head(options: TrainingOptions, path: str) -> PreTrainedModel:
+    """Load a checkpoint with its head for the task; a ValueError names what does not fit."""
     prefix = ARCHITECTURES[options.architecture].encoder_class().base_model_prefix
     try:
         return load_head(
@@ -68,8 +79,8 @@ def load_teacher(options: TrainingOptions, student: PreTrainedModel) -> PreTrain
     Raises
     ------
     ValueError
-        If the teacher cannot be read, does not fit, was trained with a reduction, or has other labels or words than the
-        student.
+        If the teacher cannot be read, does not fit, was trained with a reduction, or has other labels, words or sizes
+        than the student.
     """
     if options.teacher is None:
         return None
@@ -102,12 +113,17 @@ def check_same(options: TrainingOptions, student: PreTrainedConfig, teacher: Pre
             f"teacher={options.teacher!r} has {len(theirs)} labels and the student {len(ours)}; the first that differs "
             f"is number {number}: {theirs.get(number)!r} and {ours.get(number)!r}"
         )
-    words = [config.get_text_config().vocab_size for config in (teacher, student)]
-    if words[0] != words[1]:
-        raise ValueError(
-            f"teacher={options.teacher!r} has a vocabulary of {words[0]} tokens and the student one of {words[1]}; "
-            "both read the same ids"
-        )
+    read: dict[str, Callable[[PreTrainedConfig], int]] = {
+        "a vocabulary of {} tokens": lambda config: config.get_text_config().vocab_size,
+        "texts of {} tokens": lambda config: config.max_position_embeddings,
+        "images of {} pixels a side": lambda config: config.image_size,
+    }
+    for what, size in read.items():
+        if size(teacher) != size(student):
+            has, needs = what.format(size(teacher)), size(student)
+            raise ValueError(
+                f"teacher={options.teacher!r} reads {has} and the student {needs}; both get the same inputs"
+            )
 
 
 def load_processor(options: TrainingOptions) -> ProcessorMixin:

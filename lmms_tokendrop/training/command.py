@@ -5,17 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lmms_tokendrop.training.options import POCKET_SCENES, TrainingOptions
+from lmms_tokendrop.training.options import POCKET_SCENES, TrainingOptions, kind
 from lmms_tokendrop.training.recipes import RECIPES
+from lmms_tokendrop.user_errors import one_line_errors
 
-KINDS = {"str": str, "int": int, "float": float, "bool": bool, "dict": str}
 SOURCES = ("pretrained", "teacher", "labels", "data", "eval_data")
 LOCAL_NAMES = ("pocket", "pocket-teacher", POCKET_SCENES)
 
@@ -33,12 +33,9 @@ def train(recipe: str | None, output: Path, resume: bool, **given: Any) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
-    try:
+    with one_line_errors(FloatingPointError):
         run = prepare(read_options(recipe, chosen), output, resume)
-    except ValueError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
-    results = run.train()
+        results = run.train()
     if run.trainer.is_world_process_zero():
         shown = {name: results[name] for name in ("steps", "seconds", "best_step", "evaluation")}
         typer.echo(f"{output}: {json.dumps(shown)}")
@@ -57,42 +54,48 @@ def read_options(recipe: str | None, given: Mapping[str, Any]) -> TrainingOption
     Raises
     ------
     ValueError
-        If an option or the recipe is wrong.
+        If an option or the recipe is wrong, or if the recipe distils and no teacher is named.
     """
     if recipe is not None and recipe not in RECIPES:
         raise ValueError(f"recipe={recipe!r}; allowed: {', '.join(map(repr, RECIPES))}")
     parsed = {
-        entry.name: parse_pairs(entry.name, given[entry.name]) if "dict" in entry.type else given[entry.name]
+        entry.name: parse_pairs(entry.name, given[entry.name]) if kind(entry) is dict else given[entry.name]
         for entry in fields(TrainingOptions)
         if entry.name in given
     }
-    base = {} if recipe is None else dict(RECIPES[recipe].options)
+    base = {} if recipe is None else dict(RECIPES[recipe])
     if "max_steps" in parsed:
         base.pop("epochs", None)
     if parsed.get("method", base.get("method")) != base.get("method"):
         base.pop("reduction", None)
-    return TrainingOptions(**{**base, **parsed})
+    options = TrainingOptions(**{**base, **parsed})
+    if recipe is not None and options.method != "none" and options.teacher is None and options.kd_weight != 0:
+        raise ValueError(
+            f"teacher: recipe {recipe!r} distils; name its teacher, an unreduced fine-tune (method='none' beside the "
+            "recipe trains one), or give kd_weight=0 to train without"
+        )
+    return options
 
 
 def parse_pairs(name: str, text: str) -> dict[str, Any]:
-    """Read `key=value,key=value` as ``--model_args`` of lmms-eval is read."""
-    from lmms_eval.utils import simple_parse_args_string
+    """Read `key=value,key=value` as ``--model_args`` of lmms-eval is read; the names of `columns` stay texts."""
+    from lmms_eval.utils import handle_arg_string
 
     from lmms_tokendrop.evaluation.arguments import parse_layers
 
-    if not all("=" in part for part in text.split(",")):
-        raise ValueError(f"{name}={text!r}; allowed: key=value,key=value")
-    pairs = simple_parse_args_string(text)
-    if "layers" in pairs:
-        pairs["layers"] = parse_layers(pairs["layers"])
-    return pairs
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    if not all(key and value for key, value in pairs) or len(dict(pairs)) < len(pairs):
+        raise ValueError(f"{name}={text!r}; allowed: key=value,key=value, each key once")
+    readers: dict[str, Callable[[str], Any]] = {"layers": parse_layers} if name == "reduction" else {}
+    read = str if name == "columns" else handle_arg_string
+    return {key: readers.get(key, read)(value) for key, value in pairs}
 
 
 def _parameters() -> list[inspect.Parameter]:
     """The command's parameters: its own three, then one for every field of `TrainingOptions`."""
 
-    def parameter(name: str, kind: Any, default: Any, **about: Any) -> inspect.Parameter:
-        annotation = Annotated[kind, typer.Option(**about)]
+    def parameter(name: str, typed: Any, default: Any, **about: Any) -> inspect.Parameter:
+        annotation = Annotated[typed, typer.Option(**about)]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
     recipes = f"Published setting: {', '.join(RECIPES)}. Options given beside it count more."
@@ -103,12 +106,12 @@ def _parameters() -> list[inspect.Parameter]:
     ]
     for entry in fields(TrainingOptions):
         about = entry.metadata
-        kind = KINDS[entry.type.split("[")[0].split(" ")[0]]
+        typed = str if kind(entry) is dict else kind(entry)
         values = f" Allowed: {', '.join(about['allowed'])}." if about["allowed"] else ""
         default = "" if entry.default is None or entry.default is False else f" Default: {entry.default}."
         own.append(
             parameter(
-                entry.name, kind | None, None, help=about["help"] + values + default, rich_help_panel=about["group"]
+                entry.name, typed | None, None, help=about["help"] + values + default, rich_help_panel=about["group"]
             )
         )
     return own

@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
+from lmms_tokendrop.modeling.reduction_options import checked_number
 from lmms_tokendrop.training.architectures import ARCHITECTURES, TASK_HEADS
 
 POCKET_SCENES = "pocket_scenes"
+LARGEST_SEED = 2**32 - 1
+KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict}
+WORDS = {str: "a text that is not empty", bool: "True, False", dict: "a dict"}
 
 
-def option(default: Any, help: str, allowed: tuple | None = None, low: float | None = None, group: str = "Training"):
-    """A field of `TrainingOptions` with its help text and the values that it takes."""
-    return field(default=default, metadata={"help": help, "allowed": allowed, "low": low, "group": group})
+def option(
+    default: Any,
+    help: str,
+    allowed: tuple | None = None,
+    low: float = 0,
+    high: float | None = None,
+    below: float | None = None,
+    group: str = "Training",
+):
+    """A field of `TrainingOptions` with its help text and the values that it takes; the limits are those of numbers."""
+    about = {"help": help, "allowed": allowed, "low": low, "high": high, "below": below, "group": group}
+    return field(default=default, metadata=about)
+
+
+def kind(entry: Field) -> type:
+    """The type of a field of `TrainingOptions`: str, int, float, bool or dict."""
+    return KINDS[entry.type.split("[")[0].split(" ")[0]]
+
+
+def check_value(entry: Field, value: Any) -> None:
+    """Raise a ValueError unless a field of `TrainingOptions` takes a value."""
+    about, name = entry.metadata, entry.name
+    if value is None and entry.default is None:
+        return
+    if about["allowed"] is not None:
+        if value not in about["allowed"]:
+            raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, about['allowed']))}")
+    elif kind(entry) in (int, float):
+        limits = {limit: about[limit] for limit in ("low", "high", "below")}
+        checked_number(name, value, whole=kind(entry) is int, **limits)
+    elif not isinstance(value, kind(entry)) or value == "":
+        raise ValueError(f"{name}={value!r}; allowed: {WORDS[kind(entry)]}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +88,12 @@ class TrainingOptions:
         "`square_image=True`.",
         group="Data",
     )
+    image_size: int | None = option(
+        None,
+        "Side in pixels of the images that the run is meant for; a checkpoint made for others is an error.",
+        low=1,
+        group="Data",
+    )
     rand_augment: bool = option(
         False, "Change training images by torchvision's RandAugment, 2 operations of magnitude 9.", group="Data"
     )
@@ -67,52 +106,48 @@ class TrainingOptions:
         group="Losses",
     )
     kd_weight: float | None = option(
-        None, "Weight of the divergence from the teacher; default: 1 (dynamicvit: 0.5).", low=0, group="Losses"
+        None,
+        "Weight of the divergence from the teacher; default: 1 (dynamicvit: 0.5). 0 beside a recipe: no teacher.",
+        group="Losses",
     )
     token_weight: float | None = option(
         None,
         "dynamicvit: weight of the squared difference of kept tokens to the teacher's; default: 0.5.",
-        low=0,
         group="Losses",
     )
     ratio_weight: float | None = option(
-        None, "dynamicvit: weight of the loss on the share of kept patches; default: 2.", low=0, group="Losses"
+        None, "dynamicvit: weight of the loss on the share of kept patches; default: 2.", group="Losses"
     )
     max_steps: int | None = option(None, "Optimiser steps; or give `epochs`.", low=1)
     epochs: int | None = option(None, "Passes over the data; or give `max_steps`.", low=1)
     batch_size: int = option(32, "Examples per device and forward pass; retrieval: images.", low=1)
     accumulate: int = option(1, "Forward passes per optimiser step.", low=1)
-    learning_rate: float = option(1e-4, "Highest learning rate.", low=0)
+    learning_rate: float = option(1e-4, "Highest learning rate.")
     lr_multipliers: dict[str, float] | None = option(
         None,
         "Factors on the learning rate of parameters whose names contain a text, as `classifier=10,cross_modal=5`; "
         "`head` is everything outside the encoder.",
     )
     warmup: float = option(
-        0.1, "Share of the steps in which the learning rate rises; then it falls linearly to 0.", low=0
+        0.1, "Share of the steps in which the learning rate rises; then it falls linearly to 0.", below=1
     )
-    weight_decay: float = option(0.01, "AdamW's weight decay; biases and norms have none.", low=0)
-    adam_beta2: float = option(0.98, "AdamW's second beta; the first is 0.9.", low=0)
-    max_grad_norm: float = option(0.0, "Clip gradients to this norm; 0: never.", low=0)
-    seed: int = option(0, "Seed of data, new parameters and random choices.", low=0)
+    weight_decay: float = option(0.01, "AdamW's weight decay; biases and norms have none.")
+    adam_beta2: float = option(0.98, "AdamW's second beta; the first is 0.9.", below=1)
+    max_grad_norm: float = option(0.0, "Clip gradients to this norm; 0: never.")
+    seed: int = option(0, "Seed of data, new parameters and random choices.", high=LARGEST_SEED)
     bf16: bool = option(False, "Compute in bfloat16 where autocast allows.")
     log_every: int = option(25, "Steps per line of the log.", low=1)
     eval_every: int = option(
-        0, "Steps between evaluations, each with a checkpoint, of which the best is the result; 0: none.", low=0
+        0, "Steps between evaluations, each with a checkpoint, of which the best is the result; 0: none."
     )
     patience: int | None = option(None, "Stop after so many evaluations without a better one.", low=1)
     save_every: int = option(500, "Steps between further checkpoints, for `resume`.", low=1)
-    workers: int = option(0, "Processes that prepare data.", low=0)
+    workers: int = option(0, "Processes that prepare data.")
     cpu: bool = option(False, "Stay on the CPU even if there is an accelerator.")
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            value, about = getattr(self, entry.name), entry.metadata
-            if about["allowed"] is not None and value not in about["allowed"]:
-                allowed = ", ".join(map(repr, about["allowed"]))
-                raise ValueError(f"{entry.name}={value!r}; allowed: {allowed}")
-            if about["low"] is not None and value is not None and not value >= about["low"]:
-                raise ValueError(f"{entry.name}={value!r}; allowed: from {about['low']:g}")
+            check_value(entry, getattr(self, entry.name))
         self._check_model()
         self._check_data()
         self._check_losses()
@@ -153,6 +188,9 @@ class TrainingOptions:
             raise ValueError("labels: a new head of vqa needs its answers")
 
     def _check_data(self) -> None:
+        for column, name in (self.columns or {}).items():
+            if not isinstance(name, str) or not name:
+                raise ValueError(f"columns: {column}={name!r}; allowed: the name of a column")
         if self.data is None:
             raise ValueError(f"data: name {POCKET_SCENES!r}, a folder, a file or a Hub id")
         if self.data == POCKET_SCENES:
@@ -178,7 +216,7 @@ class TrainingOptions:
     def _check_losses(self) -> None:
         if self.teacher is None:
             for name in ("kd_weight", "token_weight"):
-                if getattr(self, name) is not None:
+                if getattr(self, name):
                     raise ValueError(f"{name}={getattr(self, name)!r}: there is no teacher")
         elif not {"kl", "tokens"} & set(self.loss_weights()):
             raise ValueError("kd_weight=0: the teacher would have no effect; leave it out")
@@ -191,7 +229,4 @@ class TrainingOptions:
         if (self.max_steps is None) == (self.epochs is None):
             raise ValueError("max_steps, epochs: give one of them")
         for part, factor in (self.lr_multipliers or {}).items():
-            if not isinstance(factor, int | float) or not factor >= 0:
-                raise ValueError(f"lr_multipliers: {part}={factor!r}; allowed: a number from 0")
-        if self.warmup >= 1 or self.adam_beta2 >= 1:
-            raise ValueError(f"warmup={self.warmup!r}, adam_beta2={self.adam_beta2!r}; allowed: from 0, below 1")
+            checked_number(f"lr_multipliers: {part}", factor, whole=False, low=0)

@@ -2,24 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Options that a name stands for.
-
-    Parameters
-    ----------
-    options
-        Fields of `TrainingOptions`.
-    image_size
-        Side of the images in pixels, as published.
-    """
-
-    options: dict[str, Any]
-    image_size: int
 
 
 def pumer(
@@ -30,7 +13,7 @@ def pumer(
     multipliers: dict[str, float],
     batch: tuple[int, int],
     image_size: int = 384,
-) -> Recipe:
+) -> dict[str, Any]:
     """PuMer's training of an encoder for a task; the batch is one of a device and how many are accumulated."""
     batch_size, accumulate = batch
     options = {
@@ -43,13 +26,14 @@ def pumer(
         "batch_size": batch_size,
         "accumulate": accumulate,
         "epochs": 20,
+        "image_size": image_size,
         "square_images": True,
         "rand_augment": True,
     }
-    return Recipe({**options, "vqa_loss": "mean"} if task == "vqa" else options, image_size)
+    return {**options, "vqa_loss": "mean"} if task == "vqa" else options
 
 
-RECIPES: dict[str, Recipe] = {
+RECIPES: dict[str, dict[str, Any]] = {
     "vilt-vqav2": pumer("vilt", "vqa", "vilt-vqav2", 1e-4, {"classifier": 10.0}, (64, 8)),
     "vilt-snli-ve": pumer("vilt", "snli-ve", "vilt-snli-ve", 1e-4, {"classifier": 10.0}, (64, 8)),
     "vilt-nlvr2": pumer("vilt", "nlvr2", "vilt-nlvr2", 1e-4, {"classifier": 10.0}, (64, 4)),
@@ -59,7 +43,9 @@ RECIPES: dict[str, Recipe] = {
     ),
     "meter-nlvr2": pumer("meter", "nlvr2", "meter-nlvr2", 5e-6, {"classifier": 50.0, "cross_modal": 5.0}, (12, 8), 288),
 }
-"""What PuMer's release trains with (https://github.com/csarron/PuMer, notes/cmd.md). For retrieval it states none.
+"""What PuMer's release trains with (https://github.com/csarron/PuMer, notes/cmd.md), as fields of `TrainingOptions`.
+
+All of them distil. For retrieval it states none.
 
 Left out: the best evaluation with a patience of 15, seed 2021, texts padded to 32 or 40 tokens, and for ViLT bilinear
 resizing.

@@ -17,6 +17,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, get_available_devices
 import lmms_tokendrop
 from lmms_tokendrop.training.batches import Collator, Examples
 from lmms_tokendrop.training.checkpoints import load_processor, load_student, load_teacher
+from lmms_tokendrop.training.divergence import check_parameters
 from lmms_tokendrop.training.options import POCKET_SCENES, TrainingOptions
 from lmms_tokendrop.training.run_log import RunLog
 from lmms_tokendrop.training.tasks import TASKS, Rows, TrainingTask
@@ -55,7 +56,13 @@ class TrainingRun:
     checkpoint: str | None
 
     def train(self) -> dict[str, Any]:
-        """Train, then write the model, its processor and the results; return what is in the results file."""
+        """Train, then write the model, its processor and the results; return what is in the results file.
+
+        Raises
+        ------
+        FloatingPointError
+            If a loss or a parameter is not finite. Then no model is written.
+        """
         trainer = self.trainer
         state = self.finished_state()
         if state is None:
@@ -65,6 +72,7 @@ class TrainingRun:
             trainer.state = state
             weights = load_file(Path(state.best_model_checkpoint or self.checkpoint) / SAFE_WEIGHTS_NAME)
             trainer.model.load_state_dict(weights)
+        check_parameters(trainer.state.global_step, trainer.model)
         results = {
             "options": self.options.to_dict(),
             "token_reduction": trainer.model.config.token_reduction,

@@ -79,7 +79,7 @@ class RunLog(TrainerCallback):
         line["seconds"] = round(self.seconds, 1)
         self.timed_from = now
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the evaluation out of the speed."""

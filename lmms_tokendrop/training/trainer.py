@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from lmms_tokendrop.training.divergence import FiniteTrainer
 from lmms_tokendrop.training.losses import distillation_loss, kept_token_loss
 from lmms_tokendrop.training.tasks import TrainingTask
 
 HEAD = "head"
 
 
-class ReductionTrainer(Trainer):
+class ReductionTrainer(FiniteTrainer):
     """Trains a model on a task, on what its teacher says, and on what its reduction asks for.
 
     Parameters

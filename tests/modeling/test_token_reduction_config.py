@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
 
 from lmms_tokendrop import TokenReductionConfig
 from lmms_tokendrop.modeling.fusion_reduction_config import FusionReductionConfig
+from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.modeling.token_reduction_config import PRESETS, REDUCERS
 
 
@@ -82,6 +85,22 @@ def test_an_unknown_method_names_the_methods():
 )
 def test_a_value_out_of_range_or_of_a_wrong_type_is_named(key, value):
     assert "allowed" in reject({"method": "mustdrop", key: value}, key, repr(value))
+
+
+def numbers() -> Iterator[tuple[str, str, str]]:
+    """Architecture, method and name of every option that is a number, once per architecture."""
+    for architecture, config in REDUCTION_CONFIGS.items():
+        for entry in fields(config):
+            methods = [name for name, reducer in config.reducers.items() if entry.name in reducer.options]
+            if methods and entry.type in (int, float, int | None, float | None):
+                yield architecture, methods[0], entry.name
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, -(10**400)])
+@pytest.mark.parametrize(("architecture", "method", "name"), list(numbers()))
+def test_numbers_are_finite(architecture, method, name, value):
+    with pytest.raises(ValueError, match=rf"^token_reduction: {name}={value!r}; allowed: a (whole )?number from"):
+        REDUCTION_CONFIGS[architecture].from_dict({"method": method, name: value})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import ViltForQuestionAnswering
 
 from lmms_tokendrop.training.architectures import ARCHITECTURES
-from lmms_tokendrop.training.checkpoints import load_student, load_teacher
+from lmms_tokendrop.training.checkpoints import check_same, load_student, load_teacher
 from lmms_tokendrop.training.run import prepare
 
 
@@ -39,7 +39,7 @@ def test_a_teacher_reads_the_ids_of_its_student(options, checkpoint, tmp_path):
     model.resize_token_embeddings(60)
     model.save_pretrained(tmp_path)
     given = options(teacher=str(tmp_path))
-    with pytest.raises(ValueError, match=r"a vocabulary of 60 tokens and the student one of"):
+    with pytest.raises(ValueError, match=r"a vocabulary of 60 tokens and the student \d+; both"):
         load_teacher(given, load_student(given))
 
 
@@ -127,3 +127,23 @@ def test_predictors_of_a_checkpoint_are_kept(options, tmp_path):
     saved = load_file(tmp_path / "model.safetensors")
     for name, value in again.state_dict().items():
         assert torch.equal(value, saved[name])
+
+
+def test_the_image_size_of_a_recipe_is_that_of_the_checkpoint(options, tmp_path):
+    assert prepare(options(image_size=32), tmp_path / "fits").options.image_size == 32
+    with pytest.raises(ValueError, match=r"image_size=384: pretrained=.* was made for images of 32 pixels a side"):
+        prepare(options(image_size=384), tmp_path / "differs")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"image_size": 64}, r"teacher='t' reads images of 64 pixels a side and the student 32"),
+        ({"max_position_embeddings": 20}, r"teacher='t' reads texts of 20 tokens and the student 40"),
+    ],
+)
+def test_a_teacher_reads_the_inputs_of_its_student(size, message, options):
+    config = load_student(options()).config
+    teacher = type(config)(**{**config.to_dict(), **size})
+    with pytest.raises(ValueError, match=message):
+        check_same(options(teacher="t"), config, teacher)

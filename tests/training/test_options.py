@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
+
 import pytest
 
 from lmms_tokendrop.training.architectures import ARCHITECTURES, TASK_HEADS
 from lmms_tokendrop.training.command import read_options
-from lmms_tokendrop.training.options import TrainingOptions
+from lmms_tokendrop.training.options import TrainingOptions, kind
 from lmms_tokendrop.training.recipes import RECIPES
 from lmms_tokendrop.training.tasks import TASKS
 
@@ -29,8 +32,16 @@ def test_every_task_has_a_head_and_its_data():
         ({**BASE, "method": "tome", "reduction": {"prune_ratio": 0.1}}, r"method 'tome' has no option 'prune_ratio'"),
         ({**BASE, "method": "pumer", "reduction": {"prune_ratio": 2}}, r"prune_ratio=2; allowed: a number from 0 to 1"),
         ({**BASE, "vqa_loss": "max"}, r"vqa_loss='max'; allowed: 'sum', 'mean'"),
-        ({**BASE, "batch_size": 0}, r"batch_size=0; allowed: from 1"),
-        ({**BASE, "warmup": 1.0}, r"warmup=1\.0.*below 1"),
+        ({**BASE, "batch_size": 0}, r"batch_size=0; allowed: a whole number from 1"),
+        ({**BASE, "max_steps": 2.5}, r"max_steps=2\.5; allowed: a whole number from 1"),
+        ({**BASE, "workers": True}, r"workers=True; allowed: a whole number from 0"),
+        ({**BASE, "seed": 2**32}, r"seed=4294967296; allowed: a whole number from 0 to 4294967295"),
+        ({**BASE, "warmup": 1.0}, r"warmup=1\.0; allowed: a number from 0, below 1"),
+        ({**BASE, "adam_beta2": 1}, r"adam_beta2=1; allowed: a number from 0, below 1"),
+        ({**BASE, "bf16": "yes"}, r"bf16='yes'; allowed: True, False"),
+        ({**BASE, "reduction": "r=2"}, r"reduction='r=2'; allowed: a dict"),
+        ({**STORED, "data": ""}, r"data=''; allowed: a text that is not empty"),
+        ({**STORED, "columns": {"image": 3}}, r"columns: image=3; allowed: the name of a column"),
         ({"data": "pocket_scenes", "max_steps": 5}, r"pretrained: name a checkpoint"),
         ({"pretrained": "start", "max_steps": 5}, r"data: name 'pocket_scenes'"),
         ({**STORED, "epochs": 1}, r"max_steps, epochs: give one"),
@@ -61,10 +72,27 @@ def test_wrong_options(given, message):
         TrainingOptions(**given)
 
 
+NUMBERS = [entry.name for entry in fields(TrainingOptions) if kind(entry) in (int, float)]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, -1, "3"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_are_finite_and_in_range(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}={value!r}; allowed: a (whole )?number from [01]"):
+        TrainingOptions(**{**STORED, name: value})
+
+
+@pytest.mark.parametrize("factor", [math.inf, math.nan, -1.0, True])
+def test_multipliers_are_finite_and_in_range(factor):
+    with pytest.raises(ValueError, match=rf"^lr_multipliers: head={factor}; allowed: a number from 0$"):
+        TrainingOptions(**BASE, lr_multipliers={"head": factor})
+
+
 @pytest.mark.parametrize(
     ("given", "weights"),
     [
         ({}, {"task": 1.0}),
+        ({"kd_weight": 0.0}, {"task": 1.0}),
         ({"teacher": "t"}, {"task": 1.0, "kl": 1.0}),
         ({"teacher": "t", "kd_weight": 0.5}, {"task": 1.0, "kl": 0.5}),
         ({"method": "dynamicvit"}, {"task": 1.0, "ratio": 2.0}),
@@ -80,7 +108,7 @@ def test_weights_of_the_losses(given, weights):
 
 
 def test_typed_options_are_parsed_and_count_more_than_the_recipe():
-    typed = {"pretrained": "p", "data": "folder", "lr_multipliers": "classifier=5,cross_modal=2.5"}
+    typed = {"pretrained": "p", "teacher": "t", "data": "folder", "lr_multipliers": "classifier=5,cross_modal=2.5"}
     options = read_options("vilt-vqav2", typed)
     assert options.lr_multipliers == {"classifier": 5, "cross_modal": 2.5}
     assert (options.epochs, options.batch_size * options.accumulate, options.vqa_loss) == (20, 512, "mean")
@@ -91,9 +119,27 @@ def test_typed_options_are_parsed_and_count_more_than_the_recipe():
     assert read_options("vilt-vqav2", {**typed, "method": "none"}).token_reduction() == {"method": "none"}
 
 
+def test_names_of_columns_stay_texts():
+    assert read_options(None, {**STORED, "columns": "image=1,question=True"}).columns == {
+        "image": "1",
+        "question": "True",
+    }
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_complete(name):
-    assert read_options(name, {"pretrained": "p", "data": "folder"}).to_dict().items() >= RECIPES[name].options.items()
+    given = {"pretrained": "p", "teacher": "t", "data": "folder"}
+    assert read_options(name, given).to_dict().items() >= RECIPES[name].items()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_distils_unless_it_is_told_not_to(name):
+    given = {"pretrained": "p", "data": "folder"}
+    with pytest.raises(ValueError, match=rf"^teacher: recipe '{name}' distils; name its teacher.* or give kd_weight=0"):
+        read_options(name, given)
+    assert "kl" in read_options(name, {**given, "teacher": "t"}).loss_weights()
+    assert "kl" not in read_options(name, {**given, "kd_weight": 0.0}).loss_weights()
+    assert "kl" not in read_options(name, {**given, "method": "none"}).loss_weights()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +147,11 @@ def test_every_recipe_is_complete(name):
     [
         ("vilt-gqa", {}, r"recipe='vilt-gqa'; allowed: 'vilt-vqav2'"),
         (None, {"reduction": "prune"}, r"reduction='prune'; allowed: key=value,key=value"),
+        (None, {"reduction": "r="}, r"reduction='r='; allowed: key=value,key=value"),
+        (None, {"reduction": "r=2,r=3"}, r"reduction='r=2,r=3'; allowed: key=value,key=value, each key once"),
         (None, {"method": "pumer", "reduction": "layers=a"}, r"layers must be integers joined by"),
+        (None, {"method": "tome", "reduction": "r=inf"}, r"token_reduction: r=inf; allowed: a whole number from 1"),
+        (None, {"lr_multipliers": "head=nan"}, r"lr_multipliers: head=nan; allowed: a number from 0"),
     ],
 )
 def test_wrong_typing(recipe, typed, message):
