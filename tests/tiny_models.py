@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from sizes import one_fast
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
@@ -21,7 +22,7 @@ from transformers import (
 
 PATCH_SIZE = 7
 TEXT_CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
-TEXT_BACKBONES = tuple(TEXT_CONFIGS)
+TEXT_BACKBONES = one_fast(tuple(TEXT_CONFIGS))
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

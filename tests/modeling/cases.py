@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sizes import one_fast
 from tiny_models import tiny_image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 
-ATTENTIONS = ("eager", "sdpa")
+ATTENTIONS = one_fast(("sdpa", "eager"))
 
 METHODS: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sizes import one_fast
 from tiny_meter import (
     METER_HEADS,
     random_meter,
@@ -26,7 +27,7 @@ from lmms_tokendrop.modeling.modeling_meter import (
 )
 from lmms_tokendrop.modeling.processing_meter import meter_processor
 
-ATTENTIONS = ("eager", "sdpa")
+ATTENTIONS = one_fast(("sdpa", "eager"))
 CLIP_NAMES = {
     "pre_layernorm.": "pre_layrnorm.",
     "layers.": "encoder.layers.",

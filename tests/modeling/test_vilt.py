@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sizes import one_fast
 from tiny_vilt import STOCK_HEADS, row_of, tiny_vilt_config, tiny_vilt_inputs
 from transformers import Trainer, TrainingArguments, ViltConfig, ViltForQuestionAnswering
 
@@ -25,7 +26,7 @@ HEADS = {
     "retrieval": ViltTokenDropForImageAndTextRetrieval,
     "two_images": ViltTokenDropForImagesAndTextClassification,
 }
-ATTENTIONS = ("eager", "sdpa")
+ATTENTIONS = one_fast(("sdpa", "eager"))
 
 
 def difference(first: torch.Tensor, second: torch.Tensor) -> float:
