@@ -1,9 +1,10 @@
 import logging
 
 import pytest
+from lmms_eval.utils import simple_parse_args_string
 from tiny_models import tiny_tokenizer
 
-from lmms_tokendrop.evaluation.generation import GenerationSettings, answer_length
+from lmms_tokendrop.evaluation.generation import NUMBERS, WHOLE_NUMBERS, GenerationSettings, answer_length
 from lmms_tokendrop.evaluation.stopping import AnswerEnds
 
 
@@ -92,20 +93,85 @@ def test_what_is_always_so_may_be_stated():
             "stop_strings is not supported; until does.*allowed: until, max_gen_toks, max_new_tokens",
         ),
         ("eos_token_id", 5, "eos_token_id is not supported"),
-        ("temperature", "hot", "temperature='hot'; allowed: a number"),
+        ("temperature", "hot", "temperature='hot'; allowed: a number from 0"),
         ("temperature", True, "temperature=True; allowed: a number"),
         ("temperature", float("nan"), "temperature=nan; allowed: a number"),
         ("max_new_tokens", 1.5, "max_new_tokens=1.5; allowed: a whole number"),
         ("num_beams", "two", "num_beams='two'; allowed: a whole number"),
         ("do_sample", "maybe", "do_sample='maybe'; allowed: true, false"),
-        ("bad_words_ids", 5, "bad_words_ids=5; allowed: a list of token ids"),
-        ("until", 5, "until=5; allowed: a string or a list of strings"),
+        ("early_stopping", "often", "early_stopping='often'; allowed: true, false, never"),
+        ("bad_words_ids", 5, "bad_words_ids=5; allowed: a list of lists of token ids"),
+        ("bad_words_ids", "[5]", r"bad_words_ids='\[5\]'; allowed: a list of lists of token ids"),
+        ("bad_words_ids", [[]], "bad_words_ids="),
+        ("suppress_tokens", "[5, x]", "suppress_tokens=.*; allowed: a list of token ids"),
+        ("suppress_tokens", [-1], "suppress_tokens="),
+        ("begin_suppress_tokens", [True], "begin_suppress_tokens="),
+        ("until", 5, "until=5; allowed: a string, or a list of strings"),
+        ("until", "[yes,no]", r"until='\[yes,no\]'; allowed: a string, or a list of strings .* JSON quotes"),
+        ("until", "[5]", r"until='\[5\]'; allowed"),
         ("until", [5], r"until=\[5\]; allowed"),
     ],
 )
 def test_what_is_not_supported_is_named(name, value, message):
     with pytest.raises(ValueError, match=message):
         GenerationSettings.from_task({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "refused"),
+    [
+        ("max_gen_toks", 1, 4096, [0, -1, 1.0, "-1"]),
+        ("max_new_tokens", 1, 4096, [0, -1, "0"]),
+        ("min_new_tokens", 0, 4, [-1, 5]),
+        ("num_beams", 1, 8, [0, "0", -2]),
+        ("top_k", 0, 50, [-1]),
+        ("no_repeat_ngram_size", 0, 3, [-1]),
+        ("top_p", 0, 1, [-0.1, 1.1]),
+        ("min_p", 0, 1, [-0.1, 1.1]),
+        ("typical_p", 0.1, 1, [0, 1.1]),
+        ("top_h", 0.1, 1, [0, 1.1]),
+        ("epsilon_cutoff", 0, 0.9, [-0.1, 1]),
+        ("eta_cutoff", 0, 0.9, [-0.1, 1]),
+        ("repetition_penalty", 0.1, 2, [0, -1]),
+        ("length_penalty", -2, 2, [float("inf")]),
+        ("max_time", 0.1, 9, [0, -1]),
+        ("temperature", 0.1, 9, [0, -1]),
+    ],
+)
+def test_every_number_has_its_range(name, low, high, refused):
+    others = {"do_sample": True, "max_new_tokens": 4} if name != "max_gen_toks" else {"do_sample": True}
+    for value in (low, high, str(low)):
+        GenerationSettings.from_task({**others, name: value})
+    for value in refused:
+        with pytest.raises(ValueError, match=f"generation_kwargs: {name}=.*; allowed"):
+            GenerationSettings.from_task({**others, name: value})
+
+
+def test_every_supported_number_is_in_that_test():
+    [ranges] = [mark for mark in test_every_number_has_its_range.pytestmark if mark.name == "parametrize"]
+    assert {name for name, *_ in ranges.args[1]} == {*WHOLE_NUMBERS, *NUMBERS}
+
+
+def test_lists_are_read_from_strings_as_on_the_command_line():
+    given = simple_parse_args_string(
+        'until=["yes","no"],suppress_tokens=[5, 6],bad_words_ids=[[5],[6,7]],early_stopping=never,num_beams=2'
+    )
+    settings = GenerationSettings.from_task({**given, "max_new_tokens": 4})
+    assert settings.until == ("yes", "no")
+    assert settings.options == {
+        "max_new_tokens": 4,
+        "suppress_tokens": [5, 6],
+        "bad_words_ids": [[5], [6, 7]],
+        "early_stopping": "never",
+        "num_beams": 2,
+        "do_sample": False,
+    }
+    assert GenerationSettings.from_task({"until": "["}).until == ("[",)
+    assert GenerationSettings.from_task({"until": '["[END]"]'}).until == ("[END]",)
+
+
+def test_the_length_that_transformers_names_goes_before_that_of_lmms_eval():
+    assert GenerationSettings.from_task({"max_gen_toks": "7", "max_new_tokens": 8}).options["max_new_tokens"] == 8
 
 
 def ends_of(text: str, *until: str) -> tuple[str, bool]:
