@@ -14,6 +14,9 @@ WHITE = 255
 RANGES = (255, 65535)
 """Largest values of grey pictures with 8 and 16 bits."""
 
+VILT_LONGEST = 1333 / 800
+"""Longest side that ViLT's image processor leaves, in times of the shortest."""
+
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 """What Pillow raises for files that end early or hold something else than they say."""
 
@@ -79,3 +82,33 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     grey = np.rint(values.astype(np.float64) * (255 / scale))
     grey[values == image.info.get("transparency", -1)] = WHITE
     return Image.fromarray(grey.astype(np.uint8))
+
+
+def with_a_patch(image: Image.Image, image_processor: Any) -> Image.Image:
+    """Widen a picture of which ViLT's image processor would leave less than one row or column of patches.
+
+    That processor limits the longer side and rounds both down to whole patches, so that nothing is left of a picture
+    longer than about 20 times its other side. Such a picture is scaled to the length that it would have, one patch
+    wide; the processor then keeps that size.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        An RGB picture.
+    image_processor
+        ViLT's, or one that takes every picture.
+
+    Returns
+    -------
+    PIL.Image.Image
+        The picture itself where a patch or more is left.
+    """
+    patch = getattr(image_processor, "size_divisor", None)
+    if patch is None or not image_processor.do_resize:
+        return image
+    longest = int(VILT_LONGEST * image_processor.size["shortest_edge"])
+    if int(min(image.size) * longest / max(image.size) + 0.5) >= patch:
+        return image
+    length = longest // patch * patch
+    size = (length, patch) if image.width > image.height else (patch, length)
+    return image.resize(size, Image.Resampling(image_processor.resample))

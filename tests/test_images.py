@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_meter import tiny_meter_processor
+from tiny_models import tiny_image
+from tiny_vilt import tiny_vilt_processor
 
-from lmms_tokendrop.images import to_rgb
+from lmms_tokendrop.images import to_rgb, with_a_patch
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 
@@ -129,3 +132,21 @@ def test_a_file_that_ends_early_is_refused(kind, monkeypatch):
     image = Image.open(io.BytesIO(file.getvalue()[:1200]))
     with pytest.raises(ValueError, match="image: "):
         to_rgb(image)
+
+
+@pytest.mark.parametrize(("size", "pixels"), [((4000, 7), (4, 52)), ((7, 4000), (52, 4)), ((1, 4000), (52, 4))])
+def test_vilt_gets_at_least_one_patch_of_a_long_picture(size, pixels):
+    processor = tiny_vilt_processor().image_processor
+    picture = with_a_patch(tiny_image(*size), processor)
+    assert processor(picture, return_tensors="pt")["pixel_values"].shape[2:] == pixels
+    assert picture.size == pixels[::-1]
+
+
+def test_pictures_of_which_a_patch_is_left_stay_as_they_are():
+    processor = tiny_vilt_processor().image_processor
+    for size in ((1, 1), (400, 30), (30, 400), (48, 32)):
+        picture = tiny_image(*size)
+        assert with_a_patch(picture, processor) is picture
+        assert min(processor(picture, return_tensors="pt")["pixel_values"].shape[2:]) >= 4
+    long = tiny_image(4000, 7)
+    assert with_a_patch(long, tiny_meter_processor().image_processor) is long

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
+from PIL import Image
 from tqdm import tqdm
 
 from lmms_tokendrop.evaluation.arguments import parse_model_args
@@ -16,7 +17,8 @@ from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.cost import CostLedger, SampleCost
 from lmms_tokendrop.evaluation.loading import load_model
 from lmms_tokendrop.evaluation.manifests import variant
-from lmms_tokendrop.evaluation.prompts import Prompt, Question, is_padding
+from lmms_tokendrop.evaluation.prompts import Prompt, Question, errors_name, is_padding, load_images
+from lmms_tokendrop.images import whole_files
 
 Output = TypeVar("Output")
 
@@ -26,7 +28,7 @@ POOL_BATCHES = 8
 class TokenDropAdapter(lmms):
     """A reduced model behind lmms-eval's requests.
 
-    Subclasses set `model_id`, `engine_class`, which runs a batch of prompts, and `prompt`. Prompts of about equal size
+    Subclasses set `model_id`, `engine_class`, which runs a batch of prompts, and `_prompt`. Prompts of about equal size
     are answered together; an answer depends neither on its batch nor on the process that gives it.
 
     Parameters
@@ -66,7 +68,22 @@ class TokenDropAdapter(lmms):
         super().clean()
 
     def prompt(self, question: Question) -> Prompt:
-        """What the engine takes for a question."""
+        """Load a question's images and make what the engine takes.
+
+        Raises
+        ------
+        ValueError
+            If something is wrong with the document, which the message names.
+        """
+        with errors_name(question.source):
+            visuals: Any = ()
+            if question.doc_to_visual is not None:
+                with whole_files():
+                    visuals = question.doc_to_visual(self._document(question))
+            return self._prompt(question, question.context, load_images(visuals))
+
+    def _prompt(self, question: Question, context: str, images: tuple[Image.Image, ...]) -> Prompt:
+        """Make what the engine takes of a question, or of a later round of it."""
         raise NotImplementedError
 
     def _in_batches(
@@ -103,10 +120,11 @@ class TokenDropAdapter(lmms):
     def _document(self, question: Question) -> Any:
         return self.task_dict[question.task][question.split][question.doc_id]
 
-    def _candidate(self, request: Instance) -> str:
-        """Return the candidate answer; tasks of type loglikelihood give a function instead."""
-        candidate = request.args[1]
-        return candidate(self._document(Question.of(request))) if callable(candidate) else candidate
+    def _candidates(self, question: Question, requests: Sequence[Instance]) -> list[str]:
+        """Return the candidate answers to a question; tasks of type loglikelihood give functions instead."""
+        with errors_name(question.source):
+            given = [request.args[1] for request in requests]
+            return [text(self._document(question)) if callable(text) else text for text in given]
 
     def _count(self, cost: SampleCost, requests: Sequence[Instance]) -> None:
         """Add a sample to the ledger, unless it only repeats one to give every process the same number."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from PIL import Image
 from tqdm import tqdm
 
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
 from lmms_tokendrop.evaluation.heads import CANDIDATES, TWO_IMAGES
-from lmms_tokendrop.evaluation.prompts import Prompt, Question, load_images
+from lmms_tokendrop.evaluation.prompts import Prompt, Question, errors_name, has_placeholders
 from lmms_tokendrop.evaluation.ranking import Ranker, candidate_texts
+
+PLACEHOLDER = "<image>"
+"""Where an image is in the text of a task, as tasks for writing models have it."""
 
 
 class EncoderTokenDrop(TokenDropAdapter):
@@ -48,7 +51,7 @@ class EncoderTokenDrop(TokenDropAdapter):
         questions = [Question.of(request) for request in requests]
         documents = self.task_dict[questions[0].task][questions[0].split]
         candidates = candidate_texts(documents, requests[0].args[1], max(question.doc_id for question in questions))
-        ranker = Ranker(self.engine, candidates, self.batches)
+        ranker = Ranker(self.engine, candidates, self.batches, questions[0].task)
         results = []
         for request, question in zip(
             requests, tqdm(questions, disable=self.rank != 0, desc=self.model_id), strict=True
@@ -64,8 +67,10 @@ class EncoderTokenDrop(TokenDropAdapter):
         questions = [Question.of(requests[numbers[0]]) for numbers in groups]
         results: dict[int, GenerationResult] = {}
         for place, (answer, cost) in self._in_batches(questions, lambda prompts, _: self.engine.classify(prompts)):
-            candidates = [self._candidate(requests[number]) for number in groups[place]]
-            for number, pair in zip(groups[place], self.engine.score(answer, candidates), strict=True):
+            candidates = self._candidates(questions[place], [requests[number] for number in groups[place]])
+            with errors_name(questions[place].source):
+                pairs = self.engine.score(answer, candidates)
+            for number, pair in zip(groups[place], pairs, strict=True):
                 # lmms-eval turns a bare tuple into text; inside a GenerationResult it stays what it is.
                 untyped: Any = pair
                 results[number] = GenerationResult(untyped, TokenCounts(cost.input_tokens, 0))
@@ -76,22 +81,19 @@ class EncoderTokenDrop(TokenDropAdapter):
         """Not possible: a classifier has no conversation."""
         raise NotImplementedError(f"{self.model_id} answers single questions, not conversations")
 
-    def prompt(self, question: Question) -> Prompt:
-        """Load the question's images."""
-        visuals: Sequence[Any] = ()
-        if question.doc_to_visual is not None:
-            visuals = question.doc_to_visual(self._document(question))
-        images = load_images(visuals)
+    def _prompt(self, question: Question, context: str, images: tuple[Image.Image, ...]) -> Prompt:
+        """Check the number of images; a placeholder for each of them in the text says nothing here and is left out."""
         if len(images) != self.engine.images:
             fitting = {1: "question_answering or visual_entailment", 2: TWO_IMAGES}
             raise ValueError(
-                f"{self.model_id}: document {question.doc_id} of {question.task} has {len(images)} images; the "
-                f"checkpoint's head, {self.engine.head}, takes {self.engine.images}, and the head for {len(images)} is "
-                f"{fitting.get(len(images), 'not known')}"
+                f"{len(images)} images; the checkpoint's head, {self.engine.head}, takes {self.engine.images}, and the "
+                f"head for {len(images)} is {fitting.get(len(images), 'not known')}"
             )
+        if has_placeholders(context, PLACEHOLDER, len(images)):
+            context = " ".join(context.replace(PLACEHOLDER, " ").split())
         if self.options.square_image:
             images = tuple(self.engine.squared(image) for image in images)
-        return Prompt(question.context, images, question.seed)
+        return Prompt(context, images, question.seed, question.source)
 
 
 def _asked(request: Instance) -> tuple[str, str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -16,9 +15,8 @@ from transformers import ProcessorMixin
 
 from lmms_tokendrop.evaluation.cost import SampleCost
 from lmms_tokendrop.evaluation.heads import HEADS, RETRIEVAL, TWO_IMAGES, head_of
-from lmms_tokendrop.evaluation.prompts import Prompt
-
-logger = logging.getLogger(__name__)
+from lmms_tokendrop.evaluation.prompts import Prompt, warn_of_positions
+from lmms_tokendrop.images import with_a_patch
 
 SHOWN_LABELS = 5
 
@@ -119,16 +117,16 @@ class EncoderEngine:
         pixels = self.pixel_inputs([image for prompt in prompts for image in prompt.images])
         if self.images > 1:
             pixels = {name: value.unflatten(0, (len(prompts), self.images)) for name, value in pixels.items()}
-        texts = self.text_inputs(self.token_ids([prompt.text for prompt in prompts]))
-        return {**texts, **pixels, "sample_seeds": torch.tensor([prompt.seed for prompt in prompts])}
+        ids = self.token_ids([prompt.text for prompt in prompts], [prompt.source for prompt in prompts])
+        return {**self.text_inputs(ids), **pixels, "sample_seeds": torch.tensor([prompt.seed for prompt in prompts])}
 
-    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenise texts. What is past the model's last position is cut off, with a warning."""
+    def token_ids(self, texts: Sequence[str], sources: Sequence[str]) -> list[list[int]]:
+        """Tokenise texts. What is past the model's last position is cut off, with a warning that names the source."""
         limit, tokenizer = self.model.config.max_position_embeddings, self.processor.tokenizer
         ids = tokenizer(list(texts), verbose=False)["input_ids"]
-        for place, text in enumerate(texts):
+        for place, (text, source) in enumerate(zip(texts, sources, strict=True)):
             if len(ids[place]) > limit:
-                logger.warning(f"a text has more than {limit} tokens and was cut off: {text[:60]!r}...")
+                warn_of_positions(source, len(ids[place]), limit, "the text is cut off there")
                 ids[place] = tokenizer(text, truncation=True, max_length=limit)["input_ids"]
         return ids
 
@@ -143,10 +141,11 @@ class EncoderEngine:
 
     def pixel_inputs(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """Return the model's inputs for images, on its device and in its dtype."""
-        device, dtype = self.model.device, self.model.dtype
+        device, dtype, processor = self.model.device, self.model.dtype, self.processor.image_processor
+        fitting = [with_a_patch(image, processor) for image in images]
         return {
             name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
-            for name, value in self.processor.image_processor(images=list(images), return_tensors="pt").items()
+            for name, value in processor(images=fitting, return_tensors="pt").items()
         }
 
 

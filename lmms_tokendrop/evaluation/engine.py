@@ -11,7 +11,7 @@ from transformers import ProcessorMixin, StoppingCriteriaList
 
 from lmms_tokendrop.evaluation.cost import SampleCost, sample_costs
 from lmms_tokendrop.evaluation.generation import GenerationSettings, answer_length
-from lmms_tokendrop.evaluation.prompts import Prompt, collate, continuation_ids
+from lmms_tokendrop.evaluation.prompts import Prompt, collate, continuation_ids, errors_name, warn_of_positions
 from lmms_tokendrop.evaluation.reduction import check_reduced
 from lmms_tokendrop.evaluation.scoring import CandidateScore, score_candidates
 from lmms_tokendrop.evaluation.stopping import AnswerEnds
@@ -60,6 +60,7 @@ class Engine:
         eos_token_id = self.model.generation_config.eos_token_id
         new_ids = [ids[: min(answer_length(ids, eos_token_id), ends.length(row))] for row, ids in enumerate(new_ids)]
         seconds = time.perf_counter() - started
+        self._check_positions(prompts, inputs["attention_mask"], list(map(len, new_ids)))
         report = self._checked_report(cache_of(output))
         costs = sample_costs(
             cache_of(output),
@@ -82,15 +83,13 @@ class Engine:
         stay does not depend on the candidates.
         """
         started = time.perf_counter()
+        candidates = list(map(self._candidate_ids, prompts, continuations))
         inputs = self.inputs(prompts)
         mask = inputs["attention_mask"]
+        self._check_positions(prompts, mask, [max(map(len, ids)) for ids in candidates])
         prefilled = self.model(
             **inputs, position_ids=(mask.cumsum(-1) - 1).clamp_min(0), use_cache=True, logits_to_keep=1
         )
-        candidates = [
-            [continuation_ids(self.processor, prompt.text, text) for text in texts]
-            for prompt, texts in zip(prompts, continuations, strict=True)
-        ]
         scores = score_candidates(self.model, prefilled, mask, candidates)
         seconds = time.perf_counter() - started
         report = self._checked_report(cache_of(prefilled))
@@ -105,6 +104,17 @@ class Engine:
             name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
             for name, value in inputs.items()
         }
+
+    def _candidate_ids(self, prompt: Prompt, candidates: Sequence[str]) -> list[list[int]]:
+        with errors_name(prompt.source):
+            return [continuation_ids(self.processor, prompt.text, text) for text in candidates]
+
+    def _check_positions(self, prompts: Sequence[Prompt], mask: torch.Tensor, answers: Sequence[int]) -> None:
+        """Warn of each prompt that has, with its answer, more tokens than the model has positions."""
+        limit = self.model.config.text_config.max_position_embeddings
+        for prompt, length, answer in zip(prompts, mask.sum(-1).tolist(), answers, strict=True):
+            if length + answer > limit:
+                warn_of_positions(prompt.source, length + answer, limit, "what is behind them is read all the same")
 
     def _checked_report(self, cache: StagedCache) -> TokenReport:
         report = cache.report()

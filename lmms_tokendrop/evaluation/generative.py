@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from PIL import Image
 
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped
 from lmms_tokendrop.evaluation.engine import Engine
 from lmms_tokendrop.evaluation.generation import GenerationSettings
 from lmms_tokendrop.evaluation.heads import CANDIDATES, RETRIEVAL
-from lmms_tokendrop.evaluation.prompts import Prompt, Question, chat_prompt, load_images
+from lmms_tokendrop.evaluation.prompts import Prompt, Question, chat_prompt, errors_name, load_images
 
 
 class GenerativeTokenDrop(TokenDropAdapter):
@@ -48,7 +49,10 @@ class GenerativeTokenDrop(TokenDropAdapter):
         """
         groups = grouped(requests, Question.of)
         questions = [Question.of(requests[numbers[0]]) for numbers in groups]
-        candidates = [[self._candidate(requests[number]) for number in numbers] for numbers in groups]
+        candidates = [
+            self._candidates(question, [requests[number] for number in numbers])
+            for question, numbers in zip(questions, groups, strict=True)
+        ]
 
         def score(prompts: Sequence[Prompt], places: Sequence[int]) -> list:
             return self.engine.score(prompts, [candidates[place] for place in places])
@@ -66,12 +70,10 @@ class GenerativeTokenDrop(TokenDropAdapter):
         """Write one answer per round; the task reads each answer, then asks on or stops."""
         return [self._converse(request) for request in requests]
 
-    def prompt(self, question: Question) -> Prompt:
-        """Load a question's images and apply the chat template."""
-        images: tuple = ()
-        if question.doc_to_visual is not None:
-            images = load_images(question.doc_to_visual(self._document(question)))
-        return Prompt(chat_prompt(self.engine.processor, question.context, images), images, question.seed)
+    def _prompt(self, question: Question, context: str, images: tuple[Image.Image, ...]) -> Prompt:
+        """Apply the chat template."""
+        text = chat_prompt(self.engine.processor, context, images)
+        return Prompt(text, images, question.seed, question.source)
 
     def _converse(self, request: Instance) -> list[str]:
         question = Question.of(request)
@@ -91,8 +93,8 @@ class GenerativeTokenDrop(TokenDropAdapter):
             )
             if finished:
                 return list(answers)
-            images = load_images(visuals)
-            prompt = Prompt(chat_prompt(self.engine.processor, context, images), images, question.seed)
+            with errors_name(question.source):
+                prompt = self._prompt(question, context, load_images(visuals))
 
 
 class LlavaNextFull(GenerativeTokenDrop):

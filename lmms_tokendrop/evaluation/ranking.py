@@ -64,6 +64,8 @@ class Ranker:
         The candidates.
     batches
         Size of a batch, in pairs of a text and an image.
+    source
+        Where the texts are from, for warnings.
 
     Raises
     ------
@@ -71,13 +73,13 @@ class Ranker:
         If the model has another head.
     """
 
-    def __init__(self, engine: EncoderEngine, texts: Sequence[str], batches: Batches) -> None:
+    def __init__(self, engine: EncoderEngine, texts: Sequence[str], batches: Batches, source: str = "texts") -> None:
         if engine.head != RETRIEVAL:
             raise ValueError(f"to rank texts a checkpoint must have the head {RETRIEVAL}; this one has {engine.head}")
         self.engine = engine
         self.batches = batches
         self.encoder: Any = engine.model.base_model
-        self.texts = engine.token_ids(texts)
+        self.texts = engine.token_ids(texts, [f"{source}: candidate {number}" for number in range(len(texts))])
         self.by_length = sorted(range(len(texts)), key=lambda place: -len(self.texts[place]))
         self.features = self._text_features() if hasattr(self.encoder, "get_text_features") else None
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import RandAugment
 from transformers.utils import logging
 
+from lmms_tokendrop.images import with_a_patch
 from lmms_tokendrop.training.tasks import Example, Rows, TrainingTask
 
 logger = logging.get_logger(__name__)
@@ -84,6 +85,7 @@ class Collator:
         if self.side is not None:
             resample = Image.Resampling(self.processor.image_processor.resample)
             images = [image.resize((self.side, self.side), resample) for image in images]
+        images = [with_a_patch(image, self.processor.image_processor) for image in images]
         inputs = dict(self.processor.image_processor(images, return_tensors="pt"))
         if number > 1:
             inputs = {name: values.unflatten(0, (len(batch), number)) for name, values in inputs.items()}

@@ -172,7 +172,7 @@ def test_wrong_arguments_end_the_run(classify, tiny_vilt_checkpoint):
 
 
 def test_questions_without_one_image_and_conversations_are_errors(evaluate, tiny_vilt_checkpoint):
-    with pytest.raises(ValueError, match=r"document 2 of tiny_generate has 2 images.* question_answering, takes 1"):
+    with pytest.raises(ValueError, match=r"^tiny_generate: document 2: 2 images; .* question_answering, takes 1"):
         evaluate("vilt_full", "tiny_generate", pretrained=tiny_vilt_checkpoint())
     with pytest.raises(NotImplementedError, match="not conversations"):
         evaluate("vilt_full", "tiny_rounds", pretrained=tiny_vilt_checkpoint())
@@ -193,7 +193,9 @@ def test_square_images_are_the_models_own_size(classify, tiny_vilt_checkpoint, s
 def test_a_head_that_cannot_answer_says_which_can(classify, tiny_vilt_checkpoint):
     with pytest.raises(ValueError, match=r"image_and_text_retrieval, ranks texts.*one of question_answering, "):
         classify("vilt_full", "tiny_generate", pretrained=tiny_vilt_checkpoint("retrieval"))
-    with pytest.raises(ValueError, match=r"has 1 images; .*takes 2, and the head for 1 is question_answering or"):
+    with pytest.raises(
+        ValueError, match=r"document 0: 1 images; .*takes 2, and the head for 1 is question_answering or"
+    ):
         classify("vilt_full", "tiny_choice", pretrained=tiny_vilt_checkpoint("two_images"))
 
 
@@ -211,6 +213,6 @@ def test_candidates_of_which_none_is_a_label_are_an_error(engine, single_image_d
 
 
 def test_long_questions_are_cut_off_with_a_warning(engine, single_image_documents, caplog):
-    prompt = Prompt("red " * 60, (single_image_documents[0]["images"][0],), 0)
+    prompt = Prompt("red " * 60, (single_image_documents[0]["images"][0],), 0, "task: document 5")
     assert engine.inputs([prompt])["input_ids"].shape == (1, 40)
-    assert "more than 40 tokens" in caplog.text
+    assert "task: document 5: 62 tokens; the model has 40 positions" in caplog.text

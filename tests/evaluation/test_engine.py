@@ -152,7 +152,7 @@ def test_placeholders_in_the_context_stay_where_they_are(engines):
     assert (
         chat_prompt(processor, "look: <image> what is it ?", [image]) == "USER: look: <image> what is it ? ASSISTANT:"
     )
-    with pytest.raises(ValueError, match="the context has 1 image placeholders for 2 images"):
+    with pytest.raises(ValueError, match="the text has 1 x '<image>', which stands for an image; allowed: none, or 2"):
         chat_prompt(processor, "<image> ?", [image, image])
 
 

@@ -5,6 +5,10 @@ def images(doc):
     return list(doc["images"])
 
 
+def first_image(doc):
+    return doc["images"][0]
+
+
 def question(doc, **_):
     return doc["question"]
 
