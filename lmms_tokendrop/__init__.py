@@ -31,6 +31,7 @@ _SOURCES = {
     "MeterTokenDropForQuestionAnswering": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
     "MeterTokenDropForVisualEntailment": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
     "MeterTokenDropModel": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
+    "cache_of": "lmms_tokendrop.modeling.transformers_compat",
     "meter_processor": "lmms_tokendrop.modeling.processing_meter",
     "ViltTokenDropConfig": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
     "ViltTokenDropForImageAndTextRetrieval": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
@@ -69,6 +70,7 @@ __all__ = [
     "ViltTokenDropForVisualEntailment",
     "ViltTokenDropModel",
     "__version__",
+    "cache_of",
     "meter_processor",
     "pocket_path",
 ]
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
     from lmms_tokendrop.modeling.processing_meter import meter_processor
     from lmms_tokendrop.modeling.staged_cache import StagedCache
     from lmms_tokendrop.modeling.token_reducer import MeterReductionConfig, TokenReductionConfig
+    from lmms_tokendrop.modeling.transformers_compat import cache_of
     from lmms_tokendrop.pocket.registry import pocket_path
 
 

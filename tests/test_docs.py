@@ -1,0 +1,54 @@
+"""Tables are fresh, links lead somewhere, and Python examples run."""
+
+import re
+from pathlib import Path
+
+import pytest
+from documents import PAGES, ROOT, blocks
+
+from lmms_tokendrop import cache_of
+from lmms_tokendrop.benchmark.report import render_blocks
+
+README = PAGES["README.md"].read_text()
+EXAMPLES = sorted(name for name, path in PAGES.items() if name != "hub.md" and blocks(path.read_text(), "python"))
+"""Pages with examples in Python; those of hub.md need a hub, which tests/hub has."""
+
+
+def anchors(path: Path) -> set[str]:
+    """Return what a link to a page may name behind `#`."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tables_are_those_of_the_registries_and_results_files(name):
+    text = PAGES[name].read_text()
+    assert render_blocks(text, ROOT / "model_cards" / "results") == text
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files_and_headings_that_exist(name):
+    page = PAGES[name]
+    for link in re.findall(r"\]\((?!http)(.+?)\)", page.read_text()):
+        file, _, heading = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert not heading or heading in anchors(target), link
+
+
+def test_the_readme_is_short_and_leads_to_every_page():
+    assert README.count("\n") <= 150
+    for name, path in PAGES.items():
+        assert name == "README.md" or f"]({path.relative_to(ROOT)})" in README
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_python_examples_of_a_page_run_in_order(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks(PAGES[name].read_text(), "python"):
+        exec(block, names)
+    assert capsys.readouterr().out
+    if name == "README.md":
+        (average,) = cache_of(names["out"]).report().average_visual_tokens
+        assert abs(average - names["reduction"]["visual_tokens"]) < 1

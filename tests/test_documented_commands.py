@@ -1,0 +1,129 @@
+"""Every `bash` block of the README and of `docs`, pasted in order into a fresh shell.
+
+The shell is in a copy of the clone whose `.venv` is this environment. Names of the Hub are folders there, and so is
+what a reader has to supply: names in capitals. `SHORTER` says which commands are changed so that they end soon.
+docs/hub.md is run by tests/hub/test_hub_page.py, against a hub.
+"""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from documents import ACTIVATE, PAGES, ROOT, blocks, paste
+from local_data import named, pictures
+from public_meter import LABELS, public_weights
+from tiny_meter import tiny_meter_tokenizer
+
+from lmms_tokendrop import pocket_path
+from lmms_tokendrop.modeling.fusion_heads import ENTAILMENT_LABELS
+
+SHORTER = {
+    r"lmms-eval --model": "lmms-eval --limit 4 --model",  # a limit of the command's own comes later and holds
+    r"lmms-tokendrop demo(?= --|$)": "lmms-tokendrop demo --limit 4",
+    r"--limit (0|2000)\b": "",
+    r"lmms-tokendrop calibrate": "lmms-tokendrop calibrate --limit 4",
+    r"--max-steps 400": "--max-steps 2",
+    r"--recipe [\w-]+": r"\g<0> --image-size 96",  # the bundled model's
+    r"measure_prefill.py": "measure_prefill.py --repeats 1",
+    r"--variants [\w,-]+": "",
+    r"measure_throughput.py (\w+)": r"measure_throughput.py \1 --batch-size 1 --no-memory --variants full",
+    r"--batch-size 16 |--max-batch-size 40 ": "",
+    r"--seconds \d+": "--seconds 0",
+    r"--training-steps \d": "--training-steps 0",
+    r"pocket_experiments.py (\w+)": r"pocket_experiments.py \1 --speed 0.01",
+    r"python -m pytest": "python -m pytest --collect-only tests/test_docs.py",
+}
+"""Patterns in commands, and what stands there in this test."""
+
+QUICK = ("README.md",)
+COPIED = ("docs", "model_cards", "scripts", "tests", "README.md", "CONTRIBUTING.md", "pyproject.toml")
+"""What commands write to; the rest of the clone is there as links."""
+
+
+def short(commands: str) -> str:
+    for pattern, replacement in SHORTER.items():
+        commands = re.sub(pattern, replacement, commands, flags=re.MULTILINE)
+    return commands
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Return a folder that looks like the clone."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    for path in ROOT.iterdir():
+        if path.name in COPIED:
+            copy = shutil.copytree if path.is_dir() else shutil.copyfile
+            copy(path, folder / path.name)
+        elif not path.name.startswith("."):
+            (folder / path.name).symlink_to(path)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def write_rows(path: Path, rows: list[dict], **features) -> None:
+    from datasets import Dataset, Features, Image, Value
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {name: Value("string") for name in rows[0] if name not in ("image", *features)}
+    Dataset.from_list(rows, features=Features({"image": Image(), **columns, **features})).to_parquet(path)
+
+
+def write_questions(path: Path) -> None:
+    """Write data in the form of VQAv2."""
+    from datasets import List, Value
+
+    texts = ["what color is the cross?", "what shape is red?", "is there a ring?", "how many are there?"]
+    rows = [
+        {"image": image, "question": text, "multiple_choice_answer": "red", "answers": [{"answer": "red"}] * 10}
+        for image, text in zip(pictures(4), texts, strict=True)
+    ]
+    write_rows(path, rows, answers=List({"answer": Value("string")}))
+
+
+def supply(folder: Path, vilt_for_entailment: Path) -> None:
+    """Put what the Hub and the reader have where the commands look for it."""
+    for name in ("dandelin/vilt-b32-finetuned-vqa", "dandelin/vilt-b32-mlm", "TEACHER"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(pocket_path("vilt", "none"))
+    (folder / "MODEL").symlink_to(vilt_for_entailment)
+    tiny_meter_tokenizer().save_pretrained(folder / "FacebookAI" / "roberta-base")
+    torch.save({"state_dict": public_weights("vqav2", pairs=6)}, folder / "CHECKPOINT.ckpt")
+    (folder / "answers.json").write_text(json.dumps([f"answer {number}" for number in range(LABELS)]))
+    write_questions(folder / "lmms-lab-encoder" / "VQAv2" / "validation.parquet")
+
+
+def supply_data(folder: Path, page: str) -> None:
+    """Write the data set that a page calls DATA."""
+    if page == "training.md":
+        write_questions(folder / "DATA" / "train.parquet")
+    if page == "lmms-eval.md":
+        rows = [{"image": image, "hypothesis": "a red ring", "label": "neutral"} for image in pictures(4)]
+        write_rows(folder / "DATA" / "test.parquet", rows)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, path in PAGES.items()
+        if name != "hub.md" and blocks(path.read_text(), "bash")
+    ],
+)
+def test_the_commands_of_a_page_run_in_order(page, clone, tiny_vilt_checkpoint):
+    supply(clone, tiny_vilt_checkpoint(**named(ENTAILMENT_LABELS)))
+    supply_data(clone, page)
+    commands = blocks(PAGES[page].read_text(), "bash")
+    given = [] if ACTIVATE in commands else [ACTIVATE]
+    printed = paste(short("".join([*given, *commands])), clone)
+    for shown in blocks(PAGES[page].read_text(), "text"):
+        assert same_output(printed, shown)
+
+
+def same_output(printed: str, shown: str) -> bool:
+    """Whether every line of a page is among those that were printed; times, and numbers at a rounding, may differ."""
+    return all(re.sub(r"[\d.]+", "", line) in re.sub(r"[\d.]+", "", printed) for line in shown.splitlines())
