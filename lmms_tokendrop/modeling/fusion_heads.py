@@ -8,6 +8,7 @@ from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
+TRUTH_LABELS = ("False", "True")
 
 
 @dataclass
@@ -99,9 +100,26 @@ def name_entailment_labels(config: Any) -> None:
     """Name the labels of a configuration that names none; a ValueError if there are not three."""
     if config.num_labels != len(ENTAILMENT_LABELS):
         raise ValueError(f"num_labels={config.num_labels}; visual entailment has {len(ENTAILMENT_LABELS)} labels")
+    _name_labels(config, ENTAILMENT_LABELS)
+
+
+def check_several_images(config: Any) -> None:
+    """Name the two labels of a configuration that names none, as NLVR2's; a ValueError if it can't take its images."""
+    if config.num_images < 1:
+        raise ValueError(f"num_images={config.num_images}; allowed: at least 1")
+    if config.modality_type_vocab_size <= config.num_images:
+        raise ValueError(
+            f"modality_type_vocab_size={config.modality_type_vocab_size}; {config.num_images} images and a text need "
+            f"{config.num_images + 1}"
+        )
+    if config.num_labels == len(TRUTH_LABELS):
+        _name_labels(config, TRUTH_LABELS)
+
+
+def _name_labels(config: Any, labels: tuple[str, ...]) -> None:
     if set(config.id2label.values()) == {f"LABEL_{number}" for number in range(config.num_labels)}:
-        config.id2label = dict(enumerate(ENTAILMENT_LABELS))
-        config.label2id = {label: number for number, label in enumerate(ENTAILMENT_LABELS)}
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
 
 
 def classifier(channels: int, width: int, labels: int) -> nn.Sequential:

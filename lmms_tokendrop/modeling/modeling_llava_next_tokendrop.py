@@ -28,6 +28,7 @@ from .processing_llava_next_tokendrop import FlatLlavaNextProcessor
 from .reduction_request import ReductionRequest
 from .staged_clip import StagedCLIPVisionModel
 from .staged_decoder import STAGED_DECODERS
+from .stock_config import ReadsStockConfig
 from .token_reduction_config import TokenReductionConfig
 from .transformers_compat import cache_argument, cache_of, copied_image_fields, image_fields, takes_cache
 from .visual_tokens import VisualTokens
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 
-class LlavaNextTokenDropConfig(LlavaNextConfig):
+class LlavaNextTokenDropConfig(ReadsStockConfig, LlavaNextConfig):
     """LLaVA-NeXT's configuration and a `token_reduction`.
 
     Parameters
@@ -55,14 +56,6 @@ class LlavaNextTokenDropConfig(LlavaNextConfig):
     model_type = "llava_next_tokendrop"
     token_reduction: dict | None = None
     base_weights: dict | None = None
-
-    @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Read a configuration; a stock LLaVA-NeXT one becomes this class's."""
-        options, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if options.get("model_type") == LlavaNextConfig.model_type:
-            options = {**options, "model_type": cls.model_type}
-        return options, kwargs
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

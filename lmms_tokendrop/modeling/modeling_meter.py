@@ -6,7 +6,15 @@ import torch
 from torch import nn
 from transformers.utils.generic import can_return_tuple
 
-from .fusion_heads import AnswerHead, FusionHead, FusionHeadOutput, RankHead, classifier, name_entailment_labels
+from .fusion_heads import (
+    AnswerHead,
+    FusionHead,
+    FusionHeadOutput,
+    RankHead,
+    check_several_images,
+    classifier,
+    name_entailment_labels,
+)
 from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel
 from .meter_pretraining import MeterForPreTraining, MeterPreTrainingOutput
 
@@ -101,11 +109,7 @@ class MeterForImagesAndTextClassification(FusionHead, MeterPreTrainedModel):
 
     def __init__(self, config: MeterConfig):
         super().__init__(config)
-        if config.modality_type_vocab_size <= config.num_images:
-            raise ValueError(
-                f"modality_type_vocab_size={config.modality_type_vocab_size}; {config.num_images} images and a text "
-                f"need {config.num_images + 1}"
-            )
+        check_several_images(config)
         self.num_labels = config.num_labels
         self.meter = self.encoder_class(config)
         width = 2 * config.hidden_size

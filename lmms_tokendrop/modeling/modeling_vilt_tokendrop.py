@@ -12,7 +12,15 @@ from transformers import (
 )
 from transformers.utils.generic import can_return_tuple
 
-from .fusion_heads import AnswerHead, FusionHead, FusionHeadOutput, RankHead, classifier, name_entailment_labels
+from .fusion_heads import (
+    AnswerHead,
+    FusionHead,
+    FusionHeadOutput,
+    RankHead,
+    check_several_images,
+    classifier,
+    name_entailment_labels,
+)
 from .staged_vilt_model import (
     ViltTokenDropConfig,
     ViltTokenDropModel,
@@ -131,6 +139,7 @@ class ViltTokenDropForImagesAndTextClassification(
 
     def __init__(self, config: ViltTokenDropConfig):
         ViltPreTrainedModel.__init__(self, config)
+        check_several_images(config)
         self.num_labels = config.num_labels
         self.vilt = ViltTokenDropModel(config)
         width = config.hidden_size * config.num_images

@@ -11,10 +11,11 @@ from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrai
 from .meter_reduction_config import MeterReductionConfig
 from .staged_meter import CoAttention, StagedMeterTextLayer
 from .staged_meter_vision import StagedMeterVisionModel, vision_reducer
+from .stock_config import ReadsStockConfig
 from .token_drop_loading import TokenDropLoading
 
 
-class MeterTokenDropConfig(MeterConfig):
+class MeterTokenDropConfig(ReadsStockConfig, MeterConfig):
     """METER's configuration and a `token_reduction`.
 
     Parameters

@@ -13,10 +13,11 @@ from transformers.utils.generic import can_return_tuple
 from .fusion_reduction_config import FusionReductionConfig
 from .fusion_tokens import FusionReport, FusionTokens
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
+from .stock_config import ReadsStockConfig
 from .token_drop_loading import TokenDropLoading
 
 
-class ViltTokenDropConfig(ViltConfig):
+class ViltTokenDropConfig(ReadsStockConfig, ViltConfig):
     """ViLT's configuration and a `token_reduction`.
 
     Parameters

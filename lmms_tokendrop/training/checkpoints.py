@@ -36,10 +36,12 @@ def load_student(options: TrainingOptions) -> PreTrainedModel:
     Raises
     ------
     ValueError
-        If the checkpoint cannot be read, is of another architecture or image size, or lacks the head of the task.
+        If the checkpoint cannot be read, is of another architecture or image size, lacks the head of the task, or
+        cannot be reduced as the options say.
     """
     path = checkpoint_path(options.architecture, options.method, options.pretrained)
     read_config(options.pretrained, path, options.architecture)
+    check_reduction(options, path)
     student = with_new_head(options, path) if options.new_head else with_its_head(options, path)
     if options.image_size not in (None, student.config.image_size):
         raise ValueError(
@@ -59,6 +61,12 @@ def with_its_head(options: TrainingOptions, path: str) -> PreTrainedModel:
         )
     except ValueError as error:
         raise ValueError(f"pretrained={options.pretrained!r}: {error}; new_head starts a head anew") from error
+
+
+def check_reduction(options: TrainingOptions, path: str) -> None:
+    """Raise a ValueError if the options of the reduction are wrong for the encoder of a checkpoint."""
+    encoder = ARCHITECTURES[options.architecture].encoder_class()
+    encoder.reduction_class.from_dict(options.token_reduction()).build(encoder.config_class.from_pretrained(path))
 
 
 def load_teacher(options: TrainingOptions, student: PreTrainedModel) -> PreTrainedModel | None:

@@ -225,10 +225,13 @@ class TwoImages(LabelTask):
 
     def __init__(self, config: PretrainedConfig, options: TrainingOptions) -> None:
         super().__init__(config, options)
-        self.numbers = {"false": 0, "true": 1, "0": 0, "1": 1}
+        named = {normalized(label): number for number, label in config.id2label.items()}
+        if set(named) != {"false", "true"}:
+            raise ValueError(f"pretrained: its labels are {sorted(named)}; nlvr2 needs {list(self.labels)}")
+        self.numbers = {**named, "0": named["false"], "1": named["true"]}
 
     def example(self, rows: Rows, index: int, rng: np.random.Generator) -> Example:
-        """Both images, the sentence, and 0 for false or 1 for true."""
+        """Both images, the sentence, and the number of the label; in data, 0 is false and 1 is true."""
         row = rows[index]
         return Example([row["left"], row["right"]], [row["text"]], self.target(row["label"]))
 

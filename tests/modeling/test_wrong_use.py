@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
 from cases import METHODS, REDUCING, greedy
@@ -76,13 +74,6 @@ def test_a_shared_budget_with_too_few_images_gets_the_usual_message(workshop):
     one = {"pixel_values": inputs["pixel_values"][:1], "image_sizes": inputs["image_sizes"][:1]}
     with pytest.raises(ValueError, match="Image features and image tokens do not match"):
         workshop.reduced({"method": "mustdrop", "visual_tokens": 60, "scope": "request"})(**{**inputs, **one})
-
-
-def test_loading_a_stock_checkpoint_logs_no_warning(workshop, caplog):
-    with caplog.at_level(logging.WARNING, logger="transformers"):
-        model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(workshop.checkpoint("llama"))
-    assert [record for record in caplog.records if "model of type" in record.getMessage()] == []
-    assert model.config.model_type == "llava_next_tokendrop"
 
 
 def test_a_stock_configuration_is_taken(workshop):

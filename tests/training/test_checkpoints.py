@@ -63,6 +63,20 @@ def test_a_checkpoint_without_the_head_is_an_error(task, found, message, options
         load_student(given)
 
 
+@pytest.mark.parametrize("new_head", [False, True])
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("vilt", r"layers=\[0, 98\]: layer 98 can't act in an encoder of 4 layers; allowed are 0 to 3$"),
+        ("meter", r"layers=\[0, 98\]: layer 98 can't act in 4 pairs of layers; allowed are .* from 0 to 6$"),
+    ],
+)
+def test_a_layer_that_the_encoder_lacks_is_named(options, checkpoint, architecture, message, new_head):
+    given = options("nlvr2", architecture=architecture, data="folder", reduction={"layers": [0, 98]}, new_head=new_head)
+    with pytest.raises(ValueError, match=message):
+        load_student(given)
+
+
 def test_another_architecture_is_an_error(options, tiny_checkpoint):
     with pytest.raises(ValueError, match=r"is of type 'llava_next'; architecture 'vilt' loads"):
         load_student(options(pretrained=str(tiny_checkpoint("llama"))))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from transformers import PreTrainedConfig
 
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
 from lmms_tokendrop.evaluation.heads import choose_head
@@ -120,6 +121,22 @@ def test_two_images_are_stacked_left_first(options, data_files, tmp_path):
             expected = process(data[index][column], return_tensors="pt")["pixel_values"][0]
             assert torch.equal(batch["pixel_values"][row, place], expected)
         assert batch["labels"][row] == (data[index]["label"] == "True")
+
+
+@pytest.mark.parametrize(("names", "true"), [(("True", "False"), 0), (("false", "true"), 1)])
+def test_the_numbers_of_nlvr2_s_labels_are_the_checkpoint_s(names, true, options):
+    task = TASKS["nlvr2"](PreTrainedConfig(id2label=dict(enumerate(names))), options())
+    assert {label: int(task.target(label)) for label in ("True", "1", "False", "0")} == {
+        "True": true,
+        "1": true,
+        "False": 1 - true,
+        "0": 1 - true,
+    }
+
+
+def test_nlvr2_needs_its_own_labels(options):
+    with pytest.raises(ValueError, match=r"its labels are \['maybe', 'true'\]; nlvr2 needs \['False', 'True'\]"):
+        TASKS["nlvr2"](PreTrainedConfig(id2label={0: "maybe", 1: "True"}), options())
 
 
 def test_vqa_targets_and_their_accuracy(options, data_files, tmp_path):

@@ -1,0 +1,47 @@
+"""Checkpoints of unreduced models load as reduced ones without a word."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from transformers import LlavaNextConfig, ViltConfig
+
+from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.modeling.modeling_meter import MeterConfig
+from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+
+CLASSES = {
+    "llava_next": (LlavaNextTokenDropForConditionalGeneration, LlavaNextConfig),
+    "vilt": (ViltTokenDropForQuestionAnswering, ViltConfig),
+    "meter": (MeterTokenDropForQuestionAnswering, MeterConfig),
+}
+
+
+@pytest.fixture
+def stock_checkpoint(tiny_checkpoint, fusion_checkpoint):
+    """Return `make(name) -> Path`: a checkpoint of an unreduced model."""
+    return lambda name: tiny_checkpoint() if name == "llava_next" else fusion_checkpoint(name)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_loading_a_stock_checkpoint_warns_of_nothing(stock_checkpoint, name, caplog):
+    model_class, _ = CLASSES[name]
+    with caplog.at_level(logging.WARNING):
+        model = model_class.from_pretrained(stock_checkpoint(name))
+        config = model_class.config_class.from_pretrained(stock_checkpoint(name))
+    assert [record.getMessage() for record in caplog.records] == []
+    assert model.config.model_type == config.model_type == f"{name}_tokendrop"
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_configuration_of_another_model_still_warns(stock_checkpoint, name, caplog, tmp_path):
+    model_class, stock_config = CLASSES[name]
+    options = json.loads((stock_checkpoint(name) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**options, "model_type": "bert"}))
+    with caplog.at_level(logging.WARNING):
+        model_class.config_class.from_pretrained(tmp_path)
+    assert "model of type `bert`" in caplog.text
+    assert stock_config.model_type == name
