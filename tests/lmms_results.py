@@ -22,7 +22,7 @@ def counts(results: dict) -> dict[str, float]:
 def evaluator(folder: Path) -> Callable[..., dict]:
     """Return ``run(model, tasks, **options) -> results`` through lmms-eval itself.
 
-    The options are ``batch_size``, ``limit``, ``gen_kwargs`` and model arguments.
+    The options are ``batch_size``, ``limit``, ``gen_kwargs``, ``use_cache`` and model arguments.
     """
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
@@ -34,6 +34,7 @@ def evaluator(folder: Path) -> Callable[..., dict]:
         batch_size: int | str = 1,
         limit: int | None = None,
         gen_kwargs: str = "",
+        use_cache: Path | None = None,
         **model_args,
     ) -> dict:
         return simple_evaluate(
@@ -45,6 +46,7 @@ def evaluator(folder: Path) -> Callable[..., dict]:
             device="cpu",
             limit=limit,
             gen_kwargs=gen_kwargs,
+            use_cache=use_cache and str(use_cache),
             bootstrap_iters=0,
             process_docs_parallel=1,
         )

@@ -42,6 +42,8 @@ class Measurement:
         What was run.
     samples
         Number of questions.
+    cost_samples
+        Number of those that the costs are means over.
     accuracy, accuracy_stderr
         Share of right answers and its standard error.
     difference, difference_stderr
@@ -59,6 +61,7 @@ class Measurement:
     model_id: str
     budget: str
     samples: int
+    cost_samples: int
     accuracy: float
     accuracy_stderr: float
     difference: float
@@ -150,6 +153,7 @@ def measurement(
         model_id=run.model_id,
         budget=run.budget,
         samples=len(scores),
+        cost_samples=int(cost["avg_n"]),
         accuracy=accuracy,
         accuracy_stderr=accuracy_stderr,
         difference=difference,

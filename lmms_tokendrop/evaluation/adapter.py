@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-import torch
 from accelerate import Accelerator
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
+from lmms_eval.utils import simple_parse_args_string
 from PIL import Image
 from tqdm import tqdm
 
 from lmms_tokendrop.evaluation.arguments import parse_model_args
 from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.cost import CostLedger, SampleCost
-from lmms_tokendrop.evaluation.loading import load_model
+from lmms_tokendrop.evaluation.loading import load_model, resolve_device
 from lmms_tokendrop.evaluation.manifests import variant
 from lmms_tokendrop.evaluation.prompts import Prompt, Question, errors_name, is_padding, load_images
 from lmms_tokendrop.images import whole_files
@@ -54,12 +54,27 @@ class TokenDropAdapter(lmms):
         if self.world_size > 1 and options.device_map is not None:
             raise ValueError("device_map spreads one process over all devices; start it without accelerate launch")
         chosen = options.device if self.world_size == 1 else None
-        self.device = torch.device(chosen) if chosen is not None else self.accelerator.device
+        self.device = resolve_device(chosen) if chosen is not None else self.accelerator.device
+        self.batches = Batches(options.batch_size, self.device, largest=options.max_batch_size)
         self.engine = type(self).engine_class(
             *load_model(entry.architecture, entry.method, options, reduction, self.device)
         )
-        self.batches = Batches(options.batch_size, self.device, largest=options.max_batch_size)
         self.ledger = CostLedger()
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
+        """Build the adapter from the text of ``--model_args`` and lmms-eval's own options.
+
+        Raises
+        ------
+        ValueError
+            If an option is in both.
+        """
+        own = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        args = simple_parse_args_string(arg_string)
+        for name in own.keys() & args.keys():
+            raise ValueError(f"model_args: {name}={args[name]!r}, and --{name} {own[name]}; allowed: --{name} alone")
+        return cls(**args, **own)
 
     def clean(self) -> None:
         """Log what the run cost and free the model. lmms-eval calls this once, when all requests are answered."""
@@ -130,6 +145,20 @@ class TokenDropAdapter(lmms):
         """Add a sample to the ledger, unless it only repeats one to give every process the same number."""
         if not all(is_padding(request) for request in requests):
             self.ledger.add(cost)
+
+
+class Likelihood(tuple):
+    """The pair of loss and whether the candidate is the greedy answer, as lmms-eval's tasks read it."""
+
+    def strip(self) -> str:
+        """Nothing: lmms-eval's cache keeps text only, and leaves out what it finds empty."""
+        return ""
+
+
+def likelihood_result(loss: float, is_greedy: bool, cost: SampleCost) -> GenerationResult:
+    """Return what lmms-eval takes for a candidate: it turns a bare pair into text, and leaves one in a result alone."""
+    pair: Any = Likelihood((loss, is_greedy))
+    return GenerationResult(pair, TokenCounts(cost.input_tokens, 0))
 
 
 def grouped(requests: Sequence[Instance], key: Callable[[Instance], Hashable]) -> list[list[int]]:

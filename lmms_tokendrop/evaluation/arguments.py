@@ -23,7 +23,8 @@ class LoadOptions:
     device_map
         Passed to ``from_pretrained``; ``"auto"`` spreads the layers over all devices.
     dtype
-        ``"auto"`` takes the checkpoint's on an accelerator and float32 on a CPU; or a name such as ``"bfloat16"``.
+        ``"auto"`` takes the checkpoint's on an accelerator and float32 on a CPU; or ``"float32"``, ``"bfloat16"``,
+        ``"float16"``.
     attn_implementation
         ``"sdpa"``, ``"eager"``, ``"flash_attention_2"``; None lets transformers choose.
     load_in_4bit, load_in_8bit
@@ -57,6 +58,9 @@ class LoadOptions:
     max_batch_size: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("device", "device_map", "dtype", "attn_implementation", "head"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(f"{name}={getattr(self, name)!r}; allowed: a name")
         if self.load_in_4bit and self.load_in_8bit:
             raise ValueError("load_in_4bit and load_in_8bit exclude each other")
         if self.device is not None and self.device_map is not None:

@@ -36,10 +36,12 @@ class Batches:
     """
 
     def __init__(self, batch_size: int | str, device: torch.device, *, largest: int | None = None) -> None:
+        if largest is not None and not _is_positive(largest):
+            raise ValueError(f"max_batch_size must be a positive integer, not {largest!r}")
         self.shrinks = batch_size == "auto" and device.type == "cuda"
         if batch_size == "auto":
-            self.size = (largest or LARGEST_BATCH_SIZE) if self.shrinks else CPU_BATCH_SIZE
-        elif str(batch_size).isdecimal() and int(batch_size) > 0:
+            self.size = int(largest or LARGEST_BATCH_SIZE) if self.shrinks else CPU_BATCH_SIZE
+        elif _is_positive(batch_size):
             self.size = int(batch_size)
         else:
             raise ValueError(f"batch_size must be a positive integer or 'auto', not {batch_size!r}")
@@ -63,3 +65,7 @@ class Batches:
                 start += len(batch)
                 continue
             torch.cuda.empty_cache()
+
+
+def _is_positive(size: int | str) -> bool:
+    return str(size).isdecimal() and int(size) > 0

@@ -153,7 +153,9 @@ class CostLedger:
     def log(self, device: torch.device, *, first_process: bool) -> None:
         """Hand the means over to lmms-eval (its results' ``throughput``) and start over.
 
-        The names there are ``avg_`` and a field of `SampleCost`; the seconds are summed over processes.
+        The names there are ``avg_`` and a field of `SampleCost`; the seconds are summed over processes. ``avg_n`` is
+        the number of samples that the means are over: those that this run answered itself. With ``--use_cache`` they
+        may be fewer than the task has; each round of a conversation is one.
         """
         samples, total = self.gathered(device)
         self.reset()
@@ -164,5 +166,5 @@ class CostLedger:
             total_elapsed_time=total.seconds,
             total_gen_tokens=int(total.output_tokens),
             avg_speed=total.output_tokens / total.seconds,
-            additional_metrics={**means, "total_requests": samples},
+            additional_metrics={**means, "n": samples, "total_requests": samples},
         )

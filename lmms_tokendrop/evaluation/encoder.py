@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from PIL import Image
 from tqdm import tqdm
 
-from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped
+from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped, likelihood_result
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
 from lmms_tokendrop.evaluation.heads import CANDIDATES, TWO_IMAGES
 from lmms_tokendrop.evaluation.prompts import Prompt, Question, errors_name, has_placeholders
@@ -70,10 +69,8 @@ class EncoderTokenDrop(TokenDropAdapter):
             candidates = self._candidates(questions[place], [requests[number] for number in groups[place]])
             with errors_name(questions[place].source):
                 pairs = self.engine.score(answer, candidates)
-            for number, pair in zip(groups[place], pairs, strict=True):
-                # lmms-eval turns a bare tuple into text; inside a GenerationResult it stays what it is.
-                untyped: Any = pair
-                results[number] = GenerationResult(untyped, TokenCounts(cost.input_tokens, 0))
+            for number, (loss, is_greedy) in zip(groups[place], pairs, strict=True):
+                results[number] = likelihood_result(loss, is_greedy, cost)
             self._count(cost, [requests[number] for number in groups[place]])
         return [results[number] for number in range(len(requests))]
 

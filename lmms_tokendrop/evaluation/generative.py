@@ -9,7 +9,7 @@ from typing import Any
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from PIL import Image
 
-from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped
+from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped, likelihood_result
 from lmms_tokendrop.evaluation.engine import Engine
 from lmms_tokendrop.evaluation.generation import GenerationSettings
 from lmms_tokendrop.evaluation.heads import CANDIDATES, RETRIEVAL
@@ -60,9 +60,7 @@ class GenerativeTokenDrop(TokenDropAdapter):
         results: dict[int, GenerationResult] = {}
         for place, (scores, cost) in self._in_batches(questions, score):
             for number, fit in zip(groups[place], scores, strict=True):
-                # lmms-eval turns a bare tuple into text; inside a GenerationResult it stays what it is.
-                pair: Any = (fit.loss, fit.is_greedy)
-                results[number] = GenerationResult(pair, TokenCounts(cost.input_tokens, 0))
+                results[number] = likelihood_result(fit.loss, fit.is_greedy, cost)
             self._count(cost, [requests[number] for number in groups[place]])
         return [results[number] for number in range(len(requests))]
 

@@ -37,6 +37,8 @@ PADDING_SIDES = {"llava_next": "left", "vilt": "right", "meter": "right"}
 QUANTIZABLE = ("llava_next",)
 """Architectures whose language model bitsandbytes can quantise."""
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
 UNQUANTIZED_MODULES = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 
 
@@ -113,14 +115,24 @@ def checkpoint_path(architecture: str, method: str, pretrained: str) -> str:
     return str(pocket_path(architecture, bundled[pretrained])) if pretrained in bundled else pretrained
 
 
+def resolve_device(name: str) -> torch.device:
+    """Return a device of this machine; a ValueError names those that it has."""
+    devices = ["cpu"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        devices += [kind, *(f"{kind}:{number}" for number in range(torch.accelerator.device_count()))]
+    if name not in devices:
+        raise ValueError(f"device={name!r}; this machine has {', '.join(devices)}")
+    return torch.device(name)
+
+
 def resolve_dtype(name: str, device: torch.device) -> str | torch.dtype:
     """Return the dtype for ``from_pretrained``: half precision pays off on accelerators only."""
+    if name not in DTYPES:
+        raise ValueError(f"dtype={name!r}; allowed: {', '.join(DTYPES)}")
     if name == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
-    dtype = getattr(torch, str(name), None)
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"dtype must be 'auto' or a torch dtype such as 'bfloat16', not {name!r}")
-    return dtype
+    return getattr(torch, name)
 
 
 def quantization_config(options: LoadOptions) -> BitsAndBytesConfig | None:

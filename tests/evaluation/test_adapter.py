@@ -1,6 +1,7 @@
 """The adapter through lmms-eval itself, on tiny random models."""
 
 import pytest
+from lmms_eval.models import get_model
 from lmms_results import answers, counts
 from tiny_models import TEXT_BACKBONES
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
@@ -169,3 +170,44 @@ def test_thresholds_that_keep_everything_are_no_failure(evaluate, tiny_checkpoin
     full = evaluate("llava_next_full", "tiny_generate", pretrained=path, batch_size=4)
     assert answers(results, "tiny_generate") == answers(full, "tiny_generate")
     assert counts(results) == counts(full)
+
+
+def test_stop_strings_of_the_command_line_are_a_list(evaluate, tiny_checkpoint):
+    options = {"pretrained": tiny_checkpoint("llama"), "batch_size": 3}
+    whole = answers(evaluate("llava_next_full", "tiny_generate", **options), "tiny_generate")
+    results = evaluate("llava_next_full", "tiny_generate", gen_kwargs='until=["a","e"]', **options)
+    cut = [[text[: min((text.find(stop) for stop in "ae" if stop in text), default=None)]] for [text] in whole]
+    assert answers(results, "tiny_generate") == cut != whole
+    with pytest.raises(ValueError, match="generation_kwargs: num_beams=0; allowed: a whole number from 1"):
+        evaluate("llava_next_full", "tiny_generate", gen_kwargs="num_beams=0", **options)
+
+
+def test_means_say_how_many_samples_they_are_over(evaluate, tiny_checkpoint, tmp_path):
+    options = {"pretrained": tiny_checkpoint("llama"), "use_cache": tmp_path / "cache"}
+    for limit, measured in ((2, 2 + 2), (5, 3 + 5)):  # the cache keeps written answers alone
+        results = evaluate("llava_next_full", ["tiny_generate", "tiny_choice"], limit=limit, **options)
+        assert results["n-samples"]["tiny_generate"]["effective"] == limit
+        assert results["throughput"]["avg_n"] == measured
+    del options["use_cache"]
+    without = evaluate("llava_next_full", ["tiny_generate", "tiny_choice"], limit=5, **options)
+    assert answers(results, "tiny_generate") == answers(without, "tiny_generate")
+    assert losses(results) == pytest.approx(losses(without), abs=1e-4)
+
+
+def test_an_option_that_is_given_twice_is_an_error():
+    model = get_model("llava_next_full")
+    with pytest.raises(ValueError, match="model_args: batch_size=4, and --batch_size 1; allowed: --batch_size alone"):
+        model.create_from_arg_string("pretrained=x,batch_size=4", {"batch_size": "1", "device": None})
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"device": "cuda:99"}, "device='cuda:99'; this machine has cpu"),
+        ({"dtype": "int8"}, "dtype='int8'; allowed: auto, float32"),
+        ({"batch_size": 0}, "batch_size must be a positive integer or 'auto', not 0"),
+    ],
+)
+def test_options_that_cannot_be_end_the_run(tiny_checkpoint, option, message):
+    with pytest.raises(ValueError, match=message):
+        get_model("llava_next_full")(pretrained=str(tiny_checkpoint("llama")), **option)

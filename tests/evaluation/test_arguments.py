@@ -57,6 +57,8 @@ def test_every_option_of_every_method_is_taken(architecture, method):
         ({"load_in_4bit": True, "load_in_8bit": True}, "exclude each other"),
         ({"device": "cpu", "device_map": "auto"}, "exclude each other"),
         ({"load_in_8bit": "maybe"}, "load_in_8bit must be True or False"),
+        ({"device": 0}, "device=0; allowed: a name"),
+        ({"dtype": 16}, "dtype=16; allowed: a name"),
         ({"square_image": 384}, "square_image must be True or False"),
     ],
 )

@@ -19,6 +19,12 @@ def test_other_sizes_raise(size):
         Batches(size, CPU)
 
 
+@pytest.mark.parametrize("largest", [0, -1, "many"])
+def test_auto_starts_from_a_positive_size(largest):
+    with pytest.raises(ValueError, match="max_batch_size must be a positive integer"):
+        Batches("auto", CUDA, largest=largest)
+
+
 def test_auto_halves_until_it_fits_and_loses_nothing():
     tried = []
 

@@ -26,6 +26,7 @@ def test_means_are_weighted_by_samples_and_logged_once():
     assert len(gen_metrics.get_logged_metrics_history()) == 1
     summary = gen_metrics.summarize_logged_metrics()
     assert summary["avg_visual_tokens"] == 30
+    assert summary["avg_n"] == 3
     assert summary["avg_kv_bytes"] == 60
     assert summary["total_gen_tokens"] == 6
     assert summary["avg_speed"] == 4

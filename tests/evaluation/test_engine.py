@@ -160,7 +160,7 @@ def test_dtype_names():
     assert resolve_dtype("auto", torch.device("cpu")) is torch.float32
     assert resolve_dtype("auto", torch.device("cuda")) == "auto"
     assert resolve_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
-    with pytest.raises(ValueError, match="dtype must be 'auto' or a torch dtype"):
+    with pytest.raises(ValueError, match="dtype='float33'; allowed: auto, float32, bfloat16, float16"):
         resolve_dtype("float33", torch.device("cpu"))
 
 
