@@ -1,15 +1,13 @@
-"""Functions of the pocket_scenes tasks."""
+"""Functions of the pocket_scenes tasks; they need no package, so that stock models can be run on them too."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lmms_tokendrop.images import to_rgb
-
 
 def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
-    """Picture of a question."""
-    return [to_rgb(doc["image"])]
+    """Picture of a question; all bundled ones are RGB."""
+    return [doc["image"]]
 
 
 def doc_to_text(doc: dict[str, Any]) -> str:
