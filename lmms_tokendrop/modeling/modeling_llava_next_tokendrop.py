@@ -23,6 +23,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 
 from .anyres_features import AnyresFeaturesMixin
 from .base_weights import BaseWeightsMixin
+from .checkpoint_keys import SavesPublicKeys
 from .generation import StagedGenerationMixin, check_loaded, check_nothing_left
 from .processing_llava_next_tokendrop import FlatLlavaNextProcessor
 from .reduction_request import ReductionRequest
@@ -171,7 +172,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
 
 
 class LlavaNextTokenDropForConditionalGeneration(
-    StagedGenerationMixin, BaseWeightsMixin, LlavaNextForConditionalGeneration
+    StagedGenerationMixin, BaseWeightsMixin, SavesPublicKeys, LlavaNextForConditionalGeneration
 ):
     """LLaVA-NeXT that drops or merges visual tokens, as `config.token_reduction` says."""
 
@@ -347,9 +348,8 @@ def _check_vision(config: LlavaNextTokenDropConfig, method: str) -> None:
         raise ValueError(f"method={method!r} needs vision_feature_select_strategy='default'")
 
 
-register_checkpoint_conversion_mapping(
-    "LlavaNextTokenDropForConditionalGeneration", get_checkpoint_conversion_mapping("llava_next"), overwrite=True
-)
+for name in ("LlavaNextTokenDropForConditionalGeneration", LlavaNextTokenDropConfig.model_type):
+    register_checkpoint_conversion_mapping(name, get_checkpoint_conversion_mapping("llava_next"), overwrite=True)
 register_checkpoint_conversion_mapping(
     "LlavaNextTokenDropModel", get_checkpoint_conversion_mapping("LlavaNextModel"), overwrite=True
 )

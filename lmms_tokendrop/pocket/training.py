@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, TrainingArguments
 
+from lmms_tokendrop.modeling.checkpoint_keys import use_public_keys
 from lmms_tokendrop.training.divergence import FiniteTrainer, check_numbers
 
 WARMUP_STEPS = 150
@@ -268,7 +269,9 @@ def export(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, log:
         Training log to copy.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).half().save_pretrained(folder)
+    saved = copy.deepcopy(model).half()
+    use_public_keys(saved)
+    saved.save_pretrained(folder)
     processor.save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)

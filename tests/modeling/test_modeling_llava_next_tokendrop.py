@@ -37,16 +37,39 @@ def test_a_saved_model_loads_with_its_reduction_and_gives_the_same(workshop, tmp
     again = LlavaNextTokenDropForConditionalGeneration.from_pretrained(tmp_path)
     assert again.config.token_reduction == model.config.token_reduction
     assert TokenReductionConfig.from_dict(again.config.token_reduction).keep_ratio == BUDGET["keep_ratio"]
-    assert torch.equal(stacked_logits(greedy(again, inputs)), stacked_logits(greedy(model, inputs)))
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(stacked_logits(greedy(again, inputs)), stacked_logits(greedy(model, inputs)))
 
 
-def test_a_saved_model_has_the_keys_of_a_saved_stock_model(workshop, tmp_path):
-    workshop.reduced("budget").save_pretrained(tmp_path / "ours")
-    workshop.stock().save_pretrained(tmp_path / "stock")
-    ours, stock = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "stock"))
-    assert ours.keys() == stock.keys()
-    stock_again = LlavaNextForConditionalGeneration.from_pretrained(tmp_path / "stock").state_dict()
-    assert all(torch.equal(stock_again[key], value) for key, value in workshop.stock().state_dict().items())
+@pytest.mark.parametrize("method", ["none", "budget"])
+@pytest.mark.parametrize("public", [False, True])
+def test_a_saved_model_has_the_public_keys_whichever_it_was_loaded_from(workshop, tmp_path, public, method):
+    stock = load_file(workshop.checkpoint() / "model.safetensors")
+    expected = {public_key(key): value for key, value in stock.items()}
+    assert {"language_model.lm_head.weight", "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias"} < set(expected)
+    folder = altered_checkpoint(workshop, tmp_path, to_public_keys) if public else workshop.checkpoint()
+    model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(folder, token_reduction=METHODS[method])
+    model.save_pretrained(tmp_path / "saved")
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert saved.keys() == expected.keys()
+    assert all(torch.equal(saved[key], value) for key, value in expected.items())
+
+
+def test_a_model_made_anew_has_the_public_keys_in_every_shard(workshop, tmp_path):
+    model = LlavaNextTokenDropForConditionalGeneration(workshop.reduced("budget").config)
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    assert set(index) == {public_key(key) for key in load_file(workshop.checkpoint() / "model.safetensors")}
+    assert len(set(index.values())) > 1
+
+
+def test_the_stock_class_loads_a_saved_model(workshop, tmp_path):
+    workshop.reduced("budget").save_pretrained(tmp_path)
+    model, info = LlavaNextForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    inputs = workshop.inputs("one_image")
+    torch.testing.assert_close(model(**inputs).logits, workshop.stock()(**inputs).logits)
 
 
 def test_the_configuration_names_its_own_type(workshop, tmp_path):
@@ -94,14 +117,19 @@ def altered_checkpoint(workshop, tmp_path, change, text="llama"):
     return folder
 
 
+def public_key(key: str) -> str:
+    """The name that a weight has in the checkpoints on the Hub, given the one that a tiny checkpoint has."""
+    return key.replace("vision_tower.", "vision_tower.vision_model.", 1)
+
+
+def to_public_keys(weights) -> None:
+    for key in [key for key in weights if key.startswith("vision_tower.")]:
+        weights[public_key(key)] = weights.pop(key)
+
+
 @pytest.mark.parametrize("text", TEXT_BACKBONES)
 def test_the_hub_s_key_layout_loads_whole(workshop, tmp_path, text):
-    def rename(weights):
-        for key in [key for key in weights if key.startswith("vision_tower.")]:
-            weights[key.replace("vision_tower.", "vision_tower.vision_model.")] = weights.pop(key)
-        assert any(key.startswith("language_model.model.") for key in weights)
-
-    folder = altered_checkpoint(workshop, tmp_path, rename, text)
+    folder = altered_checkpoint(workshop, tmp_path, to_public_keys, text)
     model, info = LlavaNextTokenDropForConditionalGeneration.from_pretrained(
         folder, token_reduction=BUDGET, output_loading_info=True
     )

@@ -1,11 +1,14 @@
 """The bundled checkpoint is complete, small, and answers."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
+from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 from lmms_tokendrop.pocket.llava_next import build_config, build_processor
 from lmms_tokendrop.pocket.registry import pocket_path
 from lmms_tokendrop.pocket.scenes import render
@@ -29,6 +32,22 @@ def test_stock_class_loads_every_weight(loaded):
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("model_class", [LlavaNextForConditionalGeneration, LlavaNextTokenDropForConditionalGeneration])
+def test_the_keys_are_the_public_ones_and_the_old_ones_load_too(model_class, processor, tmp_path):
+    weights = load_file(FOLDER / "model.safetensors")
+    towers = {key for key in weights if key.startswith("vision_tower.")}
+    assert all(key.startswith("vision_tower.vision_model.") for key in towers)
+    assert {key for key in weights if key.startswith("language_model.model.")}
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    old = {key.replace("vision_tower.vision_model.", "vision_tower."): value for key, value in weights.items()}
+    save_file(old, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    scene, (question, *_) = next(iter(task_scenes(images=1)))
+    inputs = processor(images=render(scene), text=f"<image>\n{question.text}", return_tensors="pt")
+    first, second = (model_class.from_pretrained(folder, dtype=torch.float32) for folder in (FOLDER, tmp_path))
+    torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(first(**inputs).logits, second(**inputs).logits)
 
 
 def test_size():
