@@ -308,8 +308,11 @@ def test_unknown_names_list_those_that_exist():
         architecture("vilt").head(["BertModel"])
 
 
-def test_half_precision_stays(tmp_path):
+def test_half_precision_stays_and_keys_are_those_of_public_checkpoints(tmp_path):
     build("llava_next_mustdrop", tmp_path, base="pocket", form="full")
     with safe_open(tmp_path / "model.safetensors", "pt") as weights:
+        parts = {".".join(name.split(".")[:2]) for name in weights.offset_keys() if "." in name}
+        assert parts >= {"vision_tower.vision_model", "language_model.model", "language_model.lm_head"}
+        assert [part for part in parts if part.startswith("vision_tower.")] == ["vision_tower.vision_model"]
         assert {weights.get_tensor(name).dtype for name in weights.offset_keys()} == {torch.float16}
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float16"
