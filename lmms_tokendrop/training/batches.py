@@ -14,7 +14,8 @@ from torchvision.transforms import RandAugment
 from transformers.utils import logging
 
 from lmms_tokendrop.images import with_a_patch
-from lmms_tokendrop.training.tasks import Example, Rows, TrainingTask
+from lmms_tokendrop.training.rows import Rows, named_row
+from lmms_tokendrop.training.tasks import Example, TrainingTask
 
 logger = logging.get_logger(__name__)
 
@@ -47,9 +48,10 @@ class Examples(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[int, Example]:
-        """The index and its example."""
+        """The index and its example; a `RowError` names a row that cannot be read."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        example = self.task.example(self.rows, index, rng)
+        with named_row(self.rows, index):
+            example = self.task.example(self.rows, index, rng)
         if self.augment is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(rng.integers(2**63)))
@@ -67,7 +69,7 @@ class Collator:
     processor
         Of the model.
     max_tokens
-        Longest text; what exceeds it is cut off, with a warning.
+        Longest text; what exceeds it is cut off, with a warning that shows the first such text.
     side
         Resize images to a square of this side first; None: as the processor does it.
     """
@@ -76,6 +78,7 @@ class Collator:
         self.processor = processor
         self.max_tokens = max_tokens
         self.side = side
+        self.warned = False
 
     def __call__(self, batch: Sequence[tuple[int, Example]]) -> dict[str, torch.Tensor]:
         """Collate a batch."""
@@ -100,6 +103,13 @@ class Collator:
         tokenizer = self.processor.tokenizer
         encoded = tokenizer(list(texts), verbose=False)
         if max(map(len, encoded["input_ids"])) > self.max_tokens:
-            logger.warning_once(f"texts of more than {self.max_tokens} tokens are cut off")
+            if not self.warned:
+                first = next(
+                    text for text, ids in zip(texts, encoded["input_ids"], strict=True) if len(ids) > self.max_tokens
+                )
+                logger.warning(
+                    f"texts of more than {self.max_tokens} tokens are cut off, the first is {first[:60]!r}..."
+                )
+                self.warned = True
             encoded = tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
         return dict(tokenizer.pad(encoded, return_tensors="pt"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -26,12 +27,16 @@ def train(recipe: str | None, output: Path, resume: bool, **given: Any) -> None:
     sources = [chosen[name] for name in SOURCES if name in chosen]
     if all(source in LOCAL_NAMES or Path(source).exists() for source in sources):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import datasets
     from transformers.utils import logging
 
     from lmms_tokendrop.training.run import prepare
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
 
     with one_line_errors(FloatingPointError):
         run = prepare(read_options(recipe, chosen), output, resume)

@@ -1,17 +1,22 @@
-"""Training data from the `datasets` library: a folder, a file or a Hub id."""
+"""Rows of training data that is stored, by the names of a task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Image, load_dataset, load_from_disk
-from datasets.exceptions import DatasetNotFoundError
+from datasets import ClassLabel, Dataset, Image
+from PIL import UnidentifiedImageError
+from PIL.Image import DecompressionBombError
+from pyarrow import compute
 
-from lmms_tokendrop.images import to_rgb, whole_files
+from lmms_tokendrop.images import UNREADABLE, to_rgb, whole_files
+from lmms_tokendrop.training.data_sources import read
+from lmms_tokendrop.training.rows import RowError, named_row
 
-FILE_FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+CHECKED_ROWS = 1000
+"""Rows that are looked at together."""
 
 
 class DatasetRows:
@@ -19,6 +24,8 @@ class DatasetRows:
 
     Parameters
     ----------
+    source
+        What errors call the data.
     data
         The data set.
     columns
@@ -27,7 +34,8 @@ class DatasetRows:
         Those of them that hold images.
     """
 
-    def __init__(self, data: Dataset, columns: Mapping[str, str], image_columns: tuple[str, ...]) -> None:
+    def __init__(self, source: str, data: Dataset, columns: Mapping[str, str], image_columns: tuple[str, ...]) -> None:
+        self.source = source
         self.data = data.select_columns(list(dict.fromkeys(columns.values())))
         self.columns = dict(columns)
         self.image_columns = image_columns
@@ -43,9 +51,14 @@ class DatasetRows:
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One row; images as RGB, class labels by name."""
-        with whole_files():
-            row = self.data[index]
+        """One row; images as RGB, class labels by name. A ValueError says why an image cannot be read."""
+        try:
+            with whole_files():
+                row = self.data[index]
+        except UnidentifiedImageError as error:
+            raise ValueError("its image is of no format that Pillow reads") from error
+        except (*UNREADABLE, DecompressionBombError) as error:
+            raise ValueError(f"its image cannot be read: {error}") from error
         values = {column: self._named(column, row[name]) for column, name in self.columns.items()}
         return {column: to_rgb(value) if column in self.image_columns else value for column, value in values.items()}
 
@@ -53,9 +66,13 @@ class DatasetRows:
         """One value that is no image."""
         return self._named(column, self.without_images[index][self.columns[column]])
 
-    def distinct(self, column: str) -> list[Any]:
-        """The different values of a column that is no image."""
-        return [self._named(column, value) for value in self.without_images.unique(self.columns[column])]
+    def stored(self) -> Iterator[dict[str, Any]]:
+        """All rows without their images."""
+        columns = {column: name for column, name in self.columns.items() if column not in self.image_columns}
+        for index, row in enumerate(self.without_images):
+            with named_row(self, index):
+                values = {column: self._named(column, row[name]) for column, name in columns.items()}
+            yield values
 
     def _named(self, column: str, value: Any) -> Any:
         label = self.class_labels.get(column)
@@ -63,6 +80,7 @@ class DatasetRows:
 
 
 def load_rows(
+    argument: str,
     source: str,
     split: str | None,
     default_split: str,
@@ -78,6 +96,8 @@ def load_rows(
 
     Parameters
     ----------
+    argument
+        Option that names the data, for errors.
     source
         File (parquet, json, jsonl, csv), folder, or Hub id.
     split, default_split
@@ -100,12 +120,15 @@ def load_rows(
     Raises
     ------
     ValueError
-        If there is no such data, or if it lacks a column.
+        If there is no such data, or if it lacks a column or in a row an image.
     """
-    data = read(source, split, default_split, config)
+    called = f"{argument}={source!r}"
+    if image_root is not None and not Path(image_root).is_dir():
+        raise ValueError(f"image_root={image_root!r}: there is no such folder")
+    data = read(argument, source, split, default_split, config)
     data = data if limit is None else data.select(range(min(limit, len(data))))
     if not len(data):
-        raise ValueError(f"data={source!r} has no rows")
+        raise ValueError(f"{called} has no rows")
     unknown = sorted(set(renamed) - set(columns))
     if unknown:
         raise ValueError(f"columns: unknown {', '.join(map(repr, unknown))}; allowed: {', '.join(columns)}")
@@ -115,57 +138,44 @@ def load_rows(
         there = [name for name in names if name in data.column_names]
         if not there:
             raise ValueError(
-                f"data={source!r} has no column {' or '.join(map(repr, names))}; it has "
-                f"{', '.join(data.column_names)}. Name it with columns, as {column}=NAME"
+                f"{called} has no column {' or '.join(map(repr, names))}; it has {', '.join(data.column_names)}. Name "
+                f"it with columns, as {column}=NAME"
             )
         found[column] = there[0]
     for column in image_columns:
-        data = as_images(data, found[column], image_root)
-    return DatasetRows(data, found, image_columns)
+        data = as_images(data, called, found[column], image_root)
+    return DatasetRows(called, data, found, image_columns)
 
 
-def read(source: str, split: str | None, default_split: str, config: str | None) -> Dataset:
-    """Read a split of a data source; a ValueError says what is wrong with its name, its split or its format."""
-    path = Path(source)
-    try:
-        if path.is_file():
-            if split is not None or config is not None:
-                raise ValueError(f"data={source!r} is a file, which has neither splits nor configurations")
-            if path.suffix not in FILE_FORMATS:
-                raise ValueError(f"data={source!r}; allowed files: {', '.join(FILE_FORMATS)}")
-            return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), split="train")
-        if (path / "dataset_dict.json").exists():
-            splits = load_from_disk(source)
-            if (split or default_split) not in splits:
-                raise ValueError(f"data={source!r} has no split {split or default_split!r}; it has {', '.join(splits)}")
-            return splits[split or default_split]
-        if not has_splits(source):
-            if split is not None:
-                raise ValueError(f"split={split!r}: {source!r} is a single saved data set, without splits")
-            return load_from_disk(source)
-        return load_dataset(source, config, split=split or default_split)
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
-        raise ValueError(f"data={source!r} cannot be read: {error}") from error
-
-
-def has_splits(source: str) -> bool:
-    """Whether a source has splits: a file and a single saved data set have none."""
-    path = Path(source)
-    return not (path.is_file() or (path / "state.json").exists())
-
-
-def as_images(data: Dataset, name: str, root: str | None) -> Dataset:
-    """Let a column that names files hold the images in them."""
+def as_images(data: Dataset, source: str, name: str, root: str | None) -> Dataset:
+    """Let a column hold images: it does, or names their files; a ValueError names a row without an image."""
     feature = data.features[name]
     if isinstance(feature, Image):
         if root is not None:
             raise ValueError(f"image_root={root!r}: column {name!r} holds images, not names of files")
+        for index, missing in enumerate(without_image(data, name)):
+            if missing:
+                raise RowError(f"{source}, row {index}: column {name!r} has no image")
         return data
-    if getattr(feature, "dtype", None) != "string":
-        raise ValueError(f"column {name!r} holds {feature}; allowed: images, or names of files")
+    if getattr(feature, "dtype", None) not in ("string", "large_string"):
+        raise ValueError(f"{source}: column {name!r} holds {feature}; allowed: images, or names of files")
+    for index, file in enumerate(data[name]):
+        if file is None:
+            raise RowError(f"{source}, row {index}: column {name!r} has no image")
+        path = Path(root or "", file)
+        if not path.is_file():
+            raise RowError(
+                f"{source}, row {index}: column {name!r}: there is no file {str(path)!r}; name the folder with "
+                "image_root"
+            )
     if root is not None:
-        data = data.map(lambda row: {name: str(Path(root) / row[name])}, desc="image files")
-    first = data[0][name]
-    if not Path(first).is_file():
-        raise ValueError(f"column {name!r}: there is no file {first!r}; name the folder with image_root")
+        data = data.map(lambda row: {name: str(Path(root, row[name]))}, desc="image files")
     return data.cast_column(name, Image())
+
+
+def without_image(data: Dataset, name: str) -> Iterator[bool]:
+    """Whether a row has neither the bytes nor the file of an image, row by row; no image is decoded."""
+    for batch in data.select_columns([name]).with_format("arrow").iter(CHECKED_ROWS):
+        images = batch[name]
+        absent = [compute.is_null(compute.struct_field(images, part)) for part in ("bytes", "path")]
+        yield from compute.and_(*absent).to_pylist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from lmms_tokendrop.pocket.curriculum import TRAINING_SEEDS, VALIDATION_SEEDS
 from lmms_tokendrop.pocket.questions import Question, ask
 from lmms_tokendrop.pocket.scenes import Scene, make_scene, render
+from lmms_tokendrop.training.options import POCKET_SCENES
 
 EVALUATION_ROWS = 1000
 
@@ -27,6 +29,8 @@ class PocketRows:
         seeds.
     """
 
+    source = POCKET_SCENES
+
     def __init__(self, length: int, seed: int, held_out: bool = False) -> None:
         self.length = length
         self.seeds = (VALIDATION_SEEDS, 0) if held_out else (TRAINING_SEEDS, seed)
@@ -43,6 +47,10 @@ class PocketRows:
         """The text of a question, or its answer."""
         _, question = self.draw(index)
         return {"question": question.text, "answers": question.answer}[column]
+
+    def stored(self) -> Iterator[dict[str, Any]]:
+        """Nothing is."""
+        return iter(())
 
     def draw(self, index: int) -> tuple[Scene, Question]:
         """The scene and the question of a row."""

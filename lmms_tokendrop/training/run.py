@@ -15,12 +15,14 @@ from transformers import EarlyStoppingCallback, ProcessorMixin, TrainerState, Tr
 from transformers.utils import SAFE_WEIGHTS_NAME, get_available_devices
 
 import lmms_tokendrop
+from lmms_tokendrop.json_files import read_json_object
 from lmms_tokendrop.training.batches import Collator, Examples
 from lmms_tokendrop.training.checkpoints import load_processor, load_student, load_teacher
+from lmms_tokendrop.training.data import evaluation_rows, training_rows
 from lmms_tokendrop.training.divergence import check_parameters
-from lmms_tokendrop.training.options import POCKET_SCENES, TrainingOptions
+from lmms_tokendrop.training.options import TrainingOptions
 from lmms_tokendrop.training.run_log import RunLog
-from lmms_tokendrop.training.tasks import TASKS, Rows, TrainingTask
+from lmms_tokendrop.training.tasks import TASKS
 from lmms_tokendrop.training.trainer import AccuracyMeter, ReductionTrainer, parameter_groups
 
 OPTIONS, LOG, RESULTS, CHECKPOINTS = (
@@ -159,14 +161,17 @@ def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> Tra
 
 
 def check_folder(options: TrainingOptions, output: Path, resume: bool) -> None:
-    """Raise a ValueError if a folder has another run, or a run that was not to be resumed."""
+    """Raise a ValueError if a folder is a file, has another run, or a run that was not to be resumed."""
+    for place in (output, *output.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"output={str(output)!r}: {str(place)!r} is a file; name a folder")
     if not resume and output.exists() and any(output.iterdir()):
         raise ValueError(f"output={str(output)!r} is not empty; resume the run in it, or name another folder")
     file = output / OPTIONS
     if not file.exists():
         return
     defaults = {entry.name: entry.default for entry in fields(TrainingOptions)}
-    saved, given = {**defaults, **json.loads(file.read_text())}, json.loads(json.dumps(options.to_dict()))
+    saved, given = {**defaults, **read_json_object(file)}, json.loads(json.dumps(options.to_dict()))
     differ = [name for name in given if given[name] != saved[name] and name not in FREE_TO_CHANGE]
     if differ:
         shown = ", ".join(f"{name}={given[name]!r} instead of {saved[name]!r}" for name in differ)
@@ -219,47 +224,4 @@ def training_arguments(options: TrainingOptions, folder: Path) -> TrainingArgume
         remove_unused_columns=False,
         dataloader_num_workers=options.workers,
         restore_callback_states_from_checkpoint=options.patience is not None,
-    )
-
-
-def training_rows(options: TrainingOptions, task: TrainingTask, processes: int) -> Rows:
-    """Open the training data; of pocket scenes, exactly as many as the run needs."""
-    if options.data == POCKET_SCENES:
-        return pocket_rows(options.max_steps * options.batch_size * options.accumulate * processes, options.seed)
-    return stored_rows(options, task, options.data, options.split, "train", None)
-
-
-def evaluation_rows(options: TrainingOptions, task: TrainingTask) -> Rows:
-    """Open the evaluation data; of pocket scenes, some that no run trains on."""
-    source = options.eval_data or options.data
-    if source == POCKET_SCENES:
-        return pocket_rows(options.eval_limit, 0, held_out=True)
-    return stored_rows(options, task, source, options.eval_split, "validation", options.eval_limit)
-
-
-def pocket_rows(length: int | None, seed: int, held_out: bool = False) -> Rows:
-    """Draw pocket scenes."""
-    from lmms_tokendrop.training.pocket_rows import EVALUATION_ROWS, PocketRows
-
-    return PocketRows(length or EVALUATION_ROWS, seed, held_out)
-
-
-def stored_rows(
-    options: TrainingOptions, task: TrainingTask, source: str, split: str | None, default_split: str, limit: int | None
-) -> Rows:
-    """Open data that the `datasets` library reads."""
-    from lmms_tokendrop.training.dataset_rows import has_splits, load_rows
-
-    if default_split == "validation" and options.eval_data is None and not has_splits(source):
-        raise ValueError(f"eval_data: {source!r} has no split for evaluation; name other data")
-    return load_rows(
-        source,
-        split,
-        default_split,
-        config=options.data_config,
-        limit=limit,
-        columns=task.columns,
-        image_columns=task.image_columns,
-        renamed=options.columns or {},
-        image_root=options.image_root,
     )

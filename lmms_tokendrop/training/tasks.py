@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from reprlib import repr as shortened
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +16,8 @@ from transformers.utils import logging
 
 from lmms_tokendrop.evaluation.encoder_engine import normalized
 from lmms_tokendrop.training.losses import soft_target_loss
+from lmms_tokendrop.training.rows import Rows, named_row
+from lmms_tokendrop.training.texts import answer_scores, checked_text, written_answers, written_captions
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
 CHECKED_QUESTIONS = 500
 
 logger = logging.get_logger(__name__)
-
-
-class Rows(Protocol):
-    """Rows of data by the names that a task gives their columns."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One row, its images as RGB."""
-
-    def value(self, column: str, index: int) -> Any:
-        """One value that is no image."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +77,16 @@ class TrainingTask(ABC):
         self.options = options
 
     def check(self, rows: Rows) -> None:
-        """Raise a ValueError if the rows cannot be used; here: the first one."""
-        self.example(rows, 0, np.random.default_rng(0))
+        """Raise a ValueError if the first row, or what is no image in any stored row, cannot be used."""
+        for index, row in enumerate(rows.stored()):
+            with named_row(rows, index):
+                self.check_row(row)
+        with named_row(rows, 0):
+            self.example(rows, 0, np.random.default_rng(0))
+
+    @abstractmethod
+    def check_row(self, row: Mapping[str, Any]) -> None:
+        """Raise a ValueError if what is no image in a row cannot be used."""
 
     @abstractmethod
     def example(self, rows: Rows, index: int, rng: np.random.Generator) -> Example:
@@ -128,8 +125,14 @@ class QuestionAnswering(TrainingTask):
         for number in range(config.num_labels):
             self.numbers.setdefault(normalized(config.id2label[number]), number)
 
+    def check_row(self, row: Mapping[str, Any]) -> None:
+        """Raise a ValueError if there is no question or no answer."""
+        checked_text("question", row["question"])
+        written_answers(row["answers"])
+
     def check(self, rows: Rows) -> None:
         """Count questions, taken evenly, without an answer that is a label; a ValueError if all are such."""
+        super().check(rows)
         number = min(len(rows), CHECKED_QUESTIONS)
         indices = [at * len(rows) // number for at in range(number)]
         answers = [list(answer_scores(rows.value("answers", index))) for index in indices]
@@ -174,17 +177,16 @@ class LabelTask(TrainingTask):
 
     numbers: Mapping[str, int]
 
-    def check(self, rows: Any) -> None:
-        """Raise a ValueError if a label anywhere in stored rows is unknown."""
-        super().check(rows)
-        for label in rows.distinct("label"):
-            self.target(label)
+    def check_row(self, row: Mapping[str, Any]) -> None:
+        """Raise a ValueError if there is no text or the label is unknown."""
+        checked_text("text", row["text"])
+        self.target(row["label"])
 
     def target(self, label: Any) -> torch.Tensor:
         """The number of a label; a ValueError names what is allowed."""
         number = self.numbers.get(normalized(str(label)))
         if number is None:
-            raise ValueError(f"the data has a label {label!r}; allowed: {', '.join(map(repr, self.numbers))}")
+            raise ValueError(f"label={shortened(label)}; allowed: {', '.join(map(repr, self.numbers))}")
         return torch.tensor(number)
 
 
@@ -245,6 +247,10 @@ class Retrieval(TrainingTask):
 
     columns: ClassVar = {"image": ("image",), "captions": ("captions", "caption", "sentences")}
 
+    def check_row(self, row: Mapping[str, Any]) -> None:
+        """Raise a ValueError if there is no caption."""
+        written_captions(row["captions"])
+
     def example(self, rows: Any, index: int, rng: np.random.Generator) -> Example:
         """The image, its caption and the others, of stored rows."""
         if len(rows) <= self.options.negatives:
@@ -260,8 +266,8 @@ class Retrieval(TrainingTask):
         return logits.float().view(-1, 1 + self.options.negatives)
 
     def _caption(self, rows: Any, index: int, rng: np.random.Generator) -> str:
-        captions = rows.value("captions", index)
-        captions = [captions] if isinstance(captions, str) else captions
+        with named_row(rows, index):
+            captions = written_captions(rows.value("captions", index))
         return captions[rng.integers(len(captions))]
 
 
@@ -271,32 +277,3 @@ TASKS: dict[str, type[TrainingTask]] = {
     "nlvr2": TwoImages,
     "retrieval": Retrieval,
 }
-
-
-def answer_scores(answers: str | Sequence[str | dict[str, Any]]) -> dict[str, float]:
-    """Soft scores of the answers to a question.
-
-    Parameters
-    ----------
-    answers
-        One right answer, or those of all annotators, as texts or as dicts with `answer`. The latter are written as
-        the VQA evaluation writes them (articles and most punctuation go, numbers become digits).
-
-    Returns
-    -------
-    dict of str to float
-        From 0.3 to 1.
-    """
-    if isinstance(answers, str):
-        return {normalized(answers): 1.0}
-    written = [answer if isinstance(answer, str) else answer["answer"] for answer in answers]
-    counts = Counter(normalized(vqa_processor()(answer)) for answer in written)
-    return {answer: min(1.0, round(0.3 * count, 1)) for answer, count in counts.items()}
-
-
-@cache
-def vqa_processor() -> Any:
-    """The normalisation of the VQA evaluation."""
-    from lmms_eval.tasks._task_utils.vqa_eval_metric import EvalAIAnswerProcessor
-
-    return EvalAIAnswerProcessor()

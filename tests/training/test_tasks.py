@@ -15,7 +15,8 @@ from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
 from lmms_tokendrop.evaluation.heads import choose_head
 from lmms_tokendrop.training.architectures import ARCHITECTURES, TASK_HEADS
 from lmms_tokendrop.training.run import LOG, prepare
-from lmms_tokendrop.training.tasks import TASKS, answer_scores
+from lmms_tokendrop.training.tasks import TASKS
+from lmms_tokendrop.training.texts import answer_scores
 
 STORED = ("vqa", "snli-ve", "nlvr2", "retrieval")
 
@@ -215,7 +216,8 @@ def test_images_named_by_file(options, data_files, tmp_path):
         ({"columns": {"image": "label"}}, r"there is no file 'contradiction'"),
         ({"eval_every": 1}, "eval_data: .* has no split for evaluation; name other data"),
         ({"split": "train"}, "is a file, which has neither splits nor configurations"),
-        ({"image_root": "images"}, "column 'image' holds images, not names of files"),
+        ({"image_root": "no_such_folder"}, "image_root='no_such_folder': there is no such folder"),
+        ({"image_root": "."}, "column 'image' holds images, not names of files"),
     ],
 )
 def test_wrong_data(changes, message, options, data_files, tmp_path):
@@ -226,8 +228,8 @@ def test_wrong_data(changes, message, options, data_files, tmp_path):
 @pytest.mark.parametrize(
     ("task", "label", "message"),
     [
-        ("snli-ve", "1", "label '1'; allowed: 'contradiction'"),
-        ("nlvr2", "maybe", "label 'maybe'; allowed: 'false', 'true'"),
+        ("snli-ve", "1", "row 5: label='1'; allowed: 'contradiction'"),
+        ("nlvr2", "maybe", "row 5: label='maybe'; allowed: 'false', 'true'"),
     ],
 )
 def test_unknown_labels(task, label, message, options, data_files, tmp_path):
@@ -260,11 +262,11 @@ def test_other_labels_than_those_of_the_task(options, checkpoint, data_files, tm
         TASKS["snli-ve"](prepare(options(), tmp_path).trainer.model.config, options())
 
 
-def test_long_texts_are_cut_off(options, data_files, tmp_path):
+def test_long_texts_are_cut_off(options, data_files, tmp_path, caplog):
     file = rewritten(data_files["snli-ve"], tmp_path, lambda row, at: {"hypothesis": "red " * 60})
-    batch = batch_of(prepare(options("snli-ve", data=file), tmp_path / "run"))
-    assert batch["input_ids"].shape == (4, 40)
-    assert batch["attention_mask"].all()
+    batches = list(prepare(options("snli-ve", data=file), tmp_path / "run").trainer.get_train_dataloader())
+    assert all(batch["input_ids"].shape == (4, 40) and batch["attention_mask"].all() for batch in batches)
+    assert caplog.text.count("texts of more than 40 tokens are cut off, the first is 'red red") == 1
 
 
 def test_square_images(options, data_files, tmp_path):
