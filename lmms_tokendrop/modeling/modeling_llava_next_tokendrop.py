@@ -292,7 +292,9 @@ class LlavaNextTokenDropForConditionalGeneration(
         Returns
         -------
         LlavaNextCausalLMOutputWithPast
-            `logits [batch, what is left of length, vocabulary]`, aligned on the right.
+            `logits [batch, what is left of length, vocabulary]`, aligned on the right. `hidden_states` and
+            `attentions` have the stock number of entries, and the length of what a layer received; behind
+            `prompt_length` those of the answer are appended, see :func:`join_states` and :func:`join_attentions`.
 
         Raises
         ------

@@ -13,11 +13,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention_rows import decoder_attention_rows
 from .cache_policies import accumulate_attention, evict_least_attended
+from .chunk_outputs import join_attentions, join_states
 from .reduction_request import ReductionRequest
 from .staged_cache import Entries, StagedCache, checked_cache
 from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
@@ -37,6 +38,13 @@ class StagedDecoderOutput(BaseModelOutputWithPast):
     """
 
     index: torch.Tensor | None = None
+
+
+@dataclass
+class _ChunkOutput(StagedDecoderOutput):
+    """Of a chunk; `keys [batch, keys]` per layer are the places of what its attention read."""
+
+    keys: list | None = None
 
 
 class StagedDecoderMixin:
@@ -59,7 +67,7 @@ class StagedDecoderMixin:
 
     @takes_cache
     @merge_with_config_defaults
-    @capture_outputs
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -93,7 +101,8 @@ class StagedDecoderMixin:
         Returns
         -------
         StagedDecoderOutput
-            `last_hidden_state [batch, length - dropped, channels]`; padding stays on the left.
+            `last_hidden_state [batch, length - dropped, channels]`; padding stays on the left. `hidden_states` and
+            `attentions` have the stock number of entries; see :func:`join_states` and :func:`join_attentions`.
 
         Raises
         ------
@@ -116,23 +125,26 @@ class StagedDecoderMixin:
 
         prompt = length if reduction is None else reduction.new_prompt_tokens(past, length)
         cuts = [0, prompt, length] if prompt < length else [0, length]
-        outputs, left = [], []
+        chunks = []
         for start, stop in pairwise(cuts):
             part = None if reduction is None else reduction.chunk(start, stop)
             mask = None if attention_mask is None else attention_mask[:, past + start : past + stop].bool()
             sequence = _enter(cache, inputs_embeds.shape[0], position_ids[:, start:stop], mask, part)
-            sequence, hidden_states = self._run(sequence, inputs_embeds[:, start:stop], cache, part, kwargs)
-            outputs.append(hidden_states)
-            left.append(sequence.index)
-        hidden_states = self.norm(torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0])
+            chunks.append(self._run(sequence, inputs_embeds[:, start:stop], cache, part, **kwargs))
+        output = chunks[0] if len(chunks) == 1 else _joined(*chunks)
         return StagedDecoderOutput(
-            last_hidden_state=hidden_states,
+            last_hidden_state=output.last_hidden_state,
             **cache_argument(cache if use_cache else None),
-            index=torch.cat(left, dim=1) if len(left) > 1 else left[0],
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            index=output.index,
         )
 
-    def _run(self, sequence: Sequence, hidden_states, cache: StagedCache, request: ReductionRequest | None, kwargs):
-        """Run a chunk through layers and stages; returns what is left and its states `[batch, kept, channels]`."""
+    @capture_outputs
+    def _run(
+        self, sequence: Sequence, hidden_states, cache: StagedCache, request: ReductionRequest | None, **kwargs
+    ) -> _ChunkOutput:
+        """Run a chunk through layers and stages."""
         options: Any = None if request is None else request.reducer.config
         prefill = watch = None
         if request is not None and request.tokens is not None and bool(sequence.tokens.visual.any()):
@@ -145,6 +157,7 @@ class StagedDecoderMixin:
         compact_positions = options is not None and options.position_mode == "compact"
 
         prepared: dict[tuple[int, int], tuple] = {}
+        keys = []
         for number, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
             held = cache.layers[number]
             place = (id(held.entries), id(sequence))
@@ -152,6 +165,7 @@ class StagedDecoderMixin:
                 inputs = self._prepare(number, sequence, hidden_states, cache, compact_positions)
                 prepared[place] = (held.entries, sequence, *inputs)
             entries, mask, position_embeddings = prepared[place][2:]
+            keys.append(entries.index)
             if prefill is not None:
                 prefill.receive(sequence)
             rows = _RowScores(layer, hidden_states, position_embeddings, held)
@@ -182,7 +196,7 @@ class StagedDecoderMixin:
             cache.generated += 1
             if watch and cache.generated % options.decode_interval == 0:
                 evict_least_attended(cache, options.decode_drop_ratio, options.decode_floor)
-        return sequence, hidden_states
+        return _ChunkOutput(last_hidden_state=self.norm(hidden_states), index=sequence.index, keys=keys)
 
     def _prepare(self, number: int, sequence: Sequence, hidden_states, cache: StagedCache, compact_positions: bool):
         """Entries, attention mask and rotary embeddings for a layer; equal for all layers that hold the same."""
@@ -301,6 +315,16 @@ class _RowScores:
         """The same, for the keys of the layer's own input only."""
         probabilities, valid = self.over_cache(rows)
         return probabilities[..., -self.layer_input.shape[1] :], valid
+
+
+def _joined(prompt: _ChunkOutput, answer: _ChunkOutput) -> _ChunkOutput:
+    """The output of an input that ran in two chunks."""
+    return _ChunkOutput(
+        last_hidden_state=torch.cat([prompt.last_hidden_state, answer.last_hidden_state], dim=1),
+        hidden_states=join_states(prompt.hidden_states, answer.hidden_states),
+        attentions=join_attentions(prompt.attentions, answer.attentions, prompt.keys, answer.keys),
+        index=torch.cat([prompt.index, answer.index], dim=1),
+    )
 
 
 def _enter(cache: StagedCache, batch: int, position_ids, mask, request: ReductionRequest | None) -> Sequence:
