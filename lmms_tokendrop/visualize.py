@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +14,8 @@ GAP = 12
 CAPTION = 34
 DROPPED = (250, 250, 250)
 INK = (40, 40, 40)
+Cell = tuple[int, int, int]
+"""Tile, row and column of a patch; tile 0 is the base view."""
 
 
 def draw_kept_tokens(
@@ -44,6 +46,35 @@ def draw_kept_tokens(
         One column for the whole input and one per stage: the tiles above, the base view below. Patches that left are
         blank.
     """
+    columns: dict[str, Collection[Cell] | None] = {"input": None}
+    for name, rows in kept.items():
+        cells = {place[1:] for place in rows[row] if place[0] == 0}
+        columns[f"{name}\n{len(cells)} tokens"] = cells
+    return draw_columns(image, columns, config, size)
+
+
+def draw_columns(
+    image: Image.Image, columns: Mapping[str, Collection[Cell] | None], config: Any, size: int = 240
+) -> Image.Image:
+    """Draw an image as often as there are columns, each with some of its patches.
+
+    Parameters
+    ----------
+    image
+        The picture that the model saw.
+    columns
+        Caption of a column, of two lines at most, and the (tile, row, column) of the patches that it shows; None for
+        all.
+    config
+        The LLaVA-NeXT configuration.
+    size
+        Height of a view in pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        The columns from left to right: the caption, the tiles, the base view. Patches that are not shown are blank.
+    """
     image = to_rgb(image)
     side = config.vision_config.image_size // config.vision_config.patch_size
     grid = get_anyres_image_grid_shape(
@@ -51,17 +82,12 @@ def draw_kept_tokens(
     )
     views = [_letterbox(image, grid[1] * size // grid[0], size), image.resize((size // 2, size // 2))]
     everything = {(tile, r, c) for tile in range(grid[0] * grid[1] + 1) for r in range(side) for c in range(side)}
-    columns = [("input", everything, None)]
-    for name, rows in kept.items():
-        cells = {place[1:] for place in rows[row] if place[0] == 0}
-        columns.append((name, cells, len(cells)))
     width = views[0].width + GAP
     height = CAPTION + views[0].height + GAP + views[1].height
     picture = Image.new("RGB", (width * len(columns) - GAP, height), "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
-    for number, (name, cells, count) in enumerate(columns):
-        left = number * width
-        caption = name if count is None else f"{name}\n{count} tokens"
+    for number, (caption, shown) in enumerate(columns.items()):
+        left, cells = number * width, everything if shown is None else shown
         pen.multiline_text((left, 0), caption, fill=INK, font=font, spacing=1)
         fine = {_fine_cell(place, grid[1], side) for place in cells if place[0] > 0}
         base = {place[1:] for place in cells if place[0] == 0}
@@ -70,7 +96,7 @@ def draw_kept_tokens(
     return picture
 
 
-def _fine_cell(place: tuple[int, int, int], tiles_per_row: int, side: int) -> tuple[int, int]:
+def _fine_cell(place: Cell, tiles_per_row: int, side: int) -> tuple[int, int]:
     tile, row, column = place
     return (tile - 1) // tiles_per_row * side + row, (tile - 1) % tiles_per_row * side + column
 
