@@ -35,6 +35,12 @@ class ReductionRequest:
         if seeds is not None and tokens is not None and tuple(seeds.shape) != (len(tokens),):
             raise ValueError(f"sample_seeds of shape {tuple(seeds.shape)}; allowed: one per sequence, ({len(tokens)},)")
 
+    @property
+    def reads_cache(self) -> bool:
+        """Whether the method scores tokens by, or shrinks, the cache of the image that the input brings."""
+        stages = self.reducer.stages() if self.tokens is not None else ()
+        return any(stage.where == "decode" or (stage.where == "prefill" and stage.layer >= 0) for stage in stages)
+
     def new_prompt_tokens(self, past: int, length: int) -> int:
         """How many of `length` new tokens are the prompt's.
 

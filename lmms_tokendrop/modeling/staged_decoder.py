@@ -110,7 +110,7 @@ class StagedDecoderMixin:
             If the cache is of another class, the mask has another shape or pads on the right, or an active sliding
             window is shorter than the sequence.
         RuntimeError
-            If tokens would leave in training.
+            If tokens would leave in training, or gradient checkpointing keeps from the cache what is read from it.
         """
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
@@ -125,6 +125,8 @@ class StagedDecoderMixin:
 
         prompt = length if reduction is None else reduction.new_prompt_tokens(past, length)
         cuts = [0, prompt, length] if prompt < length else [0, length]
+        if past or len(cuts) > 2 or (reduction is not None and reduction.reads_cache):
+            self._check_keeps_cache()
         chunks = []
         for start, stop in pairwise(cuts):
             part = None if reduction is None else reduction.chunk(start, stop)
@@ -139,6 +141,15 @@ class StagedDecoderMixin:
             attentions=output.attentions,
             index=output.index,
         )
+
+    def _check_keeps_cache(self) -> None:
+        checkpoints = any(getattr(layer, "gradient_checkpointing", False) for layer in self.layers)
+        if checkpoints and self.training and torch.is_grad_enabled():
+            raise RuntimeError(
+                "gradient checkpointing fills no cache, and a reduction inside the decoder, a prompt_length or a "
+                "continued cache reads it; call model.gradient_checkpointing_disable() or model.eval(), or train with "
+                '{"method": "none"} on whole inputs'
+            )
 
     @capture_outputs
     def _run(
