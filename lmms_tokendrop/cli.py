@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lmms_tokendrop.hub.command import app as hub_commands
@@ -27,17 +31,24 @@ app.add_typer(hub_commands)
 
 
 @app.command("list")
-def list_variants() -> None:
-    """List every variant that lmms-eval can run."""
-    from lmms_tokendrop.evaluation.manifests import VARIANTS
+def list_variants(
+    architecture: Annotated[str | None, typer.Option(help="Only those of this architecture.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only those with this method.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """List the variants that lmms-eval can run."""
+    from lmms_tokendrop.evaluation.manifests import VARIANTS, select
 
-    table = Table(show_lines=True)
-    for name in ("model", "architecture", "method", "default checkpoint", "what it is"):
-        table.add_column(name, overflow="fold", no_wrap=name == "model")
-    for entry in VARIANTS:
-        table.add_row(
-            entry.model_id, entry.architecture, entry.method, entry.pretrained or "none: name one", entry.description
-        )
+    with one_line_errors():
+        chosen = select(VARIANTS, architecture=architecture, method=method)
+    if as_json:
+        typer.echo(json.dumps([asdict(entry) for entry in chosen], indent=2))
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 1, 0))
+    for name in ("model", "method", "what it is, default checkpoint"):
+        table.add_column(name, no_wrap=name != "what it is, default checkpoint")
+    for entry in chosen:
+        table.add_row(entry.model_id, entry.method, f"{entry.description}\n{entry.pretrained or 'none: name one'}")
     Console().print(table)
 
 
@@ -57,18 +68,28 @@ def demo(
     pretrained: Annotated[str, typer.Option(help="Checkpoint; 'pocket' is the bundled one.")] = "pocket",
     batch_size: Annotated[str, typer.Option(help="A number or 'auto'.")] = "auto",
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what lmms-eval logs and its progress.")] = False,
 ) -> None:
     """Compare the full model, MustDrop and random dropping at several budgets."""
-    _prepare(pretrained)
-    from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, compare, comparison_table
+    _prepare(pretrained, verbose)
+    with one_line_errors(ModuleNotFoundError), _progress(hidden=verbose) as progress:
+        from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, compare, comparison_table, to_json
 
-    measurements = compare(
-        DEMO_RUNS, task=task, pretrained=pretrained, limit=limit or None, batch_size=batch_size, device=device
-    )
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.open("a").close()
+        measurements = compare(
+            DEMO_RUNS,
+            task=task,
+            pretrained=pretrained,
+            limit=limit or None,
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
+        )
     Console().print(comparison_table(measurements, f"{task}, {measurements[0].samples} questions"))
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps([asdict(row) for row in measurements], indent=2) + "\n")
+        output.write_text(to_json(measurements))
 
 
 @app.command()
@@ -92,19 +113,17 @@ def calibrate(
     include_path: Annotated[
         Path | None, typer.Option(help="Folder of the task; the bundled ones if not given.")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what lmms-eval logs and its progress.")] = False,
 ) -> None:
     """Find MustDrop's global threshold whose average number of visual tokens meets a budget."""
-    _prepare(pretrained)
-    from lmms_tokendrop.benchmark.calibrate import calibrate as find_threshold
-    from lmms_tokendrop.benchmark.calibrate import task_batches
-    from lmms_tokendrop.evaluation.arguments import parse_layers
-    from lmms_tokendrop.evaluation.generative import LlavaNextMustDrop
-    from lmms_tokendrop.evaluation.tasks_path import tasks_path
+    _prepare(pretrained, verbose)
+    with one_line_errors(ModuleNotFoundError):
+        from lmms_tokendrop.benchmark.calibrate import calibrate as find_threshold
+        from lmms_tokendrop.benchmark.calibrate import task_batches
+        from lmms_tokendrop.evaluation.arguments import parse_layers
+        from lmms_tokendrop.evaluation.generative import LlavaNextMustDrop
+        from lmms_tokendrop.evaluation.tasks_path import tasks_path
 
-    placement = {} if device is None else {"device": device}
-    adapter = LlavaNextMustDrop(pretrained=pretrained, batch_size=batch_size, **placement)
-    batches = task_batches(adapter, task, limit, str(include_path or tasks_path()))
-    with one_line_errors():
         given = {
             "individual_threshold": individual_threshold,
             "layers": None if layers is None else parse_layers(layers),
@@ -112,6 +131,9 @@ def calibrate(
             "key_ratio": key_ratio,
         }
         options = {name: value for name, value in given.items() if value is not None}
+        placement = {} if device is None else {"device": device}
+        adapter = LlavaNextMustDrop(pretrained=pretrained, batch_size=batch_size, **placement)
+        batches = task_batches(adapter, task, limit, str(include_path or tasks_path()))
         found = find_threshold(adapter.engine.model, batches, budget, counter=counter, tolerance=tolerance, **options)
     typer.echo(f"global_threshold={found.token_reduction['global_threshold']:.6g}")
     if individual_threshold is not None:
@@ -123,12 +145,17 @@ def calibrate(
 app.command()(train)
 
 
-def _prepare(pretrained: str) -> None:
-    """Show warnings only, and stay off the network if the checkpoint is here."""
-    if pretrained == "pocket" or Path(pretrained).exists():
+def _prepare(pretrained: str, verbose: bool) -> None:
+    """Show warnings only unless asked for more, and stay off the network if the checkpoint is here."""
+    if pretrained in ("pocket", "pocket-teacher") or Path(pretrained).exists():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if verbose:
+        return
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     from datasets import disable_progress_bars
+    from lmms_eval import evaluator
     from loguru import logger
+    from tqdm import tqdm
     from transformers.utils import logging
 
     logger.remove()
@@ -136,6 +163,20 @@ def _prepare(pretrained: str) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()
+    # one of its bars does not ask TQDM_DISABLE
+    evaluator.tqdm = lambda *args, **options: tqdm(*args, **{**options, "disable": True})
+
+
+@contextmanager
+def _progress(hidden: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show one bar over all questions of all runs, with the time left; yield what moves it, or None if hidden."""
+    if hidden:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        bar = bars.add_task("loading", total=None)
+        yield lambda name, done, total: bars.update(bar, description=name, completed=done, total=total)
 
 
 if __name__ == "__main__":

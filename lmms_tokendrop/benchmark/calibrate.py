@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,8 +64,12 @@ def bisect_threshold(average: Callable[[float], float], budget: float, tolerance
     Raises
     ------
     ValueError
-        If no threshold between `SMALLEST_THRESHOLD` and `LARGEST_THRESHOLD` meets the budget.
+        If no threshold between `SMALLEST_THRESHOLD` and `LARGEST_THRESHOLD` meets the budget, or if budget or
+        tolerance is no positive number.
     """
+    for name, value in (("budget", budget), ("tolerance", tolerance)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}={value:g}; allowed: a finite number above 0")
     low, high = SMALLEST_THRESHOLD, LARGEST_THRESHOLD
     most, least = average(low), average(high)
     if not least - tolerance <= budget <= most + tolerance:
@@ -159,10 +164,25 @@ def task_batches(adapter: GenerativeTokenDrop, task: str, limit: int, include_pa
         Number of documents.
     include_path
         Folder of task files.
+
+    Raises
+    ------
+    ValueError
+        If there is no such task or folder, or if the limit is no number of documents.
     """
+    if limit < 1:
+        raise ValueError(f"limit={limit}; allowed: 1 or more")
+    if not Path(include_path).is_dir():
+        raise ValueError(f"include_path={include_path!r}; allowed: a folder")
     manager = TaskManager("ERROR", include_path=include_path, include_defaults=False)
-    if task not in manager.all_tasks:
+    there = manager.all_tasks
+    if task not in there:
         manager = TaskManager("ERROR", include_path=include_path)
+    if task not in manager.all_tasks:
+        raise ValueError(
+            f"task={task!r}; allowed: {', '.join(there) or 'none'} in {include_path}, and lmms-eval's own, which "
+            "'lmms-eval tasks list' names"
+        )
     prepared = get_task_dict([task], manager, "simple")[task]
     prepared.build_all_requests(limit=limit, rank=0, world_size=1)
     adapter.task_dict[task] = prepared.dataset

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
+
+if TYPE_CHECKING:
+    from lmms_eval.tasks import TaskManager
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,12 @@ DEMO_RUNS = (
 """The runs of ``lmms-tokendrop demo``; the first is the baseline."""
 
 
+Progress = Callable[[str, int, int], None]
+"""Takes what is run, and how many questions are answered so far and in all runs."""
+
+
 def compare(
-    runs: Iterable[Run],
+    runs: Sequence[Run],
     *,
     task: str,
     metric: str = "accuracy",
@@ -96,6 +104,7 @@ def compare(
     limit: int | None = None,
     batch_size: int | str = "auto",
     device: str | None = None,
+    progress: Progress | None = None,
 ) -> list[Measurement]:
     """Run each variant on a bundled task.
 
@@ -113,16 +122,40 @@ def compare(
         Number of questions; None for all.
     batch_size, device
         As for lmms-eval.
+    progress
+        Called after every answer, in place of lmms-eval's progress bars.
 
     Returns
     -------
     list of Measurement
         In the order of ``runs``.
+
+    Raises
+    ------
+    ValueError
+        If no bundled task of that name writes answers with that score, or if the limit is no number of questions.
     """
+    tasks = written_tasks(metric)
+    if task not in tasks:
+        raise ValueError(f"task={task!r}; allowed: {', '.join(tasks)}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}; allowed: 1 or more, or all")
     measurements: list[Measurement] = []
     baseline: dict[int, float] = {}
-    for run in runs:
-        results = evaluate(run, task=task, pretrained=pretrained, limit=limit, batch_size=batch_size, device=device)
+    for number, run in enumerate(runs):
+
+        def on_answer(done: int, questions: int, number: int = number, run: Run = run) -> None:
+            progress(f"{run.model_id} {run.budget}", number * questions + done, len(runs) * questions)
+
+        results = evaluate(
+            run,
+            task=task,
+            pretrained=pretrained,
+            limit=limit,
+            batch_size=batch_size,
+            device=device,
+            on_answer=None if progress is None else on_answer,
+        )
         scores = {sample["doc_id"]: float(sample[metric]) for sample in results["samples"][task]}
         baseline = baseline or scores
         measurements.append(measurement(run, scores, baseline, results["throughput"]))
@@ -193,6 +226,15 @@ def comparison_table(measurements: Sequence[Measurement], title: str) -> Table:
     return table
 
 
+def to_json(measurements: Sequence[Measurement]) -> str:
+    """Write measurements as a JSON list; a standard error that cannot be told is null."""
+    rows = [
+        {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in asdict(row).items()}
+        for row in measurements
+    ]
+    return json.dumps(rows, indent=2, allow_nan=False) + "\n"
+
+
 def evaluate(
     run: Run,
     *,
@@ -201,6 +243,7 @@ def evaluate(
     limit: int | None = None,
     batch_size: int | str = "auto",
     device: str | None = None,
+    on_answer: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Run one variant on a bundled task.
 
@@ -210,6 +253,8 @@ def evaluate(
         What to run.
     task, pretrained, limit, batch_size, device
         As for :func:`compare`.
+    on_answer
+        As for `lmms_tokendrop.evaluation.adapter.TokenDropAdapter`.
 
     Returns
     -------
@@ -217,16 +262,38 @@ def evaluate(
         lmms-eval's results, samples included.
     """
     from lmms_eval.evaluator import simple_evaluate
-    from lmms_eval.tasks import TaskManager
+    from lmms_eval.models import get_model
 
     model_args = {"pretrained": pretrained, **run.model_args}
+    text = ",".join(f"{name}={value}" for name, value in model_args.items())
+    adapter = get_model(run.model_id).create_from_arg_string(text, {"batch_size": batch_size, "device": device})
+    adapter.on_answer = on_answer
     return simple_evaluate(
-        model=run.model_id,
-        model_args=",".join(f"{name}={value}" for name, value in model_args.items()),
+        model=adapter,
+        model_args=text,
         tasks=[task],
-        task_manager=TaskManager("ERROR", include_path=str(tasks_path()), include_defaults=False),
+        task_manager=_bundled(),
         batch_size=batch_size,
         device=device,
         limit=limit,
         bootstrap_iters=0,
     )
+
+
+def written_tasks(metric: str) -> list[str]:
+    """Return the bundled tasks whose answers are written and have a score of that name."""
+    from lmms_eval.utils import load_yaml_config
+
+    found = []
+    for name, entry in _bundled().task_index.items():
+        config = load_yaml_config(entry["yaml_path"], mode="simple") if entry["yaml_path"] != -1 else {}
+        scores = [score["metric"] for score in config.get("metric_list", ())]
+        if config.get("output_type") == "generate_until" and metric in scores:
+            found.append(name)
+    return sorted(found)
+
+
+def _bundled() -> TaskManager:
+    from lmms_eval.tasks import TaskManager
+
+    return TaskManager("ERROR", include_path=str(tasks_path()), include_defaults=False)

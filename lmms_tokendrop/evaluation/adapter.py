@@ -35,6 +35,11 @@ class TokenDropAdapter(lmms):
     ----------
     **model_args
         The reducer's options and those of `lmms_tokendrop.evaluation.arguments.LoadOptions`.
+
+    Attributes
+    ----------
+    on_answer : callable or None
+        Takes the number of questions answered so far and that of all, in place of the progress bar.
     """
 
     is_simple = True
@@ -60,6 +65,7 @@ class TokenDropAdapter(lmms):
             *load_model(entry.architecture, entry.method, options, reduction, self.device)
         )
         self.ledger = CostLedger()
+        self.on_answer: Callable[[int, int], None] | None = None
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
@@ -108,12 +114,15 @@ class TokenDropAdapter(lmms):
 
         Sizes are compared within pools of `POOL_BATCHES` batches: each image is loaded once, and few are held.
         """
-        with tqdm(total=len(questions), disable=self.rank != 0, desc=self.model_id) as progress:
+        hidden = self.rank != 0 or self.on_answer is not None
+        with tqdm(total=len(questions), disable=hidden, desc=self.model_id) as progress:
             start = 0
             while start < len(questions):
                 end = min(start + (self.batches.size * POOL_BATCHES if self.batches.size > 1 else 1), len(questions))
-                for answered in self._in_pool(range(start, end), questions, function):
+                for number, answered in enumerate(self._in_pool(range(start, end), questions, function), start + 1):
                     progress.update()
+                    if self.on_answer is not None:
+                        self.on_answer(number, len(questions))
                     yield answered
                 start = end
 

@@ -69,7 +69,7 @@ def load_model(
     _check_options(architecture, options)
     path = checkpoint_path(architecture, method, options.pretrained)
     hub = {} if options.revision is None else {"revision": options.revision}
-    config = PreTrainedConfig.get_config_dict(path, **hub)[0]
+    config = _checked_config(path, architecture, hub)
     module, class_name = _model_class(architecture, config.get("architectures") or (), options.head)
     token_reduction = {"method": method, **reduction}
     saved = config.get("token_reduction") or {}
@@ -91,6 +91,18 @@ def load_model(
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return model.eval(), processor
+
+
+def _checked_config(path: str, architecture: str, hub: dict[str, str]) -> dict[str, Any]:
+    """Read a checkpoint's configuration; an error that names the checkpoint if it has none of this architecture."""
+    try:
+        config = PreTrainedConfig.get_config_dict(path, **hub)[0]
+    except OSError as error:
+        raise OSError(f"pretrained={path!r}: {error}") from error
+    kind = config.get("model_type")
+    if kind not in (architecture, f"{architecture}_tokendrop"):
+        raise ValueError(f"pretrained={path!r} is a checkpoint of {kind}; allowed: one of {architecture}")
+    return config
 
 
 def _model_class(architecture: str, saved_as: Sequence[str], head: str | None) -> tuple[ModuleType, str]:

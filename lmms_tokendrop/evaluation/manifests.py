@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -198,6 +199,17 @@ def variant(model_id: str) -> Variant:
         if entry.model_id == model_id:
             return entry
     raise ValueError(f"unknown variant {model_id!r}; registered: {', '.join(entry.model_id for entry in VARIANTS)}")
+
+
+def select(entries: Sequence[Variant], *, architecture: str | None = None, method: str | None = None) -> list[Variant]:
+    """Return the variants of an architecture, with a method, or both; a `ValueError` names what there is instead."""
+    chosen = list(entries)
+    for name, wanted in (("architecture", architecture), ("method", method)):
+        there = list(dict.fromkeys(getattr(entry, name) for entry in chosen))
+        if wanted is not None and wanted not in there:
+            raise ValueError(f"{name}={wanted!r}; allowed: {', '.join(there)}")
+        chosen = [entry for entry in chosen if wanted in (None, getattr(entry, name))]
+    return chosen
 
 
 def manifests() -> list[ModelManifest]:
