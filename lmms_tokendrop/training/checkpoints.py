@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
@@ -55,12 +57,21 @@ def load_student(options: TrainingOptions) -> PreTrainedModel:
 def with_its_head(options: TrainingOptions, path: str) -> PreTrainedModel:
     """Load a checkpoint with its head for the task; a ValueError names what does not fit."""
     prefix = ARCHITECTURES[options.architecture].encoder_class().base_model_prefix
+    reduced = {"token_reduction": options.token_reduction(), "new_parameters": (f"{prefix}.token_reducer.",)}
+    with loading("pretrained", options.pretrained):
+        try:
+            return load_head(options, path, **reduced)
+        except ValueError as error:
+            raise ValueError(f"{error}; new_head starts a head anew") from error
+
+
+@contextmanager
+def loading(argument: str, name: str) -> Iterator[None]:
+    """Turn what cannot be read of a checkpoint into a ValueError that names the argument."""
     try:
-        return load_head(
-            options, path, token_reduction=options.token_reduction(), new_parameters=(f"{prefix}.token_reducer.",)
-        )
-    except ValueError as error:
-        raise ValueError(f"pretrained={options.pretrained!r}: {error}; new_head starts a head anew") from error
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{argument}={name!r} cannot be loaded: {error}") from error
 
 
 def check_reduction(options: TrainingOptions, path: str) -> None:
@@ -97,10 +108,8 @@ def load_teacher(options: TrainingOptions, student: PreTrainedModel) -> PreTrain
     method = (saved.get("token_reduction") or {}).get("method", "none")
     if method != "none":
         raise ValueError(f"teacher={options.teacher!r} was trained with method {method!r}; a teacher is unreduced")
-    try:
+    with loading("teacher", options.teacher):
         teacher = load_head(options, path, token_reduction={"method": "none"})
-    except (OSError, ValueError) as error:
-        raise ValueError(f"teacher={options.teacher!r} cannot be loaded: {error}") from error
     check_same(options, student.config, teacher.config)
     return teacher.eval().requires_grad_(False)
 
@@ -136,17 +145,17 @@ def check_same(options: TrainingOptions, student: PreTrainedConfig, teacher: Pre
 
 def load_processor(options: TrainingOptions) -> ProcessorMixin:
     """Load the processor of the checkpoint that the student starts from; it pads texts on the right."""
-    processor = AutoProcessor.from_pretrained(checkpoint_path(options.architecture, options.method, options.pretrained))
+    with loading("pretrained", options.pretrained):
+        path = checkpoint_path(options.architecture, options.method, options.pretrained)
+        processor = AutoProcessor.from_pretrained(path)
     processor.tokenizer.padding_side = "right"
     return processor
 
 
 def read_config(name: str, path: str, architecture: str, argument: str = "pretrained") -> dict[str, Any]:
     """Read the configuration of a checkpoint; a ValueError names the argument if there is none or another model's."""
-    try:
+    with loading(argument, name):
         config = PreTrainedConfig.get_config_dict(path)[0]
-    except OSError as error:
-        raise ValueError(f"{argument}={name!r} cannot be loaded: {error}") from error
     known = ARCHITECTURES[architecture].model_types
     if config.get("model_type") not in known:
         found = config.get("model_type")
@@ -173,13 +182,14 @@ def with_new_head(options: TrainingOptions, path: str) -> PreTrainedModel:
         In float32.
     """
     architecture, task = ARCHITECTURES[options.architecture], TASKS[options.task]
-    encoder, info = PreTrainedModel.from_pretrained.__func__(
-        architecture.encoder_class(),
-        path,
-        token_reduction=options.token_reduction(),
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
+    with loading("pretrained", options.pretrained):
+        encoder, info = PreTrainedModel.from_pretrained.__func__(
+            architecture.encoder_class(),
+            path,
+            token_reduction=options.token_reduction(),
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
     missing = [key for key in info["missing_keys"] if not key.startswith("token_reducer.")]
     if missing:
         raise ValueError(f"pretrained={options.pretrained!r} lacks parts of the encoder: {', '.join(missing[:5])}")
@@ -215,7 +225,8 @@ def read_labels(source: str) -> list[str]:
     """Read answers from a file with one a line, or from the configuration of a checkpoint."""
     path = Path(source)
     if path.is_file():
-        labels = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        with loading("labels", source):
+            labels = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     else:
         try:
             config = PreTrainedConfig.get_config_dict(source)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -161,3 +162,34 @@ def test_a_teacher_reads_the_inputs_of_its_student(size, message, options):
     teacher = type(config)(**{**config.to_dict(), **size})
     with pytest.raises(ValueError, match=message):
         check_same(options(teacher="t"), config, teacher)
+
+
+@pytest.mark.parametrize(
+    ("argument", "file", "content"),
+    [
+        ("pretrained", "config.json", "{"),
+        ("pretrained", "model.safetensors", "{"),
+        ("pretrained", "model.safetensors", None),
+        ("pretrained", "tokenizer.json", "{"),
+        ("pretrained", "processor_config.json", "{"),
+        ("teacher", "config.json", "{"),
+        ("teacher", "model.safetensors", "{"),
+    ],
+)
+def test_a_broken_checkpoint_is_named(argument, file, content, options, checkpoint, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(checkpoint(), folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=rf"^{argument}='{folder}' cannot be loaded: "):
+        prepare(options(**{argument: str(folder)}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [b"", b"yes\n", b"yes\nyes\n", b"\xff\xfe\x00"])
+def test_files_of_labels_that_are_none(content, options, tiny_vilt_checkpoint, tmp_path):
+    file = tmp_path / "answers.txt"
+    file.write_bytes(content)
+    start = str(tiny_vilt_checkpoint("model"))
+    with pytest.raises(ValueError, match=rf"^labels='{file}' (has \d labels|cannot be loaded: )"):
+        load_student(options(pretrained=start, new_head=True, labels=str(file)))
