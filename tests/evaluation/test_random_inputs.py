@@ -1,0 +1,42 @@
+"""The first 200 inputs of scripts/check_random_inputs.py."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_random_inputs.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("check_random_inputs", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for their module there
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_random_inputs_are_answered_alike_or_refused_by_name(script):
+    outcome = script.check(range(20))
+    assert outcome.faults == []
+    assert outcome.counts["answered"] > 100
+    assert outcome.counts["refused"] > 10
+
+
+def test_what_depends_on_the_batch_or_breaks_is_a_fault(script, monkeypatch):
+    classify = EncoderEngine.classify
+
+    def spoiled(self, prompts):
+        if len(prompts) == 1 and "square" in prompts[0].text:
+            raise TypeError("a fault of the package")
+        return classify(self, prompts[:1]) * len(prompts)
+
+    monkeypatch.setattr(EncoderEngine, "classify", spoiled)
+    faults = script.check([6]).faults  # a group of vilt_full
+    assert any("TypeError: a fault of the package" in fault for fault in faults)
+    assert any("together: document" in fault for fault in faults)
