@@ -8,10 +8,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.heads import HEADS, choose_head
+from lmms_tokendrop.evaluation.processors import load_processor
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.registry import pocket_path
 
@@ -27,9 +28,6 @@ MODEL_CLASSES = {
 
 ENCODERS = tuple(name for name, (_, class_name) in MODEL_CLASSES.items() if "{head}" in class_name)
 """Architectures that pick or rank answers instead of writing them."""
-
-FLAT_PROCESSORS = {"llava_next": "FlatLlavaNextProcessor"}
-"""Processor, in the same module, that counts placeholders for ``packing="flat"``."""
 
 PADDING_SIDES = {"llava_next": "left", "vilt": "right", "meter": "right"}
 """Where texts of a batch are padded."""
@@ -84,9 +82,7 @@ def load_model(
         quantization_config=quantization_config(options),
         **hub,
     )
-    flat = token_reduction.get("packing") == "flat"
-    processor_class = getattr(module, FLAT_PROCESSORS[architecture]) if flat else AutoProcessor
-    processor = processor_class.from_pretrained(path, trust_remote_code=options.trust_remote_code, **hub)
+    processor: Any = load_processor(path, model.config, trust_remote_code=options.trust_remote_code, **hub)
     processor.tokenizer.padding_side = PADDING_SIDES[architecture]
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token

@@ -17,6 +17,7 @@ from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, Proce
 
 import lmms_tokendrop
 from lmms_tokendrop.evaluation.manifests import variant
+from lmms_tokendrop.evaluation.processors import fit_processor
 from lmms_tokendrop.hub.architectures import MODELING, Architecture, Head, architecture
 from lmms_tokendrop.hub.base import Base, resolve_base, saved_reduction, tuned_with
 from lmms_tokendrop.hub.code import copy_code, set_auto_maps
@@ -124,10 +125,11 @@ def build(
     if check == "meta":
         example = Example(images, question, None, parameter_shapes(model))
     else:
-        example = run_example(model, _load_processor(found, processor), images, question)
+        fitting = fit_processor(_load_processor(found, processor), model.config)
+        example = run_example(model, fitting, images, question)
     model.config.architectures = [head.model_class]
     _save_model(model, found, form, max_shard_size, folder)
-    _load_processor(found, None).save_pretrained(folder)
+    fit_processor(_load_processor(found, None), model.config).save_pretrained(folder)
     _save_code(kind, head, processor, folder)
     manifest = Manifest(
         package_version=lmms_tokendrop.__version__,

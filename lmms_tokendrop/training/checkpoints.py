@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from lmms_tokendrop.evaluation.loading import checkpoint_path
+from lmms_tokendrop.evaluation.processors import load_processor
 from lmms_tokendrop.training.architectures import ARCHITECTURES
 from lmms_tokendrop.training.options import TrainingOptions
 from lmms_tokendrop.training.tasks import TASKS
@@ -143,11 +144,11 @@ def check_same(options: TrainingOptions, student: PreTrainedConfig, teacher: Pre
             )
 
 
-def load_processor(options: TrainingOptions) -> ProcessorMixin:
-    """Load the processor of the checkpoint that the student starts from; it pads texts on the right."""
+def load_student_processor(options: TrainingOptions, config: PreTrainedConfig) -> ProcessorMixin:
+    """Load the processor of the checkpoint that the student starts from; it fits its configuration, and pads right."""
+    path = checkpoint_path(options.architecture, options.method, options.pretrained)
     with loading("pretrained", options.pretrained):
-        path = checkpoint_path(options.architecture, options.method, options.pretrained)
-        processor = AutoProcessor.from_pretrained(path)
+        processor: Any = load_processor(path, config)
     processor.tokenizer.padding_side = "right"
     return processor
 

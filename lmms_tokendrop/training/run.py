@@ -17,7 +17,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, get_available_devices
 import lmms_tokendrop
 from lmms_tokendrop.json_files import read_json_object
 from lmms_tokendrop.training.batches import Collator, Examples
-from lmms_tokendrop.training.checkpoints import load_processor, load_student, load_teacher
+from lmms_tokendrop.training.checkpoints import load_student, load_student_processor, load_teacher
 from lmms_tokendrop.training.data import evaluation_rows, training_rows
 from lmms_tokendrop.training.divergence import check_parameters
 from lmms_tokendrop.training.options import TrainingOptions
@@ -102,6 +102,15 @@ class TrainingRun:
         return state if state.global_step == state.max_steps else None
 
 
+def check_one_gpu(gpus: int) -> None:
+    """Raise a ValueError if a process has several GPUs, over which `Trainer` would split batches but no reports."""
+    if gpus > 1:
+        raise ValueError(
+            f"cuda: this process sees {gpus} GPUs and trains on one; start a process for each with `accelerate launch "
+            f"--num_processes {gpus} -m lmms_tokendrop.cli train ...`, or show it one with CUDA_VISIBLE_DEVICES=0"
+        )
+
+
 def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> TrainingRun:
     """Load models and data of a new run, or of one that was stopped.
 
@@ -126,12 +135,13 @@ def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> Tra
         not fit the task or each other.
     """
     arguments = training_arguments(options, output / CHECKPOINTS)
+    check_one_gpu(arguments.n_gpu)
     if arguments.process_index == 0:
         check_folder(options, output, resume)
     set_seed(options.seed)
     student = load_student(options)
     teacher = load_teacher(options, student)
-    processor = load_processor(options)
+    processor = load_student_processor(options, student.config)
     parameter_groups(student, options.learning_rate, options.lr_multipliers or {})
     task = TASKS[options.task](student.config, options)
     side = student.config.image_size if options.square_images else None

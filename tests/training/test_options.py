@@ -11,6 +11,7 @@ from lmms_tokendrop.training.architectures import ARCHITECTURES, TASK_HEADS
 from lmms_tokendrop.training.command import read_options
 from lmms_tokendrop.training.options import TrainingOptions, kind
 from lmms_tokendrop.training.recipes import RECIPES
+from lmms_tokendrop.training.run import check_one_gpu
 from lmms_tokendrop.training.tasks import TASKS
 
 BASE = {"pretrained": "start", "data": "pocket_scenes", "max_steps": 5}
@@ -157,3 +158,10 @@ def test_every_recipe_distils_unless_it_is_told_not_to(name):
 def test_wrong_typing(recipe, typed, message):
     with pytest.raises(ValueError, match=message):
         read_options(recipe, {**BASE, **typed})
+
+
+def test_several_gpus_in_one_process_are_refused_with_what_to_do():
+    check_one_gpu(0)
+    check_one_gpu(1)
+    with pytest.raises(ValueError, match=r"sees 4 GPUs.*accelerate launch --num_processes 4.*CUDA_VISIBLE_DEVICES=0"):
+        check_one_gpu(4)
