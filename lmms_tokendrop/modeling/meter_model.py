@@ -13,6 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from .fusion_attention import key_bias
 from .meter_layers import MeterCrossLayer
 from .meter_vision import MeterVisionModel
+from .model_limits import check_text_length, check_token_type
 
 ROBERTA_BASE = {"layer_norm_eps": 1e-5, "max_position_embeddings": 514, "type_vocab_size": 1}
 CLIP_BASE = {"num_hidden_layers": 11, "image_size": 384, "patch_size": 16}
@@ -200,8 +201,8 @@ class MeterModel(MeterPreTrainedModel):
         Raises
         ------
         ValueError
-            If not exactly one of each pair of inputs is given, if their numbers differ, or if text is padded on the
-            left.
+            If not exactly one of each pair of inputs is given, if their numbers differ, if text is padded on the
+            left or longer than the model's positions, or if the model lacks the image's token type.
         """
         attention_mask = check_inputs(input_ids, attention_mask, pixel_values, text_embeds, image_embeds)
         text, image = self.embed(
@@ -229,7 +230,9 @@ class MeterModel(MeterPreTrainedModel):
         self, input_ids, attention_mask, pixel_values, text_embeds, image_embeds, image_token_type_idx
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Text and image `[batch, length, channels]` as the first pair of cross-modal layers reads them."""
+        check_token_type(image_token_type_idx, self.config.modality_type_vocab_size)
         if text_embeds is None:
+            check_text_length(input_ids.shape[1], self.config.max_position_embeddings)
             text_embeds = self.get_text_features(input_ids, attention_mask)
         if image_embeds is None:
             image_embeds = self.get_image_features(pixel_values)

@@ -19,6 +19,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .attention_rows import decoder_attention_rows
 from .cache_policies import accumulate_attention, evict_least_attended
 from .chunk_outputs import join_attentions, join_states
+from .model_limits import warn_of_long_sequence
 from .reduction_request import ReductionRequest
 from .staged_cache import Entries, StagedCache, checked_cache
 from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
@@ -120,6 +121,7 @@ class StagedDecoderMixin:
         past, length = cache.seen, inputs_embeds.shape[1]
         _check_mask(attention_mask, past, length)
         _check_sliding_window(self.config, past + length)
+        warn_of_long_sequence(past + length, getattr(self.config, "max_position_embeddings", None))
         if position_ids is None:
             position_ids = torch.arange(past, past + length, device=inputs_embeds.device).unsqueeze(0)
 

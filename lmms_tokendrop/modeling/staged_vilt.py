@@ -17,6 +17,7 @@ from .fusion_attention import attention_rows, key_bias
 from .fusion_stages import FusionReducer, StageRunner
 from .fusion_tokens import FusionReport, FusionTokens
 from .image_patches import place_patches, position_grid, shrink_images
+from .model_limits import warn_of_many_patches
 from .stages import Stage
 from .token_ops import take_tokens
 from .vilt_attention import StagedViltAttention
@@ -85,6 +86,7 @@ class StagedViltEmbeddings(ViltEmbeddings):
         """
         states, mask = self.patch_embeddings(pixel_values), self.patch_mask(pixel_values, pixel_mask)
         batch, _, width = mask.shape
+        warn_of_many_patches(int(mask.flatten(1).sum(-1).max()), self.patch_limit)
         index, valid = place_patches(mask, self.patch_limit, self.training)
         positions = position_grid(self.position_embeddings, mask, self.config.image_size // self.config.patch_size)
         image = take_tokens(states.flatten(2).transpose(1, 2) + positions, index)

@@ -12,6 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .fusion_reduction_config import FusionReductionConfig
 from .fusion_tokens import FusionReport, FusionTokens
+from .model_limits import check_text_length, check_token_type
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
 from .stock_config import ReadsStockConfig
 from .token_drop_loading import TokenDropLoading
@@ -110,7 +111,8 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         Raises
         ------
         ValueError
-            If not exactly one of each pair of inputs is given, or if text is padded on the left.
+            If not exactly one of each pair of inputs is given, if text is padded on the left or longer than the model's
+            positions, or if the model lacks the image's token type.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
@@ -120,6 +122,8 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         images = pixel_values if pixel_values is not None else image_embeds
         if len(text) != len(images):
             raise ValueError(f"{len(text)} texts and {len(images)} images; their numbers must be equal")
+        check_text_length(text.shape[1], self.config.max_position_embeddings)
+        check_token_type(image_token_type_idx, self.config.modality_type_vocab_size)
         if attention_mask is None:
             attention_mask = torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
         if not bool(attention_mask[:, 0].all()):
