@@ -28,7 +28,7 @@ def warn_of_long_sequence(length: int, limit: int | None) -> None:
         )
 
 
-def warn_of_many_patches(patches: int, limit: int | None) -> None:
+def warn_of_many_patches(patches: int, limit: int) -> None:
     """Warn, once, of images with more patches than the model reads."""
-    if limit is not None and patches > limit:
+    if patches > limit:
         logger.warning_once(f"an image has more patches than max_image_length={limit}; only so many of them are read")

@@ -86,7 +86,8 @@ class StagedViltEmbeddings(ViltEmbeddings):
         """
         states, mask = self.patch_embeddings(pixel_values), self.patch_mask(pixel_values, pixel_mask)
         batch, _, width = mask.shape
-        warn_of_many_patches(int(mask.flatten(1).sum(-1).max()), self.patch_limit)
+        if self.patch_limit is not None:
+            warn_of_many_patches(int(mask.flatten(1).sum(-1).max()), self.patch_limit)
         index, valid = place_patches(mask, self.patch_limit, self.training)
         positions = position_grid(self.position_embeddings, mask, self.config.image_size // self.config.patch_size)
         image = take_tokens(states.flatten(2).transpose(1, 2) + positions, index)
