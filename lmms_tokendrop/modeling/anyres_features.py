@@ -12,6 +12,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 
 from .anyres_layout import NEWLINE, AnyresLayout, anyres_layout
 from .stages import TokenReducer, VisionContext
+from .vision_inputs import check_image_inputs, feature_layers
 from .visual_tokens import VisualTokens
 
 
@@ -56,11 +57,11 @@ class AnyresFeaturesMixin:
         pixel_values : torch.FloatTensor
             `[images, tiles, 3, height, width]` or `[tiles, 3, height, width]`.
         image_sizes : torch.LongTensor
-            `[images, 2]`, height and width before preprocessing.
+            `[images, 2]`, height and width before preprocessing, or a list of pairs.
         vision_feature_layer : int or list[int], optional
+            Default: the checkpoint's. As many as the projector reads.
+        vision_feature_select_strategy : {"default"}, optional
             Default: the checkpoint's.
-        vision_feature_select_strategy : {"default", "full"}, optional
-            Default: the checkpoint's; "full" works without a vision stage only.
         images_per_request : list[int], optional
             Images of each sequence, over which `scope="request"` shares a budget; default: one each.
 
@@ -68,13 +69,14 @@ class AnyresFeaturesMixin:
         -------
         TokenDropImageOutput
             `pooler_output`: per image `[placeholders, text channels]`; `visual_tokens`: their provenance.
+
+        Raises
+        ------
+        ValueError
+            If arguments are of another shape or number, or name what the model does not have.
         """
         stages = [stage for stage in self.token_reducer.stages() if stage.where == "vision"]
-        if stages and vision_feature_select_strategy != "default":
-            raise ValueError(
-                f"vision_feature_select_strategy={vision_feature_select_strategy!r}: a reduction in the vision tower "
-                "needs 'default'"
-            )
+        check_image_inputs(pixel_values, image_sizes, vision_feature_select_strategy, images_per_request)
         image_size = self.config.vision_config.image_size
         pinpoints = self.config.image_grid_pinpoints
         tiles_per_image = [image_size_to_num_patches(size, pinpoints, image_size) for size in image_sizes]
@@ -82,16 +84,16 @@ class AnyresFeaturesMixin:
             pixel_values = torch.cat(
                 [tiles[:count] for tiles, count in zip(pixel_values, tiles_per_image, strict=True)]
             )
-        elif pixel_values.dim() != 4:
-            raise ValueError(f"pixel_values of shape {tuple(pixel_values.shape)}, expected 4 or 5 dimensions")
         cells = (image_size // self.config.vision_config.patch_size) ** 2
-        cells += vision_feature_select_strategy == "full"
 
         def pack(features, newline):
             return self._pack(features, image_sizes, vision_feature_select_strategy, newline)
 
         layout = anyres_layout(pack, tiles_per_image, cells, newlines=not self._flat)
-        layers: Any = vision_feature_layer if isinstance(vision_feature_layer, list) else [vision_feature_layer]
+        tower, projector = self.config.vision_config, self.multi_modal_projector
+        layers = feature_layers(
+            vision_feature_layer, tower.num_hidden_layers, tower.hidden_size, projector.linear_1.in_features
+        )
         if not stages:
             features = self._plain_features(pixel_values, layers, vision_feature_select_strategy)
             packed = pack(torch.split(features, tiles_per_image), self.image_newline)

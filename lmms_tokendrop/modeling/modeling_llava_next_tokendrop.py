@@ -32,6 +32,7 @@ from .staged_decoder import STAGED_DECODERS
 from .stock_config import ReadsStockConfig
 from .token_reduction_config import TokenReductionConfig
 from .transformers_compat import cache_argument, cache_of, copied_image_fields, image_fields, takes_cache
+from .vision_inputs import check_encoded
 from .visual_tokens import VisualTokens
 
 __all__ = [
@@ -127,6 +128,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
             raise ValueError("decode_interval: the output-aware policy shrinks a cache; it needs use_cache=True")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
+        check_encoded(mm_encoder_outputs or {})
         images = (mm_encoder_outputs or {}).get("image")
         if images is None and pixel_values is not None and pixel_values.size(0) > 0:
             requests = None if input_ids is None else input_ids == self.config.image_token_id

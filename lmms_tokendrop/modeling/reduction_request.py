@@ -32,6 +32,8 @@ class ReductionRequest:
 
     def __post_init__(self):
         seeds, tokens = self.sample_seeds, self.tokens
+        if seeds is not None and not isinstance(seeds, torch.Tensor):
+            raise ValueError(f"sample_seeds={seeds!r}; allowed: a tensor with one per sequence")
         if seeds is not None and tokens is not None and tuple(seeds.shape) != (len(tokens),):
             raise ValueError(f"sample_seeds of shape {tuple(seeds.shape)}; allowed: one per sequence, ({len(tokens)},)")
 
