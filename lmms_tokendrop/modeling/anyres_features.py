@@ -35,7 +35,7 @@ class AnyresFeaturesMixin:
     config: Any
     token_reducer: TokenReducer
     vision_tower: Any
-    multi_modal_projector: nn.Module
+    multi_modal_projector: Any
     image_newline: nn.Parameter
     pack_image_features: Callable[..., Any]
 
