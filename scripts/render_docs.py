@@ -1,17 +1,22 @@
-"""Write the tables of all documents, and the model cards, anew, from the registries and `model_cards/results`."""
+"""Write the tables of all documents, the plot and the model cards anew, from registries and `model_cards/results`."""
 
+import json
 from pathlib import Path
 
+from lmms_tokendrop.benchmark.accuracy_plot import accuracy_plot
 from lmms_tokendrop.benchmark.report import render_blocks
 from lmms_tokendrop.hub.card import standing_cards
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "model_cards" / "results"
+PLOTTED = {"pocket_scenes": "pocket_scenes_comparison.json", "easy-VQA": "easy_vqa_comparison.json"}
 
 
 def main() -> None:
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         document.write_text(render_blocks(document.read_text(), RESULTS))
+    figure = accuracy_plot({task: json.loads((RESULTS / file).read_text()) for task, file in PLOTTED.items()})
+    figure.savefig(ROOT / "docs" / "accuracy.png", dpi=120)
     for name, card in standing_cards(RESULTS).items():
         card.save(RESULTS.parent / name)
 

@@ -121,9 +121,9 @@ def test_the_commands_of_a_page_run_in_order(page, clone, tiny_vilt_checkpoint):
     given = [] if ACTIVATE in commands else [ACTIVATE]
     printed = paste(short("".join([*given, *commands])), clone)
     for shown in blocks(PAGES[page].read_text(), "text"):
-        assert same_output(printed, shown)
+        assert {shape(line) for line in shown.splitlines()} <= {"...", *map(shape, printed.splitlines())}
 
 
-def same_output(printed: str, shown: str) -> bool:
-    """Whether every line of a page is among those that were printed; times, and numbers at a rounding, may differ."""
-    return all(re.sub(r"[\d.]+", "", line) in re.sub(r"[\d.]+", "", printed) for line in shown.splitlines())
+def shape(line: str) -> str:
+    """A line of a table without its numbers and the width of its columns, which differ from machine to machine."""
+    return re.sub(r"[\d.]+(?=\s*\|)|[ -]", "", line)
