@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from lmms_tokendrop.pocket.registry import pocket_path
 
 POCKET_LICENSE = "apache-2.0"
+LICENSE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def resolve_base(base: str, architecture: str, method: str, license: str | None 
         if license not in (None, POCKET_LICENSE):
             raise ValueError(f"license={license!r}: that of the bundled models is {POCKET_LICENSE!r}")
         return Base(base, str(pocket_path(architecture, method)), None, POCKET_LICENSE, bundled=True)
+    if license is not None and not LICENSE_NAME.fullmatch(license):
+        raise ValueError(f"license={license!r}; allowed: the Hub's name of one, such as 'mit', 'llama2' or 'other'")
     if Path(base).is_dir():
         folder = Path(base).resolve()
         return Base(folder.name, str(folder), None, license)
@@ -98,4 +102,4 @@ def resolve_base(base: str, architecture: str, method: str, license: str | None 
     if not any(sibling.rfilename.endswith(".safetensors") for sibling in info.siblings or ()):
         raise ValueError(f"{base} has no safetensors; checkpoints that have to be unpickled are refused")
     stated = None if info.card_data is None else info.card_data.license
-    return Base(base, base, info.sha, stated)
+    return Base(base, base, info.sha, stated if isinstance(stated, str) else None)

@@ -10,21 +10,27 @@ from lmms_tokendrop.evaluation.manifests import POCKET, VARIANTS, variant
 from lmms_tokendrop.hub import card_sections as sections
 from lmms_tokendrop.hub.architectures import architecture
 from lmms_tokendrop.hub.base import saved_reduction, tuned_with
+from lmms_tokendrop.hub.card_check import TEMPLATE, check_card
+from lmms_tokendrop.hub.card_scores import score_table
 from lmms_tokendrop.hub.card_sections import AT_EXPORT, Facts
+from lmms_tokendrop.hub.card_stamp import stamp
 from lmms_tokendrop.hub.manifest import Manifest, read_config
-from lmms_tokendrop.hub.measurements import read_scores
+from lmms_tokendrop.hub.measurements import Measured, Scores, read_scores
+from lmms_tokendrop.hub.names import check_repository, check_tag
 from lmms_tokendrop.hub.picture import PICTURE
+from lmms_tokendrop.hub.shipped import shipped
 from lmms_tokendrop.hub.texts import CITATIONS, OWN_METHOD
+from lmms_tokendrop.markdown import escaped
+from lmms_tokendrop.modeling.tested_transformers import TESTED
 from lmms_tokendrop.pocket.registry import POCKET_MODELS, pocket_path
 
-PACKAGE = Path(__file__).resolve().parent.parent
 OWN_TASKS = ("pocket_", "tokendrop_")
 """How names of the tasks begin that come with the package."""
 
 
 def folder_card(
     folder: Path, repo_id: str, results: Path | None = None, *, tag: str | None = None, base: Path | None = None
-) -> ModelCard:
+) -> tuple[ModelCard, dict[Path, str]]:
     """The card of an exported folder.
 
     Parameters
@@ -42,15 +48,18 @@ def folder_card(
 
     Returns
     -------
-    ModelCard
-        The card.
+    tuple of ModelCard and dict
+        The card, and why results files that are left out do not count.
 
     Raises
     ------
     ValueError
-        If the folder has no record, or if `base` is another folder than the one that was exported.
+        If the folder has no record, if anything in it or in `results` is a link, if a name or a results file is wrong,
+        or if `base` is another folder than the one that was exported.
     """
     manifest, config = Manifest.read(folder), read_config(folder)
+    check_repository(repo_id)
+    tag = check_tag(f"v{manifest.package_version}" if tag is None else tag)
     from_folder = not manifest.bundled and manifest.base_revision is None
     if base is not None and not (from_folder and base.resolve().name == manifest.base_model):
         exported = f"the folder {manifest.base_model!r}" if from_folder else "none; the base is no folder"
@@ -59,8 +68,8 @@ def folder_card(
     facts = Facts(
         repo_id=repo_id,
         variant=entry,
-        head=architecture(entry.architecture).head(config["architectures"]),
-        token_reduction=config["token_reduction"],
+        head=architecture(entry.architecture).head(config.get("architectures")),
+        token_reduction=config.get("token_reduction") or {},
         base_reduction=manifest.base_reduction,
         tuned=manifest.tuned,
         manifest=manifest,
@@ -69,7 +78,8 @@ def folder_card(
         pocket=manifest.bundled,
         tag=tag,
     )
-    return render(facts, results)
+    measured = Measured() if results is None else read_scores(results, facts.subject)
+    return render(facts, measured.scores, results, stamp(folder, repo_id, tag)), measured.left_out
 
 
 def variant_card(variant_id: str, results: Path | None = None, *, pocket: bool = False) -> ModelCard:
@@ -81,39 +91,43 @@ def variant_card(variant_id: str, results: Path | None = None, *, pocket: bool =
     config = read_config(pocket_path(entry.architecture, entry.method)) if pocket else {}
     reduction = saved_reduction(config, entry.method)
     tuned = tuned_with(config, entry.method)
-    return render(Facts(name, entry, head, reduction, reduction, tuned=tuned, pocket=pocket), results)
+    facts = Facts(name, entry, head, reduction, reduction, tuned=tuned, pocket=pocket)
+    return render(facts, {} if results is None else read_scores(results, facts.subject).scores, results)
 
 
-def render(facts: Facts, results: Path | None) -> ModelCard:
+def render(facts: Facts, scores: Scores, results: Path | None, comment: str = "") -> ModelCard:
     """Fill the template `model_cards/variant.md.jinja`.
 
     Parameters
     ----------
     facts
         What was not measured.
+    scores
+        What lmms-eval measured.
     results
-        Folder of results, or None.
+        Folder of the benchmarks' results, or None.
+    comment
+        What the card ends with.
 
     Returns
     -------
     ModelCard
-        The card.
+        The card, checked.
     """
     entry, manifest = facts.variant, facts.manifest
     kind = architecture(entry.architecture)
-    scores = {} if results is None else read_scores(results, facts.subject)
     auto_class = facts.head.auto_class or "AutoModel"
     tasks = ("pocket_scenes",) if facts.pocket else facts.head.tasks
-    return ModelCard.from_template(
+    card = ModelCard.from_template(
         sections.front_matter(facts, scores),
-        template_path=str(template_path()),
+        template_path=str(shipped(TEMPLATE)),
         title=facts.repo_id.split("/")[-1],
         description=entry.description,
         weights=sections.weights(facts),
         base=sections.base(facts),
         revision=sections.revision(facts),
-        license=facts.license or AT_EXPORT,
-        version=facts.version,
+        license=escaped(facts.license or AT_EXPORT),
+        version=escaped(facts.version),
         options=sections.options(entry.architecture, facts.token_reduction),
         stages=sections.stages(manifest),
         example=sections.example(manifest),
@@ -125,18 +139,16 @@ def render(facts: Facts, results: Path | None) -> ModelCard:
         variant=entry.model_id,
         tasks=",".join(tasks),
         own_tasks=any(task.startswith(OWN_TASKS) for task in tasks),
-        scores=sections.score_table(scores, () if facts.pocket else facts.head.tasks),
+        scores=score_table(scores, () if facts.pocket else facts.head.tasks),
         tables={name: sections.table(name, results) for name in kind.pocket_tables} if facts.pocket else {},
         benchmark=sections.table(kind.benchmarks.get(entry.method), results),
         limits=sections.limits(facts),
+        transformers=f"transformers>={TESTED[0]},<{TESTED[1]}",
         citation=CITATIONS.get(entry.method, OWN_METHOD),
+        comment=comment,
     )
-
-
-def template_path(package: Path = PACKAGE) -> Path:
-    """The template: the installed one, else the source tree's."""
-    installed = package / "model_cards" / "variant.md.jinja"
-    return installed if installed.exists() else package.parent / "model_cards" / "variant.md.jinja"
+    check_card(card, comment)
+    return card
 
 
 def standing_cards(results: Path) -> dict[str, ModelCard]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,18 @@ from lmms_tokendrop.benchmark.report import TABLES
 from lmms_tokendrop.evaluation.manifests import Variant
 from lmms_tokendrop.hub.architectures import Head
 from lmms_tokendrop.hub.base import POCKET_LICENSE
+from lmms_tokendrop.hub.folder import MANIFEST
 from lmms_tokendrop.hub.manifest import Manifest
-from lmms_tokendrop.hub.measurements import Score, Scores, Subject
+from lmms_tokendrop.hub.measurements import Scores, Subject
 from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.texts import BASE_LIMIT, COMMON_LIMIT, LIMITS, POCKET_LIMIT, UNTUNED_LIMIT
-from lmms_tokendrop.markdown import NOT_MEASURED, markdown_table
+from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, number
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.registry import POCKET_MODELS
 
 AT_EXPORT = "resolved at export"
 LICENSE_NAME = "that-of-the-base-model"
 """What the Hub asks for beside the licence `other`."""
-
-SCORE_COLUMNS = (
-    "task",
-    "metric",
-    "questions",
-    "unreduced",
-    "this model",
-    "difference",
-    "visual tokens",
-    "KV cache, kB",
-    "seconds a question, unreduced / this model",
-)
 
 
 @dataclass(frozen=True)
@@ -123,62 +112,6 @@ class Facts:
         )
 
 
-def score_table(scores: Scores, tasks: Sequence[str]) -> str:
-    """Accuracy and cost beside the unreduced model's, with a row for each of `tasks`, measured or not."""
-    rows = []
-    for task in sorted({*tasks, *(task for task, _ in scores)}):
-        measured = {metric: roles for (name, metric), roles in scores.items() if name == task}
-        for metric, roles in measured.items() or [("", {})]:
-            rows.append((f"`{task}`", metric, *_cells(roles.get("full"), roles.get("reduced"))))
-    return markdown_table(SCORE_COLUMNS, rows) if rows else NOT_MEASURED
-
-
-def _cells(full: Score | None, reduced: Score | None) -> tuple[str, ...]:
-    costs = {} if reduced is None else reduced.costs
-    tokens = kv_bytes = NOT_MEASURED
-    if "visual_tokens" in costs:
-        tokens = f"{costs['visual_tokens']:.1f} of {costs['full_visual_tokens']:.1f}"
-    if "kv_bytes" in costs:
-        kv_bytes = f"{costs['kv_bytes'] / 1000:.0f}" if costs["kv_bytes"] else "no cache"
-    return (
-        _questions(full, reduced),
-        _value(full),
-        _value(reduced),
-        _difference(full, reduced),
-        tokens,
-        kv_bytes,
-        _seconds(full, reduced),
-    )
-
-
-def _difference(full: Score | None, reduced: Score | None) -> str:
-    """The difference of two scores of the same questions."""
-    if full is None or reduced is None or (full.samples, full.limit) != (reduced.samples, reduced.limit):
-        return NOT_MEASURED
-    return f"{reduced.value - full.value:+.3f}"
-
-
-def _seconds(*scores: Score | None) -> str:
-    shown = [
-        f"{score.costs['seconds']:.3f} ({score.device or 'device not stated'})"
-        if score is not None and "seconds" in score.costs
-        else NOT_MEASURED
-        for score in scores
-    ]
-    return NOT_MEASURED if set(shown) == {NOT_MEASURED} else " / ".join(shown)
-
-
-def _questions(*scores: Score | None) -> str:
-    counts = sorted({f"{score.samples}{' (the first)' if score.limit else ''}" for score in scores if score})
-    return " and ".join(counts) or NOT_MEASURED
-
-
-def _value(score: Score | None) -> str:
-    if score is None:
-        return NOT_MEASURED
-    return f"{score.value:.3f}" if score.stderr is None else f"{score.value:.3f} ± {score.stderr:.3f}"
-
-
 def front_matter(facts: Facts, scores: Scores) -> ModelCardData:
     """What the Hub reads: licence, base, task, tags and results; those of a part of a task are no results of it."""
     entry = facts.variant
@@ -221,17 +154,17 @@ def base(facts: Facts) -> str:
         trained = "fine-tuned with this method" if facts.tuned else "trained without a reduction"
         return f"`{name}`, bundled with lmms_tokendrop, {trained}"
     if facts.base_repository is not None:
-        return f"`{facts.base_repository}`"
-    return AT_EXPORT if facts.manifest is None else f"`{facts.manifest.base_model}`, a local folder"
+        return code(facts.base_repository)
+    return AT_EXPORT if facts.manifest is None else f"{code(facts.manifest.base_model)}, a local folder"
 
 
 def revision(facts: Facts) -> str:
     """Revision of the base."""
     if facts.pocket:
-        return f"that of lmms_tokendrop {facts.version}"
+        return f"that of lmms_tokendrop {escaped(facts.version)}"
     if facts.manifest is None:
         return AT_EXPORT
-    return f"`{facts.manifest.base_revision}`" if facts.manifest.base_revision else "none: a local folder"
+    return code(facts.manifest.base_revision) if facts.manifest.base_revision else "none: a local folder"
 
 
 def options(architecture_name: str, token_reduction: Mapping[str, Any]) -> str:
@@ -240,7 +173,7 @@ def options(architecture_name: str, token_reduction: Mapping[str, Any]) -> str:
     options = kind.from_dict(dict(token_reduction))
     read = {"method", *kind.reducers[options.method].options} - {"preset"}
     rows = [
-        (f"`{entry.name}`", f"`{json.dumps(getattr(options, entry.name))}`", entry.metadata["help"])
+        (code(entry.name), code(json.dumps(getattr(options, entry.name))), entry.metadata["help"])
         for entry in fields(kind)
         if entry.name in read and getattr(options, entry.name) is not None
     ]
@@ -253,7 +186,8 @@ def stages(manifest: Manifest | None) -> str:
         return f"Layers: {AT_EXPORT}, for the depth of the model."
     if not manifest.stages:
         return "The images are made smaller before the first layer; no token leaves later."
-    return "Tokens leave at (layers are counted from 0):\n\n" + "\n".join(f"- {stage}" for stage in manifest.stages)
+    lines = "\n".join(f"- {escaped(stage)}" for stage in manifest.stages)
+    return f"Tokens leave at (layers are counted from 0):\n\n{lines}"
 
 
 def example(manifest: Manifest | None) -> str:
@@ -261,10 +195,13 @@ def example(manifest: Manifest | None) -> str:
     if manifest is None or manifest.example_tokens is None:
         return f"Image tokens that each layer received of an example: {NOT_MEASURED}."
     tokens = manifest.example_tokens
-    shown = [
-        f"{', '.join(map(str, layers))} of {full} image tokens"
-        for layers, full in zip(tokens["layers"], tokens["full"], strict=True)
-    ]
+    try:
+        shown = [
+            f"{', '.join(number(layer, 'd') for layer in layers)} of {number(full, 'd')} image tokens"
+            for layers, full in zip(tokens["layers"], tokens["full"], strict=True)
+        ]
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{MANIFEST}: example_tokens={tokens!r} is broken; export again") from error
     return f"Of the self-check's example, a generated scene and a question, the layers received {'; '.join(shown)}."
 
 

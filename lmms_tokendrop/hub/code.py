@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lmms_tokendrop.json_files import read_json
+
 MODELING = Path(__file__).resolve().parent.parent / "modeling"
 LIBRARIES = frozenset({"torch", "transformers"})
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
@@ -126,7 +128,7 @@ def set_auto_maps(folder: Path, auto_maps: dict[str, dict[str, str]]) -> None:
         ``auto_map`` of each file that gets one.
     """
     for path in sorted(folder.glob("*.json")):
-        options, found = split_code_keys(json.loads(path.read_text()))
+        options, found = split_code_keys(read_json(path))
         if path.name in auto_maps:
             options["auto_map"] = auto_maps[path.name]
         if found or path.name in auto_maps:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from lmms_tokendrop.user_errors import one_line_errors
 
 app = typer.Typer()
 
@@ -37,7 +39,7 @@ def export(
     from lmms_tokendrop.hub.export import export as write
     from lmms_tokendrop.hub.self_check import SelfCheckError
 
-    try:
+    with one_line_errors(SelfCheckError):
         manifest = write(
             variant,
             folder,
@@ -48,8 +50,6 @@ def export(
             max_shard_size=max_shard_size,
             check=check,
         )
-    except (ValueError, OSError, SelfCheckError) as error:
-        _fail(error)
     where = f"at {manifest.base_revision}" if manifest.base_revision else "bundled" if manifest.bundled else "a folder"
     typer.echo(
         f"{folder}: {manifest.variant}, form {manifest.form}, base {manifest.base_model} ({where}), "
@@ -73,15 +73,15 @@ def card(
 ) -> None:
     """Write the folder's model card from its record and from results files; what they lack is "not measured"."""
     from lmms_tokendrop.hub.card import folder_card
-    from lmms_tokendrop.hub.manifest import CARD
+    from lmms_tokendrop.hub.folder import CARD
 
-    try:
+    with one_line_errors():
         if results is not None and not results.is_dir():
             raise ValueError(f"--results {results} is no folder")
-        made = folder_card(folder, repo_id, results, tag=tag, base=base)
+        made, left_out = folder_card(folder, repo_id, results, tag=tag, base=base)
         made.save(folder / CARD)
-    except (ValueError, OSError) as error:
-        _fail(error)
+    for path, reason in left_out.items():
+        typer.echo(f"left out {path}: {reason}")
     measured = len(made.data.eval_results or ())
     typer.echo(f"{folder / CARD}: {measured} results of lmms-eval belong to this model")
 
@@ -101,7 +101,7 @@ def push(
     from lmms_tokendrop.hub.push import PushError, plan
     from lmms_tokendrop.hub.push import push as send
 
-    try:
+    with one_line_errors(PushError):
         found = plan(folder, repo_id, tag=tag, redistribute=redistribute)
         table = Table("change", "file", "bytes")
         for change in ("added", "changed", "removed"):
@@ -117,8 +117,6 @@ def push(
         else:
             send(folder, found, private=not public)
             typer.echo(f"pushed to {repo_id}, tag {found.tag}")
-    except (ValueError, OSError, PushError) as error:
-        _fail(error)
 
 
 def _parse(text: str | None) -> dict[str, Any] | None:
@@ -126,13 +124,8 @@ def _parse(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         options = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"--token-reduction is not JSON: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"--token-reduction {text!r} is not JSON: {error}") from error
     if not isinstance(options, dict):
-        raise typer.BadParameter("--token-reduction must be a JSON object")
+        raise ValueError(f"--token-reduction {text!r}; allowed: a JSON object")
     return options
-
-
-def _fail(error: Exception) -> NoReturn:
-    typer.echo(f"Error: {error}", err=True)
-    raise typer.Exit(1) from None

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -21,9 +18,12 @@ from lmms_tokendrop.evaluation.processors import fit_processor
 from lmms_tokendrop.hub.architectures import MODELING, Architecture, Head, architecture
 from lmms_tokendrop.hub.base import Base, resolve_base, saved_reduction, tuned_with
 from lmms_tokendrop.hub.code import copy_code, set_auto_maps
+from lmms_tokendrop.hub.folder import LICENSE, MANIFEST
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.picture import PICTURE, kept_picture
 from lmms_tokendrop.hub.self_check import Example, parameter_shapes, run_example, self_check
+from lmms_tokendrop.hub.shipped import shipped
+from lmms_tokendrop.hub.staging import staged
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
@@ -58,7 +58,7 @@ def export(variant_id: str, folder: Path, **options: Any) -> Manifest:
     OSError
         If the folder can't be written.
     """
-    with _staged(folder) as staging:
+    with staged(folder) as staging:
         self_check({staging: build(variant_id, staging, **options)})
         return Manifest.read(staging)
 
@@ -120,7 +120,7 @@ def build(
     saved = saved_reduction(options, entry.method)
     reduction = REDUCTION_CONFIGS[entry.architecture].merged(saved, token_reduction or {})
     model = _load(kind, head, found, reduction, meta=check == "meta")
-    processor = kind.processor(reduction)
+    processor = kind.processor(model.config.token_reduction)
     images, question = _example_input(head.images)
     if check == "meta":
         example = Example(images, question, None, parameter_shapes(model))
@@ -129,7 +129,7 @@ def build(
         example = run_example(model, fitting, images, question)
     model.config.architectures = [head.model_class]
     _save_model(model, found, form, max_shard_size, folder)
-    fit_processor(_load_processor(found, None), model.config).save_pretrained(folder)
+    fit_processor(_load_processor(found, processor), model.config).save_pretrained(folder)
     _save_code(kind, head, processor, folder)
     manifest = Manifest(
         package_version=lmms_tokendrop.__version__,
@@ -145,6 +145,7 @@ def build(
         example_tokens=_save_example(example, model.config, folder),
     )
     manifest.with_files(folder).write(folder)
+    _set_modes(folder)
     return example
 
 
@@ -191,13 +192,21 @@ def _save_example(example: Example, config: PreTrainedConfig, folder: Path) -> d
 
 
 def _save_code(kind: Architecture, head: Head, processor: str | None, folder: Path) -> None:
-    """Write the code and where the classes are, in place of whatever code the base's files referred to."""
+    """Write the code, its licence and where the classes are, in place of whatever code the base's files referred to."""
     auto_maps = {"config.json": kind.auto_map(head)}
     copy_code(kind.module, folder)
     if processor is not None:
         auto_maps["processor_config.json"] = {"AutoProcessor": processor}
         copy_code(processor.split(".")[0], folder)
     set_auto_maps(folder, auto_maps)
+    shutil.copyfile(shipped(LICENSE), folder / LICENSE)
+
+
+def _set_modes(folder: Path) -> None:
+    """Give every file the mode of one that this process made; safetensors' have a stricter one."""
+    mode = (folder / MANIFEST).stat().st_mode
+    for path in folder.iterdir():
+        path.chmod(mode)
 
 
 def _stages(model: PreTrainedModel) -> list[str]:
@@ -223,18 +232,3 @@ def _check_forms(form: str, check: str) -> None:
             raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
     if check == "meta" and form == "full":
         raise ValueError("check='meta' fetches no weights; allowed with form='config' only")
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside the wanted one, which takes its place at the end."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not an empty folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}-unfinished-"))
-    try:
-        yield staging
-        staging.chmod(0o755)
-        staging.replace(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from lmms_tokendrop.hub.code import MODELING, check_auto_map, code_files, split_code_keys
-
-MANIFEST = "tokendrop_export.json"
-CARD = "README.md"
-SUFFIXES = (".json", ".py", ".safetensors", ".jinja", ".txt", ".model", ".png")
-"""Kinds of files that a folder may have beside its card. None of them is unpickled or run by itself."""
+from lmms_tokendrop.hub.folder import CARD, MANIFEST, exported_files
+from lmms_tokendrop.json_files import read_json, read_json_object
 
 
 @dataclass(frozen=True)
@@ -71,14 +69,19 @@ class Manifest:
         Raises
         ------
         ValueError
-            If there is none, or one of another version of the package.
+            If there is none, if it is broken or of another version of the package, or if the folder has what no
+            exported one has, such as a link.
         """
-        path = folder / MANIFEST
-        if not path.is_file():
+        path = exported_files(folder).get(MANIFEST)
+        if path is None:
             raise ValueError(f"{folder} has no {MANIFEST}; make the folder with lmms-tokendrop export")
-        record = json.loads(path.read_text())
-        if not isinstance(record, dict) or record.keys() != {entry.name for entry in fields(cls)}:
+        record = read_json_object(path)
+        kinds = get_type_hints(cls)
+        if record.keys() != kinds.keys():
             raise ValueError(f"{path} is not of this version of lmms_tokendrop; export again")
+        for name, kind in kinds.items():
+            if not isinstance(record[name], _json_classes(kind)):
+                raise ValueError(f"{path}: {name}={record[name]!r} is not of the type {kind}; export again")
         return cls(**record)
 
     def write(self, folder: Path) -> None:
@@ -87,11 +90,17 @@ class Manifest:
 
     def with_files(self, folder: Path) -> Manifest:
         """The same with the hashes of what the folder has."""
-        return replace(self, files={name: sha256(folder / name) for name in _names(folder)})
+        return replace(self, files={name: sha256(path) for name, path in _recorded(folder).items()})
 
     def checked(self, how: str) -> Manifest:
         """The same after a self-check."""
         return replace(self, self_check=how)
+
+
+def _json_classes(kind: Any) -> tuple[type, ...]:
+    """Classes of what JSON gives for a type hint."""
+    parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return tuple(get_origin(part) or part for part in parts)
 
 
 def sha256(path: Path) -> str:
@@ -102,7 +111,7 @@ def sha256(path: Path) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a folder's ``config.json``."""
-    return json.loads((folder / "config.json").read_text())
+    return read_json_object(folder / "config.json")
 
 
 def verify(folder: Path) -> Manifest:
@@ -121,16 +130,17 @@ def verify(folder: Path) -> Manifest:
     Raises
     ------
     ValueError
-        If a file is missing, unknown, changed, of a kind that may hold code, or refers to code out of the folder.
+        If a file is missing, unknown, changed, a link, of a kind that may hold code, or refers to code out of the
+        folder. The card, which is made later and has no hash, is checked for its kind like the others.
     """
     manifest = Manifest.read(folder)
-    names = _names(folder)
-    for name in sorted(set(names) ^ set(manifest.files)):
+    names = _recorded(folder)
+    for name in sorted(names.keys() ^ manifest.files.keys()):
         raise ValueError(f"{name} is {'not a file of the export' if name in names else 'missing'} in {folder}")
-    for name in names:
-        if sha256(folder / name) != manifest.files[name]:
+    for name, path in names.items():
+        if sha256(path) != manifest.files[name]:
             raise ValueError(f"{name} was changed after the export; export again")
-    maps = _auto_maps(folder, names)
+    maps = _auto_maps(names)
     code = {name for name in names if name.endswith(".py")}
     needed = {file.name for references in maps for file in _code(references)}
     for name in sorted(code | needed):
@@ -141,16 +151,16 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
-def _auto_maps(folder: Path, names: list[str]) -> list[dict[str, str]]:
+def _auto_maps(files: dict[str, Path]) -> list[dict[str, str]]:
     """Every ``auto_map`` in the folder's JSON files, checked to stay in the folder."""
     maps = []
-    for name in names:
+    for name, path in files.items():
         if not name.endswith(".json"):
             continue
-        for key, value in split_code_keys(json.loads((folder / name).read_text()))[1]:
+        for key, value in split_code_keys(read_json(path))[1]:
             if key != "auto_map":
                 raise ValueError(f"{name} has {key}, which may lead to code elsewhere; export again")
-            check_auto_map(value, set(names))
+            check_auto_map(value, set(files))
             maps.append(value)
     return maps
 
@@ -160,13 +170,6 @@ def _code(auto_map: dict[str, str]) -> list[Path]:
     return [file for module in modules for file in code_files(module)]
 
 
-def _names(folder: Path) -> list[str]:
-    """Names of the files that count, checked for their kind."""
-    names = []
-    for path in sorted(folder.iterdir()):
-        if path.name in (MANIFEST, CARD):
-            continue
-        if path.is_symlink() or not path.is_file() or path.suffix not in SUFFIXES:
-            raise ValueError(f"{path.name}: not allowed in an exported folder; only files {', '.join(SUFFIXES)}")
-        names.append(path.name)
-    return names
+def _recorded(folder: Path) -> dict[str, Path]:
+    """The files whose hashes the record has."""
+    return {name: path for name, path in exported_files(folder).items() if name not in (MANIFEST, CARD)}

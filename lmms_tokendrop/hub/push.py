@@ -10,7 +10,10 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFound
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils.sha import git_hash
 
-from lmms_tokendrop.hub.manifest import MANIFEST, Manifest, sha256, verify
+from lmms_tokendrop.hub.card_stamp import check_stamp
+from lmms_tokendrop.hub.folder import MANIFEST, exported_files
+from lmms_tokendrop.hub.manifest import Manifest, sha256, verify
+from lmms_tokendrop.hub.names import check_repository, check_tag
 
 FREE_LICENSES = frozenset(
     {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "unlicense"}
@@ -77,12 +80,15 @@ def plan(folder: Path, repo_id: str, *, tag: str | None = None, redistribute: bo
     Raises
     ------
     ValueError
-        If the folder was changed after the export.
+        If a name is wrong, if the folder was changed after the export, or if its card is missing or was made for
+        another repository, version or export.
     PushError
         Without a self-check of weights, for weights that may not be passed on, if the repository holds something
         else, if the tag is taken by another version, or if the Hub refuses or does not answer.
     """
+    check_repository(repo_id)
     manifest = verify(folder)
+    tag = check_tag(f"v{manifest.package_version}" if tag is None else tag)
     if manifest.self_check != "weights":
         raise PushError(f"{folder} was not checked with weights (self-check: {manifest.self_check}); export it again")
     if manifest.form == "full" and manifest.license not in FREE_LICENSES and not redistribute:
@@ -90,8 +96,8 @@ def plan(folder: Path, repo_id: str, *, tag: str | None = None, redistribute: bo
             f"the licence of the weights is {manifest.license or 'unknown'}; push the config-only form, or pass "
             "--redistribute if the licence lets you pass the weights on"
         )
-    tag = tag or f"v{manifest.package_version}"
-    local = {path.name: path for path in sorted(folder.iterdir())}
+    check_stamp(folder, repo_id, tag)
+    local = exported_files(folder)
     api = HfApi()
     try:
         info = api.model_info(repo_id, files_metadata=True)
@@ -139,9 +145,12 @@ def push(folder: Path, found: Plan, *, private: bool = True) -> None:
 
     Raises
     ------
+    ValueError
+        If the folder has what no exported one has by now, such as a link.
     PushError
         If the Hub refuses, if the connection breaks, or if the repository changed since the plan was made.
     """
+    local = exported_files(folder)
     api = HfApi()
     try:
         head = found.head
@@ -150,7 +159,7 @@ def push(folder: Path, found: Plan, *, private: bool = True) -> None:
             head = api.model_info(found.repo_id).sha
         if found.different:
             adds = [
-                CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=local[name])
                 for name in (*found.added, *found.changed)
             ]
             deletes = [CommitOperationDelete(path_in_repo=name) for name in found.removed]

@@ -1,5 +1,8 @@
 """LLaVA-NeXT with fewer visual tokens."""
 
+from .tested_transformers import TESTED  # noqa: F401, warns before an import of another version fails
+
+# isort: split
 import copy
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +28,7 @@ from .anyres_features import AnyresFeaturesMixin
 from .base_weights import BaseWeightsMixin
 from .checkpoint_keys import SavesPublicKeys
 from .generation import StagedGenerationMixin, check_loaded, check_nothing_left
-from .processing_llava_next_tokendrop import FlatLlavaNextProcessor
+from .processing_llava_next_tokendrop import FlatLlavaNextProcessor, LlavaNextTokenDropProcessor
 from .reduction_request import ReductionRequest
 from .staged_clip import StagedCLIPVisionModel
 from .staged_decoder import STAGED_DECODERS
@@ -41,6 +44,7 @@ __all__ = [
     "LlavaNextTokenDropForConditionalGeneration",
     "LlavaNextTokenDropModel",
     "LlavaNextTokenDropModelOutput",
+    "LlavaNextTokenDropProcessor",
 ]
 
 

@@ -1,5 +1,8 @@
 """METER with fewer tokens, with its heads."""
 
+from .tested_transformers import TESTED  # noqa: F401, warns before an import of another version fails
+
+# isort: split
 from .modeling_meter import (
     MeterForImageAndTextRetrieval,
     MeterForImagesAndTextClassification,

@@ -1,5 +1,8 @@
 """ViLT with fewer tokens, with its heads."""
 
+from .tested_transformers import TESTED  # noqa: F401, warns before an import of another version fails
+
+# isort: split
 from typing import Any
 
 import torch

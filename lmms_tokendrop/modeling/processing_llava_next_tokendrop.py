@@ -1,5 +1,8 @@
 """LLaVA-NeXT's processor for the models here."""
 
+from .tested_transformers import TESTED  # noqa: F401, warns before an import of another version fails
+
+# isort: split
 from transformers import LlavaNextProcessor
 
 
@@ -7,7 +10,10 @@ class LlavaNextTokenDropProcessor(LlavaNextProcessor):
     """The stock processor, which also takes `videos` and `audios` that are empty.
 
     lmms-eval's model `huggingface` passes them along with the images, and the stock processor refuses even empty ones.
+    It is saved with its code, so that `AutoProcessor` asks for `trust_remote_code` instead of taking another class.
     """
+
+    _auto_class = "AutoProcessor"
 
     def __call__(self, images=None, text=None, videos=None, audios=None, **kwargs):
         """Prepare inputs; the parameters are the stock ones.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import transformers.dynamic_module_utils
 import transformers.utils.hub
+from card_files import write_export, write_results
 from fake_hub import TOKEN, FakeHub, serve
 from huggingface_hub import constants, hf_api
 
@@ -54,3 +55,15 @@ def base_folder() -> Callable[[str, str], Path]:
         return pocket_path(architecture, method if (architecture, method) in POCKET_MODELS else "none")
 
     return find
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """An exported folder, as far as a card reads it."""
+    return write_export(tmp_path / "exported")
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """Results of its variant and of the unreduced model, of other settings, and of a benchmark."""
+    return write_results(tmp_path / "results")

@@ -2,10 +2,10 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from card_files import FULL, REDUCED, changed, rendered, row, run_file
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
@@ -13,138 +13,14 @@ from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES as ENCODERS
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
 from lmms_tokendrop.hub.architectures import ARCHITECTURES
-from lmms_tokendrop.hub.card import standing_cards, template_path, variant_card
-from lmms_tokendrop.hub.manifest import CARD, Manifest
-from lmms_tokendrop.hub.picture import PICTURE
+from lmms_tokendrop.hub.card import standing_cards, variant_card
+from lmms_tokendrop.hub.card_check import TEMPLATE
+from lmms_tokendrop.hub.folder import CARD
+from lmms_tokendrop.hub.shipped import shipped
 from lmms_tokendrop.pocket.registry import POCKET_MODELS
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 GOLDEN = Path(__file__).parent / "golden_card.md"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SPEED = {
-    "visual_tokens": 100,
-    "text_tokens": 10,
-    "kept": 20,
-    "drop_after_layer": 0,
-    "layers": 2,
-    "hidden_size": 64,
-    "dtype": "float32",
-    "threads": 1,
-    "machine": "a test's machine",
-    "repeats": 3,
-    "stock_seconds": 2.0,
-    "stock_range": [1.5, 2.5],
-    "reduced_seconds": 1.0,
-    "reduced_range": [0.5, 1.5],
-    "speed_up": 2.0,
-    "macs_speed_up": 2.5,
-    "macs_speed_up_full_attention": 3.0,
-    "quotient": 0.8,
-}
-REDUCED, FULL = "b_results.json", "a_results.json"
-OTHERS = [
-    ("llava_next_mustdrop", f"pretrained=owner/base,revision={COMMIT},keep_ratio=0.5"),
-    ("llava_next_mustdrop", f"pretrained=owner/base,revision={COMMIT}"),
-    ("llava_next_random", f"pretrained=owner/base,revision={COMMIT},keep_ratio=0.25"),
-    ("llava_next_mustdrop", f"pretrained=other/base,revision={COMMIT},keep_ratio=0.25"),
-    ("llava_next_mustdrop", "pretrained=base,keep_ratio=0.25"),
-    ("llava_next_mustdrop", "pretrained=owner/base,revision=main,keep_ratio=0.25"),
-    ("llava_next_mustdrop", "pretrained=owner/base,keep_ratio=0.25"),
-    ("llava_next_mustdrop", "pretrained=you/exported"),
-    ("llava_next_mustdrop", "pretrained=you/exported,revision=v1.2.2"),
-    ("llava_next_full", "pretrained=owner/base"),
-]
-"""Runs of other models, other options, other versions, and of a version that nobody knows."""
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """An exported folder, as far as a card reads it."""
-    folder = tmp_path / "exported"
-    folder.mkdir()
-    config = {
-        "architectures": ["LlavaNextTokenDropForConditionalGeneration"],
-        "token_reduction": {"method": "mustdrop", "keep_ratio": 0.25},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / PICTURE).touch()
-    Manifest(
-        package_version="1.2.3",
-        variant="llava_next_mustdrop",
-        form="config",
-        base_model="owner/base",
-        base_revision=COMMIT,
-        bundled=False,
-        license="llama2",
-        base_reduction={"method": "mustdrop"},
-        tuned=False,
-        stages=["vision, layer 0, after block", "prefill, layer 2, after block"],
-        example_tokens={"full": [192], "layers": [[180, 180, 24, 24]]},
-        self_check="weights",
-    ).write(folder)
-    return folder
-
-
-def run_file(model: str, model_args: str, tasks: dict[str, float], *, seconds: float = 0.25, **config) -> dict:
-    """A results file as lmms-eval writes it, as far as a card reads it; tasks have 100 questions, or more of them."""
-    original = 100 if config.get("limit") is None else 400
-    return {
-        "results": {
-            task: {"alias": task, "score,none": value, "score_stderr,none": 0.01} for task, value in tasks.items()
-        },
-        "configs": {task: {"dataset_path": "owner/questions" if task == "gqa" else "parquet"} for task in tasks},
-        "n-samples": {task: {"original": original, "effective": 100} for task in tasks},
-        "config": {"model": model, "model_args": model_args, "limit": None, "device": "cpu", **config},
-        "throughput": {
-            "avg_visual_tokens": 48.25,
-            "avg_full_visual_tokens": 192.0,
-            "avg_kv_bytes": 605000.0,
-            "avg_seconds": seconds,
-        },
-    }
-
-
-@pytest.fixture
-def results(tmp_path) -> Path:
-    """Results of both models, of other settings, and of a benchmark."""
-    base = f"pretrained=owner/base,revision={COMMIT}"
-    runs = {
-        FULL: run_file("llava_next_full", base, {"gqa": 0.5}, seconds=0.5),
-        REDUCED: run_file("llava_next_mustdrop", f"{base},keep_ratio=0.25", {"gqa": 0.375}),
-        "h_results.json": run_file(
-            "llava_next_mustdrop",
-            "pretrained=you/exported,revision=v1.2.3",
-            {"pope": 0.75, "own_task": 0.25},
-            limit=100.0,
-        ),
-        **{
-            f"other_{number}_results.json": run_file(model, model_args, {"gqa": 0.9})
-            for number, (model, model_args) in enumerate(OTHERS)
-        },
-        "shifted_results.json": run_file("llava_next_mustdrop", f"{base},keep_ratio=0.25", {"gqa": 0.9}, offset=50),
-    }
-    folder = tmp_path / "results"
-    (folder / "runs").mkdir(parents=True)
-    for name, run in runs.items():
-        (folder / "runs" / name).write_text(json.dumps(run))
-    (folder / "prefill_speed.json").write_text(json.dumps(SPEED))
-    return folder
-
-
-def changed(folder: Path, **values) -> None:
-    replace(Manifest.read(folder), **values).write(folder)
-
-
-def rendered(folder: Path, results: Path, *more: str) -> str:
-    command = ["card", str(folder), "you/exported", "--results", str(results), *more]
-    done = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return (folder / CARD).read_text()
-
-
-def row(card: str, task: str) -> list[str]:
-    [line] = [line for line in card.splitlines() if line.startswith(f"| `{task}` |")]
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_a_card_equals_the_golden_one(folder, results):
@@ -346,7 +222,7 @@ def test_cards_of_bundled_models_say_what_they_are(name, model, trained, limited
 
 def test_the_template_of_an_installed_package_comes_first(tmp_path):
     package = tmp_path / "lmms_tokendrop"
-    assert template_path(package) == tmp_path / "model_cards" / "variant.md.jinja"
+    assert shipped(TEMPLATE, package) == tmp_path / "model_cards" / "variant.md.jinja"
     (package / "model_cards").mkdir(parents=True)
     (package / "model_cards" / "variant.md.jinja").touch()
-    assert template_path(package) == package / "model_cards" / "variant.md.jinja"
+    assert shipped(TEMPLATE, package) == package / "model_cards" / "variant.md.jinja"

@@ -1,6 +1,7 @@
 """Exported folders: what is in them, what the self-check notices, what is refused."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,12 @@ from lmms_tokendrop.hub.architectures import ARCHITECTURES, architecture
 from lmms_tokendrop.hub.base import resolve_base
 from lmms_tokendrop.hub.code import LIBRARIES, MODELING, check_auto_map, code_files, set_auto_maps
 from lmms_tokendrop.hub.export import build, export
+from lmms_tokendrop.hub.folder import CARD, LICENSE, MANIFEST
 from lmms_tokendrop.hub.fresh_check import check_folder
-from lmms_tokendrop.hub.manifest import CARD, MANIFEST, Manifest, read_config, sha256, verify
+from lmms_tokendrop.hub.manifest import Manifest, read_config, sha256, verify
 from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.self_check import SelfCheckError, self_check, write_job
+from lmms_tokendrop.hub.staging import staged
 from lmms_tokendrop.pocket.registry import pocket_path
 
 
@@ -103,6 +106,7 @@ def test_a_full_folder_has_code_processor_and_sharded_safetensors(built, tiny_vi
     assert str(folder) not in texts
     assert str(tiny_vilt_checkpoint()) not in texts
     assert AutoProcessor.from_pretrained(folder).tokenizer is not None
+    assert "Apache License" in (folder / LICENSE).read_text()
     manifest = Manifest.read(folder)
     assert manifest.self_check is None
     assert manifest.stages == [f"fusion, layer {layer}, before ffn" for layer in (0, 1, 2)]
@@ -175,6 +179,10 @@ def test_an_import_of_the_package_fails_the_self_check_even_if_it_is_caught(copi
         (lambda folder: (folder / "more.py").write_text(""), "more.py is not a file of the export"),
         (lambda folder: (folder / "pytorch_model.bin").write_bytes(b""), "pytorch_model.bin: not allowed"),
         (lambda folder: (folder / "link.json").symlink_to("/etc/hostname"), "link.json: not allowed"),
+        (lambda folder: (folder / CARD).symlink_to("/etc/hostname"), "README.md: not allowed"),
+        (lambda folder: (folder / CARD).mkdir(), "README.md: not allowed"),
+        (lambda folder: (folder / LICENSE).write_text("none"), "LICENSE was changed"),
+        (lambda folder: (folder / MANIFEST).write_text("{"), f"{MANIFEST} is not JSON"),
         (lambda folder: (folder / "custom_generate").mkdir(), "custom_generate: not allowed"),
         (lambda folder: (folder / MANIFEST).unlink(), "lmms-tokendrop export"),
     ],
@@ -243,12 +251,13 @@ def test_a_word_of_the_vocabulary_is_no_reference(tmp_path):
         ({"form": "full", "check": "meta"}, "allowed with form='config' only"),
         ({"form": "config"}, "needs a base on the Hub"),
         ({"form": "full", "license": "mit"}, "that of the bundled models is 'apache-2.0'"),
+        ({"form": "full", "base": "/", "license": "my | own"}, r"license='my \| own'; allowed: the Hub's name of one"),
         ({"form": "full", "token_reduction": {"ratio": 1}}, "unknown option 'ratio'"),
     ],
 )
 def test_wrong_options_are_named_and_nothing_is_left(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        export("llava_next_mustdrop", tmp_path / "out", base="pocket", **options)
+        export("llava_next_mustdrop", tmp_path / "out", **{"base": "pocket", **options})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -299,6 +308,33 @@ def test_a_folder_with_files_and_one_that_cannot_be_written_are_refused(tmp_path
         export("llava_next_mustdrop", tmp_path, base="pocket", form="full")
     with pytest.raises(OSError, match="/proc"):
         export("llava_next_mustdrop", Path("/proc/out"), base="pocket", form="full")
+
+
+def test_a_link_is_not_written_through(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with pytest.raises(ValueError, match="is a link; name the folder"):
+        export("llava_next_mustdrop", tmp_path / "link", base="pocket", form="full")
+
+
+@pytest.mark.parametrize(("text", "reason"), [("{", "is not JSON"), ("[1]", "allowed: a JSON object")])
+def test_broken_options_at_the_command_line_are_one_line(tmp_path, text, reason):
+    done = CliRunner().invoke(app, ["export", "vilt_pumer", str(tmp_path / "out"), "--token-reduction", text])
+    [line] = done.output.splitlines()
+    assert line.startswith(f"Error: --token-reduction {text!r}")
+    assert (done.exit_code, reason in line) == (1, True)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_every_file_has_the_mode_that_the_umask_gives(tiny_vilt_checkpoint, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with staged(tmp_path / "out") as staging:
+            build("vilt_pumer", staging, base=str(tiny_vilt_checkpoint()), form="full")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {mode}
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def test_unknown_names_list_those_that_exist():
