@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+import pickle
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel
 
+from lmms_tokendrop.json_files import read_json
 from lmms_tokendrop.modeling.modeling_meter import (
     MeterConfig,
     MeterForImageAndTextRetrieval,
@@ -23,6 +26,7 @@ from lmms_tokendrop.modeling.modeling_meter import (
     MeterForVisualEntailment,
 )
 from lmms_tokendrop.modeling.processing_meter import meter_processor
+from lmms_tokendrop.user_errors import one_line_errors
 
 Weights = dict[str, torch.Tensor]
 
@@ -102,13 +106,25 @@ class Ignored:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a checkpoint without running its code; Lightning keeps the weights under `state_dict`."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    with torch.serialization.safe_globals([(Ignored, name) for name in others]):
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    return loaded.get("state_dict", loaded)
+    """Read a checkpoint without running its code; Lightning keeps the weights under `state_dict`.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is no such file, or if it is no checkpoint or a broken one.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals([(Ignored, name) for name in others]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, pickle.UnpicklingError, RuntimeError, SafetensorError, ValueError) as error:
+        raise ValueError(f"{path} is no checkpoint, or a broken one: {error}") from error
+    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise ValueError(f"{path} holds other things than tensors by name; allowed: weights, alone or as `state_dict`")
+    return weights
 
 
 def public_names(weights: Weights) -> Weights:
@@ -197,11 +213,19 @@ def resize_positions(found: Conversion, image_size: int) -> None:
     patch = found.weights["meter.vision_model.embeddings.patch_embedding.weight"].shape[-1]
     if image_size % patch:
         raise ValueError(f"image_size={image_size} is not a multiple of the patch size, {patch}")
-    positions, side = found.weights[name], round((len(found.weights[name]) - 1) ** 0.5)
+    positions, side = found.weights[name], grid_side(len(found.weights[name]))
     grid = positions[1:].T.reshape(1, -1, side, side).float()
     grid = torch.nn.functional.interpolate(grid, size=(image_size // patch,) * 2, mode="bicubic")
     found.weights[name] = torch.cat([positions[:1], grid[0].flatten(1).T.to(positions.dtype)])
     found.changed.append(f"{name}: from {side} to {image_size // patch} patches a side")
+
+
+def grid_side(positions: int) -> int:
+    """Patches a side of a square grid, with the number of its positions, CLS included."""
+    side = math.isqrt(max(positions - 1, 0))
+    if side**2 != positions - 1:
+        raise ValueError(f"the checkpoint has {positions} positions of images, which are no square grid and a CLS")
+    return side
 
 
 def config_of(weights: Weights, task: str, labels: list[str] | None, head_size: int) -> MeterConfig:
@@ -221,8 +245,10 @@ def config_of(weights: Weights, task: str, labels: list[str] | None, head_size: 
         shape(f"{text}embeddings.word_embeddings.weight"),
         shape(f"{vision}embeddings.patch_embedding.weight"),
     )
-    side = round((shape(f"{vision}embeddings.position_embedding.weight")[0] - 1) ** 0.5)
+    side = grid_side(shape(f"{vision}embeddings.position_embedding.weight")[0])
     width = shape("meter.cross_modal_text_transform.weight")[0]
+    if any(size % head_size for size in (words[1], patches[0], width)):
+        raise ValueError(f"head_size={head_size} does not divide all of {words[1]}, {patches[0]} and {width} channels")
     config = MeterConfig(
         text_config={
             "vocab_size": words[0],
@@ -289,16 +315,15 @@ def build(found: Conversion, config: MeterConfig, task: str, initialise_head: bo
 
 def read_labels(path: Path) -> list[str]:
     """Answers in the order of their numbers: a JSON list, a JSON object from answer to number, or a line each."""
-    text = path.read_text()
-    if path.suffix != ".json":
-        return text.splitlines()
-    labels = json.loads(text)
-    if isinstance(labels, list):
-        return labels
-    ordered = sorted(labels, key=labels.__getitem__)
-    if [labels[answer] for answer in ordered] != list(range(len(ordered))):
-        raise ValueError(f"{path}: the numbers of answers must be 0 to {len(ordered) - 1}, each once")
-    return ordered
+    labels = read_json(path) if path.suffix == ".json" else path.read_text(encoding="utf-8").splitlines()
+    if isinstance(labels, dict):
+        numbers = list(labels.values())
+        if not all(type(number) is int for number in numbers) or sorted(numbers) != list(range(len(numbers))):
+            raise ValueError(f"{path}: the numbers of answers must be 0 to {len(numbers) - 1}, each once")
+        labels = sorted(labels, key=labels.__getitem__)
+    if not isinstance(labels, list) or not labels or not all(isinstance(answer, str) for answer in labels):
+        raise ValueError(f"{path}: allowed: a list of answers, an object from answer to number, or a line each")
+    return labels
 
 
 def main(
@@ -308,9 +333,9 @@ def main(
     labels: Annotated[Path | None, typer.Option(help="vqav2: the answers of the classifier, in its order.")] = None,
     tokenizer: Annotated[str, typer.Option(help="RoBERTa's tokenizer: folder or Hub id.")] = "FacebookAI/roberta-base",
     initialise_head: Annotated[bool, typer.Option(help="Start fine-tuning from a checkpoint of pre-training.")] = False,
-    image_size: Annotated[int | None, typer.Option(help="Interpolate positions to this side in pixels.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Interpolate positions to this side in pixels.")] = None,
     resize: Annotated[str, typer.Option(help="`crop` as METER does, or `square` as PuMer does.")] = "crop",
-    head_size: Annotated[int, typer.Option(help="Channels of an attention head.")] = 64,
+    head_size: Annotated[int, typer.Option(min=1, help="Channels of an attention head.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the classifier that --initialise-head draws.")] = 0,
 ) -> None:
     """Convert a METER checkpoint, strictly: every key is renamed, or reported as dropped."""
@@ -318,18 +343,17 @@ def main(
         raise typer.BadParameter(f"task={task!r}; allowed: {', '.join(TASKS)}")
     if (labels is None) == (task == "vqav2"):
         raise typer.BadParameter("labels: vqav2 needs a file of its answers; the other tasks have none")
-    torch.manual_seed(seed)
-    try:
+    with one_line_errors():
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"output={str(output)!r} is a file; name a folder")
+        torch.manual_seed(seed)
         found = convert(read_weights(checkpoint), task, initialise_head, image_size)
         names = None if labels is None else read_labels(labels)
         config = config_of(found.weights, task, names, head_size)
         model = build(found, config, task, initialise_head)
         processor = meter_processor(AutoTokenizer.from_pretrained(tokenizer), config.image_size, resize)
-    except ValueError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
-    model.save_pretrained(output)
-    processor.save_pretrained(output)
+        model.save_pretrained(output)
+        processor.save_pretrained(output)
     console = Console(soft_wrap=True)
     console.print(f"{len(found.weights)} weights converted for {type(model).__name__}, written to {output}")
     for title, entries in (("dropped", found.dropped), ("changed", found.changed)):

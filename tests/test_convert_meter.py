@@ -243,6 +243,59 @@ def test_wrong_options_are_named(run, options, message):
     assert message in " ".join(printed.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("meter.ckpt", b""),
+        ("meter.ckpt", b"no checkpoint"),
+        ("meter.ckpt", b"PK\x03\x04 half a zip"),
+        ("meter.safetensors", b"{"),
+        ("meter.ckpt", [1, 2]),
+        ("meter.ckpt", {"state_dict": {"a": 1}}),
+    ],
+)
+def test_files_that_are_no_checkpoints_are_named(converter, name, content, tmp_path):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(
+        ValueError, match=rf"^{path} (is no checkpoint, or a broken one|holds other things than tensors)"
+    ):
+        converter.read_weights(path)
+
+
+def test_a_missing_file_and_an_output_that_is_a_file_are_one_line(run, converter, tmp_path):
+    app = converter.typer.Typer()
+    app.command()(converter.main)
+    missing = CliRunner().invoke(app, [str(tmp_path / "gone.ckpt"), str(tmp_path / "out"), "--task", "nlvr2"])
+    assert missing.exit_code == 1
+    assert missing.stderr.startswith("Error: ")
+    assert "gone.ckpt" in missing.stderr
+    assert missing.stderr.count("\n") == 1
+    (tmp_path / "converted").write_text("mine")
+    with pytest.raises(Refused, match="converted' is a file; name a folder"):
+        run(public_weights("nlvr2"), "nlvr2")
+
+
+def test_sizes_that_cannot_be_are_errors(run):
+    weights = public_weights("nlvr2")
+    with pytest.raises(Refused, match="head_size=48 does not divide all of 64, 64 and 64 channels"):
+        run(weights, "nlvr2", "--head-size", 48)
+    with pytest.raises(Refused, match="16 positions of images, which are no square grid"):
+        run({**weights, "vit_model.visual.positional_embedding": torch.zeros(16, WIDTH)}, "nlvr2")
+    with pytest.raises(Refused, match="resize"):
+        run(weights, "nlvr2", "--resize", "stretch")
+
+
+@pytest.mark.parametrize("content", ["{", "3", "[]", "[1, 2]", '{"a": "0"}', '{"a": 0, "b": true}'])
+def test_labels_that_are_none_name_their_file(converter, content, answers):
+    answers.write_text(content)
+    with pytest.raises(ValueError, match=str(answers)):
+        converter.read_labels(answers)
+
+
 def test_labels_come_from_lists_objects_and_lines(converter, answers):
     assert converter.read_labels(answers) == ["yes", "no", "red", "net", "2"]
     answers.write_text('["a", "b"]')
