@@ -7,6 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from lmms_tokendrop.cli import app
+from lmms_tokendrop.hub.card import folder_card
 from lmms_tokendrop.hub.folder import CARD
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.picture import PICTURE
@@ -116,6 +117,13 @@ def write_results(folder: Path) -> Path:
     for name, run in runs.items():
         (folder / "runs" / name).write_text(json.dumps(run))
     (folder / "prefill_speed.json").write_text(json.dumps(SPEED))
+    return folder
+
+
+def with_card(folder: Path, name: str, tag: str | None = None) -> Path:
+    """Make the folder's card for a repository."""
+    card, _ = folder_card(folder, name, tag=tag)
+    card.save(folder / CARD)
     return folder
 
 

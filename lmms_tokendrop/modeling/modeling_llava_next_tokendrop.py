@@ -30,6 +30,7 @@ from .checkpoint_keys import SavesPublicKeys
 from .generation import StagedGenerationMixin, check_loaded, check_nothing_left
 from .processing_llava_next_tokendrop import FlatLlavaNextProcessor, LlavaNextTokenDropProcessor
 from .reduction_request import ReductionRequest
+from .saved_code import SavesItsCode
 from .staged_clip import StagedCLIPVisionModel
 from .staged_decoder import STAGED_DECODERS
 from .stock_config import ReadsStockConfig
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 
-class LlavaNextTokenDropConfig(ReadsStockConfig, LlavaNextConfig):
+class LlavaNextTokenDropConfig(SavesItsCode, ReadsStockConfig, LlavaNextConfig):
     """LLaVA-NeXT's configuration and a `token_reduction`.
 
     Parameters

@@ -9,13 +9,14 @@ from .fusion_tokens import FusionTokens
 from .image_patches import grid_side, shrink_images
 from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel, check_inputs
 from .meter_reduction_config import MeterReductionConfig
+from .saved_code import SavesItsCode
 from .staged_meter import CoAttention, StagedMeterTextLayer
 from .staged_meter_vision import StagedMeterVisionModel, vision_reducer
 from .stock_config import ReadsStockConfig
 from .token_drop_loading import TokenDropLoading
 
 
-class MeterTokenDropConfig(ReadsStockConfig, MeterConfig):
+class MeterTokenDropConfig(SavesItsCode, ReadsStockConfig, MeterConfig):
     """METER's configuration and a `token_reduction`.
 
     Parameters

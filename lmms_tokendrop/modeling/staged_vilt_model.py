@@ -13,12 +13,13 @@ from transformers.utils.generic import can_return_tuple
 from .fusion_reduction_config import FusionReductionConfig
 from .fusion_tokens import FusionReport, FusionTokens
 from .model_limits import check_text_length, check_token_type
+from .saved_code import SavesItsCode
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
 from .stock_config import ReadsStockConfig
 from .token_drop_loading import TokenDropLoading
 
 
-class ViltTokenDropConfig(ReadsStockConfig, ViltConfig):
+class ViltTokenDropConfig(SavesItsCode, ReadsStockConfig, ViltConfig):
     """ViLT's configuration and a `token_reduction`.
 
     Parameters

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from card_files import with_card
 from huggingface_hub import CommitOperationAdd, HfApi
 from transformers import (
     AutoModelForImageTextToText,
@@ -23,6 +24,8 @@ from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.loading import load_model
 from lmms_tokendrop.hub import fresh_check
+from lmms_tokendrop.hub.architectures import ARCHITECTURES as MODULES
+from lmms_tokendrop.hub.code import code_files
 from lmms_tokendrop.hub.export import FORMS, build
 from lmms_tokendrop.hub.fresh_check import example_outputs
 from lmms_tokendrop.hub.manifest import Manifest, read_config
@@ -104,6 +107,16 @@ def push_base(folder: Path, name: str) -> None:
     )
 
 
+def save_with_own_classes(architecture: str, folder: Path, saved: Path) -> None:
+    """Load an export with the package's own classes and save it, as after a fine-tune."""
+    options = LoadOptions(pretrained=str(folder), dtype="float16")
+    method = VARIANTS[architecture][0].removeprefix(f"{architecture}_")
+    model, processor = load_model(architecture, method, options, {}, torch.device("cpu"))
+    assert type(model).__module__.startswith("lmms_tokendrop.modeling")
+    model.save_pretrained(saved)
+    processor.save_pretrained(saved)
+
+
 @pytest.fixture(scope="module")
 def published(hub, base_folder, tmp_path_factory) -> Published:
     """Push the unreduced models, then each variant in both forms."""
@@ -134,8 +147,12 @@ def published(hub, base_folder, tmp_path_factory) -> Published:
     jobs = []
     for number, (name, example) in enumerate(examples.items()):
         if name != f"you/{WITH_ITS_CODE}":
-            push(folders[name], plan(folders[name], name))
+            push(folders[name], plan(with_card(folders[name], name), name))
         jobs.append({**write_job(folders[name], example, scratch / f"job-{number}"), "folder": name})
+    for architecture in VARIANTS:
+        name = repository(architecture, "full")
+        save_with_own_classes(architecture, folders[name], scratch / f"{architecture}-saved")
+        jobs.append({**write_job(scratch / f"{architecture}-saved", examples[name], scratch / f"job-{architecture}")})
     (scratch / "jobs.json").write_text(json.dumps(jobs))
     return Published(examples, scratch / "jobs.json", scratch)
 
@@ -149,8 +166,10 @@ def downloaded(published) -> str:
     return published.run()
 
 
-def test_every_repository_loads_through_every_auto_class_without_the_package(downloaded):
-    assert set(downloaded.split()) == {f"you/{WITH_ITS_CODE}", *(repository(*case) for case in CASES)}
+def test_every_repository_loads_through_every_auto_class_without_the_package(published, downloaded):
+    names = {f"you/{WITH_ITS_CODE}", *(repository(*case) for case in CASES)}
+    saved = {str(published.scratch / f"{architecture}-saved") for architecture in VARIANTS}
+    assert set(downloaded.split()) == names | saved
 
 
 def test_no_code_of_the_base_was_named_or_fetched(hub, published, downloaded):
@@ -190,6 +209,30 @@ def test_without_trust_loading_fails_with_the_message_of_transformers(
     for auto_class in auto_classes:
         with pytest.raises(ValueError, match="trust_remote_code=True"):
             getattr(transformers, auto_class).from_pretrained(name, trust_remote_code=trust)
+
+
+@pytest.mark.parametrize("architecture", VARIANTS)
+@pytest.mark.parametrize("trust", [None, False])
+def test_what_own_classes_saved_asks_for_trust_too(published, architecture, trust, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    saved = published.scratch / f"{architecture}-saved"
+    assert {file.name for file in code_files(MODULES[architecture].module)} <= {path.name for path in saved.iterdir()}
+    for auto_class in read_config(saved)["auto_map"]:
+        with pytest.raises(ValueError, match="trust_remote_code=True"):
+            getattr(transformers, auto_class).from_pretrained(saved, trust_remote_code=trust)
+
+
+@pytest.mark.parametrize(("architecture", "form"), CASES)
+@pytest.mark.parametrize("trust", [None, False])
+def test_without_trust_the_processor_is_the_right_one_or_asks(published, architecture, form, trust, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    name = repository(architecture, form)
+    right = type(AutoProcessor.from_pretrained(name, trust_remote_code=True))
+    if right.__module__.startswith("transformers."):
+        assert type(AutoProcessor.from_pretrained(name, trust_remote_code=trust)) is right
+    else:
+        with pytest.raises(ValueError, match="trust_remote_code=True"):
+            AutoProcessor.from_pretrained(name, trust_remote_code=trust)
 
 
 def test_a_stock_class_named_by_hand_warns_and_finds_weights_in_the_full_form_only(published, caplog):

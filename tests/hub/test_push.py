@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from card_files import with_card
 from fake_hub import TOKEN
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 from typer.testing import CliRunner
 
 from lmms_tokendrop.cli import app
-from lmms_tokendrop.hub.card import folder_card
 from lmms_tokendrop.hub.export import build
 from lmms_tokendrop.hub.folder import CARD, MANIFEST
 from lmms_tokendrop.hub.manifest import Manifest
@@ -46,13 +46,6 @@ def quiet_hub(hub, monkeypatch):
     hub.requests.clear()
     yield hub
     hub.faults.clear()
-
-
-def with_card(folder: Path, name: str, tag: str | None = None) -> Path:
-    """Make the folder's card for a repository."""
-    card, _ = folder_card(folder, name, tag=tag)
-    card.save(folder / CARD)
-    return folder
 
 
 def planned(folder: Path, name: str, tag: str | None = None) -> Plan:
