@@ -107,7 +107,9 @@ def test_text_past_the_last_position_is_a_warning_that_names_the_document(run, m
         model["pretrained"] = with_positions(model["pretrained"], tmp_path_factory.mktemp("short") / "model", 150)
     with caplog.at_level(logging.WARNING, logger="lmms_tokendrop"):
         run(documents, task, batch_size=3)
-    [message] = [record.getMessage() for record in caplog.records if record.name.startswith("lmms_tokendrop")]
+    [message] = [
+        record.getMessage() for record in caplog.records if record.name.startswith("lmms_tokendrop.evaluation")
+    ]
     assert message.startswith(f"{task}: document 2: ")
     assert "positions" in message
 
