@@ -13,6 +13,8 @@ from rich.console import Console
 from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES, HEADLINE, STOCK, Architecture, Variant
 from lmms_tokendrop.benchmark.throughput import Settings, measure_memory, measure_throughput
 from lmms_tokendrop.benchmark.training_step import measure_training_step
+from lmms_tokendrop.modeling.reduction_options import checked_number
+from lmms_tokendrop.user_errors import one_line_errors
 
 Name = StrEnum("Name", list(ARCHITECTURES))
 
@@ -54,6 +56,11 @@ def main(
     training_batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the optimisation steps.")] = 8,
 ) -> None:
     """Measure, print, and with --output write the figures as JSON."""
+    with one_line_errors():
+        for name, value in {"seconds": seconds, "window": window, "max_memory": max_memory}.items():
+            checked_number(name, value, whole=False, low=0)
+        if output is not None and output.is_dir():
+            raise ValueError(f"output={str(output)!r} is a folder; name a file")
     encoder = ARCHITECTURES[architecture]
     chosen = chosen_variants(encoder, variants)
     if max_batch_size is not None and max_batch_size < encoder.first_batch:

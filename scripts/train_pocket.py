@@ -6,52 +6,63 @@ Train with `llava_next --output runs/pocket`, then write the last checkpoint as 
 
 from __future__ import annotations
 
-import argparse
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from safetensors.torch import load_file
 from transformers.trainer_utils import get_last_checkpoint
 
+from lmms_tokendrop.modeling.reduction_options import checked_number
 from lmms_tokendrop.pocket.recipes import RECIPES
 from lmms_tokendrop.pocket.training import export, make_trainer
+from lmms_tokendrop.user_errors import one_line_errors
+
+Name = StrEnum("Name", sorted(RECIPES))
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("architecture", choices=sorted(RECIPES))
-    parser.add_argument("--output", type=Path, required=True, help="folder of checkpoints and log")
-    parser.add_argument("--max-steps", type=int, help="default: the recipe's")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--float32", action="store_true", help="no bfloat16 autocast")
-    parser.add_argument("--export", type=Path, help="only write the last checkpoint as a stock model into this folder")
-    options = parser.parse_args()
-
-    torch.set_num_threads(options.threads)
-    recipe = RECIPES[options.architecture]()
-    checkpoint = get_last_checkpoint(str(options.output)) if options.output.is_dir() else None
-    model = recipe.build(options.seed)
-    if options.export is not None:
-        if checkpoint is None:
-            parser.error(f"no checkpoint in {options.output}")
-        model.load_state_dict(load_file(Path(checkpoint) / "model.safetensors"))
-        export(model.model, recipe.processor, options.export, options.output / "training_log.jsonl")
-        return
-    trainer = make_trainer(
-        model,
-        options.output,
-        recipe.curriculum,
-        seed=options.seed,
-        start=int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
-        max_steps=options.max_steps or recipe.steps,
-        learning_rate=options.learning_rate,
-        bf16=not options.float32,
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
+def main(
+    architecture: Annotated[Name, typer.Argument(help="The model.")],
+    output: Annotated[Path, typer.Option(help="Folder of checkpoints and log.")],
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    float32: Annotated[bool, typer.Option("--float32", help="No bfloat16 autocast.")] = False,
+    export_to: Annotated[
+        Path | None, typer.Option("--export", help="Only write the last checkpoint as a stock model into this folder.")
+    ] = None,
+) -> None:
+    """Train a bundled pocket model, or continue where a killed run stopped; with --export write the stock model."""
+    with one_line_errors(FloatingPointError):
+        checked_number("learning_rate", learning_rate, whole=False, low=0)
+        for name, folder in (("output", output), ("export", export_to)):
+            if folder is not None and folder.exists() and not folder.is_dir():
+                raise ValueError(f"{name}={str(folder)!r} is a file; name a folder")
+        torch.set_num_threads(threads)
+        recipe = RECIPES[architecture]()
+        checkpoint = get_last_checkpoint(str(output)) if output.is_dir() else None
+        model = recipe.build(seed)
+        if export_to is not None:
+            if checkpoint is None:
+                raise ValueError(f"output={str(output)!r} has no checkpoint to export")
+            model.load_state_dict(load_file(Path(checkpoint) / "model.safetensors"))
+            export(model.model, recipe.processor, export_to, output / "training_log.jsonl")
+            return
+        trainer = make_trainer(
+            model,
+            output,
+            recipe.curriculum,
+            seed=seed,
+            start=int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
+            max_steps=max_steps or recipe.steps,
+            learning_rate=learning_rate,
+            bf16=not float32,
+        )
+        trainer.train(resume_from_checkpoint=checkpoint)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
