@@ -111,3 +111,9 @@ class LlavaNextRandom(GenerativeTokenDrop):
     """LLaVA-NeXT with visual tokens dropped at random before the language model."""
 
     model_id = "llava_next_random"
+
+
+class LlavaNextUniform(GenerativeTokenDrop):
+    """LLaVA-NeXT with evenly spaced visual tokens kept before the language model."""
+
+    model_id = "llava_next_uniform"

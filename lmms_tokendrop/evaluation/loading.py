@@ -70,7 +70,7 @@ def load_model(
     config = _checked_config(path, architecture, hub)
     module, class_name = _model_class(architecture, config.get("architectures") or (), options.head)
     token_reduction = {"method": method, **reduction}
-    saved = config.get("token_reduction") or {}
+    saved = REDUCTION_CONFIGS[architecture].restored(config.get("token_reduction"))
     if saved.get("method") == method:
         token_reduction = REDUCTION_CONFIGS[architecture].merged(saved, reduction)
     model = getattr(module, class_name).from_pretrained(

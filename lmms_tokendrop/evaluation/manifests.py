@@ -70,6 +70,14 @@ VARIANTS: tuple[Variant, ...] = (
         description="LLaVA-NeXT with visual tokens dropped at random before the language model; the control",
     ),
     Variant(
+        model_id="llava_next_uniform",
+        architecture="llava_next",
+        method="uniform",
+        pretrained=LLAVA_NEXT_CHECKPOINT,
+        adapter=f"{LLAVA_NEXT_ADAPTER}.LlavaNextUniform",
+        description="LLaVA-NeXT with evenly spaced visual tokens kept before the language model; another control",
+    ),
+    Variant(
         model_id="vilt_full",
         architecture="vilt",
         method="none",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.registry import pocket_path
 
 POCKET_LICENSE = "apache-2.0"
@@ -43,9 +44,11 @@ class Base:
         return {} if self.revision is None else {"revision": self.revision}
 
 
-def saved_reduction(config: dict[str, Any], method: str) -> dict[str, Any]:
+def saved_reduction(config: dict[str, Any], architecture: str, method: str) -> dict[str, Any]:
     """Options that a checkpoint's configuration holds for a method, or the method alone."""
-    return {"method": method, **(config["token_reduction"] if tuned_with(config, method) else {})}
+    if not tuned_with(config, method):
+        return {"method": method}
+    return REDUCTION_CONFIGS[architecture].restored(config["token_reduction"])
 
 
 def tuned_with(config: dict[str, Any], method: str) -> bool:

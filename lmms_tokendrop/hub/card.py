@@ -22,6 +22,7 @@ from lmms_tokendrop.hub.shipped import shipped
 from lmms_tokendrop.hub.texts import CITATIONS, OWN_METHOD
 from lmms_tokendrop.markdown import escaped
 from lmms_tokendrop.modeling.tested_transformers import TESTED
+from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.registry import POCKET_MODELS, pocket_path
 
 OWN_TASKS = ("pocket_", "tokendrop_")
@@ -69,7 +70,7 @@ def folder_card(
         repo_id=repo_id,
         variant=entry,
         head=architecture(entry.architecture).head(config.get("architectures")),
-        token_reduction=config.get("token_reduction") or {},
+        token_reduction=REDUCTION_CONFIGS[entry.architecture].restored(config.get("token_reduction")),
         base_reduction=manifest.base_reduction,
         tuned=manifest.tuned,
         manifest=manifest,
@@ -89,7 +90,7 @@ def variant_card(variant_id: str, results: Path | None = None, *, pocket: bool =
     head = next(iter(architecture(entry.architecture).heads.values()))
     name = f"you/{'pocket-' if pocket else ''}{entry.model_id.replace('_', '-')}"
     config = read_config(pocket_path(entry.architecture, entry.method)) if pocket else {}
-    reduction = saved_reduction(config, entry.method)
+    reduction = saved_reduction(config, entry.architecture, entry.method)
     tuned = tuned_with(config, entry.method)
     facts = Facts(name, entry, head, reduction, reduction, tuned=tuned, pocket=pocket)
     return render(facts, {} if results is None else read_scores(results, facts.subject).scores, results)

@@ -117,7 +117,7 @@ def build(
         raise ValueError("form='config' needs a base on the Hub; allowed for a local folder: form='full'")
     options, _ = PreTrainedConfig.get_config_dict(found.source, **found.location)
     head = kind.head(options.get("architectures"))
-    saved = saved_reduction(options, entry.method)
+    saved = saved_reduction(options, entry.architecture, entry.method)
     reduction = REDUCTION_CONFIGS[entry.architecture].merged(saved, token_reduction or {})
     model = _load(kind, head, found, reduction, meta=check == "meta")
     processor = kind.processor(model.config.token_reduction)

@@ -15,9 +15,9 @@ class Budget:
     tokens : float or None
         Tokens per group; exactly one of `tokens` and `ratio` is set.
     ratio : float or None
-        Share of the tokens that the unreduced model processes for the group.
+        Share of the group's tokens that can stay.
     scope : {"tile", "image", "request"}
-        The group that the number is stated for. Newlines count.
+        The group that the number is stated for.
     counter : {"input", "release"}
         "input" counts the tokens that a layer receives. "release" counts them after the drop that follows the
         layer, as the MustDrop release does.
@@ -28,11 +28,11 @@ class Budget:
     scope: str
     counter: str
 
-    def target(self, full: torch.Tensor) -> torch.Tensor:
-        """Average to meet, `[groups]` float64, given the unreduced counts `[groups]`; never above them."""
-        full = full.double()
-        wanted = full * self.ratio if self.ratio is not None else torch.full_like(full, float(self.tokens))
-        return torch.minimum(wanted, full)
+    def target(self, available: torch.Tensor) -> torch.Tensor:
+        """Average to meet, `[groups]` float64, given the tokens that can stay, `[groups]`; never above them."""
+        available = available.double()
+        wanted = available * self.ratio if self.ratio is not None else torch.full_like(available, float(self.tokens))
+        return torch.minimum(wanted, available)
 
     def early_layers(self, layers: tuple[int, ...]) -> int:
         """Number of decoder layers that are credited with the count before the first drop."""
@@ -51,14 +51,14 @@ class Budget:
         early_count : torch.Tensor
             `[groups]`, tokens before the first drop.
         least : torch.Tensor
-            `[groups]`, tokens that must stay to the end.
+            `[groups]`, tokens that must stay to the end: key tokens, one per image, newlines that always stay.
         """
         early = self.early_layers(layers)
         return (early * early_count.double() + (num_layers - early) * least.double()) / num_layers
 
     def next_count(
         self,
-        full: torch.Tensor,
+        available: torch.Tensor,
         processed: list[torch.Tensor],
         current: torch.Tensor,
         least: torch.Tensor,
@@ -67,12 +67,13 @@ class Budget:
     ) -> torch.Tensor:
         """Tokens to leave at the drop that follows decoder layer `len(processed) - 1`.
 
-        Counts fall geometrically from stage to stage; the last stage takes what remains of the budget.
+        Counts fall geometrically from stage to stage, but not below what must stay. What later stages are to leave is
+        planned anew at each, so that rounding does not add up.
 
         Parameters
         ----------
-        full, current, least : torch.Tensor
-            `[groups]`: unreduced tokens, tokens now, tokens that must stay.
+        available, current, least : torch.Tensor
+            `[groups]`: tokens that can stay of the unreduced ones, tokens now, tokens that must stay.
         processed : list[torch.Tensor]
             Tokens that each layer so far received, `[groups]` each.
         layers : tuple[int, ...]
@@ -94,11 +95,10 @@ class Budget:
         weights = self.weights(layers, num_layers)[stage:]
         credited = processed if self.counter == "input" else processed[1:]
         spent = sum((count.double() for count in credited), torch.zeros_like(current, dtype=torch.float64))
-        total = self.target(full) * num_layers
-        left = total - spent
+        target = self.target(available)
+        left = target * num_layers - spent
         if stage == 0 and bool((left < least * sum(weights) - 1e-6).any()):
-            floor = self.floor(current, least, layers, num_layers)
-            raise unreachable(self.target(full), floor, self)
+            raise unreachable(target, self.floor(current, least, layers, num_layers), self)
         factor = _geometric_factor(current.double(), least.double(), left, weights)
         count = (current * factor).round().long()
         return torch.minimum(torch.maximum(count, least.long()), current.long())
@@ -111,7 +111,7 @@ def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> Va
     return ValueError(
         f"{option}: an average of {float(target[worst]):.2f} visual tokens per {budget.scope} "
         f"(counter={budget.counter!r}) can't be reached; the smallest reachable average is {float(floor[worst]):.2f}. "
-        f"Allow more tokens, or drop after earlier `layers`."
+        "Allow more tokens; in mustdrop, earlier `layers` and a smaller `key_ratio` lower it."
     )
 
 

@@ -64,6 +64,14 @@ class LlavaNextTokenDropConfig(SavesItsCode, ReadsStockConfig, LlavaNextConfig):
     token_reduction: dict | None = None
     base_weights: dict | None = None
 
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """Read a configuration; options that were saved in an earlier format keep their meaning."""
+        options, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if options.get("token_reduction") is not None:
+            options = {**options, "token_reduction": TokenReductionConfig.restored(options["token_reduction"])}
+        return options, kwargs
+
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         self.token_reduction = TokenReductionConfig.from_dict(self.token_reduction).to_dict()

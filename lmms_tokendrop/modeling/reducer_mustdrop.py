@@ -5,7 +5,7 @@ import torch
 from .selection import keep_by_mask, keep_by_priority, next_counts
 from .stages import Keep, Stage, StageContext, TokenReducer, VisionContext
 from .token_ops import merge_windows, segment_sum, similarity_order, window_cells, window_similarity, window_slots
-from .window_merging import merged_windows
+from .window_merging import key_counts, merged_windows
 
 PAPER_LAYERS = (2, 6, 10, 14)
 PAPER_DEPTH = 32
@@ -16,13 +16,15 @@ KEY_PRIORITY = 1e9
 class MustDrop(TokenReducer):
     """Merge similar neighbours, protect key tokens, drop by dual attention, compact the cache.
 
-    Where the release of the method differs, the options `merge_count`, `merge_order`, `position_mode`, `packing` and
-    `compact_first_layers` reproduce it.
+    Key tokens never leave, neither below thresholds nor below a budget: where a budget is too small for them, more
+    windows are merged, and key tokens are a share of what merging left. Where the release of the method differs, the
+    options `merge_count`, `merge_order`, `position_mode` and `packing` reproduce it.
     """
 
     merges = True
     options = frozenset(
         {
+            "format",
             "visual_tokens",
             "keep_ratio",
             "scope",
@@ -65,12 +67,12 @@ class MustDrop(TokenReducer):
             return self._merge(context)
         if stage.layer == -1:
             every, attention = torch.ones_like(context.valid), context.tokens.cls_attention
-            return keep_by_mask(context, every, attention, self.config.newlines, self.config.scope)
+            return keep_by_mask(self.config, context, every, attention)
         return self._filter(context)
 
     def key_tokens(self, cls_attention: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
         """The ceil(key_ratio * tokens) tokens of each tile that CLS attends most, counted after merging."""
-        counts = torch.ceil(alive.sum(-1, keepdim=True).double() * self.config.key_ratio - 1e-9)
+        counts = key_counts(alive.sum(-1, keepdim=True), self.config.key_ratio)
         order = cls_attention.masked_fill(~alive, -1.0).argsort(dim=-1, descending=True, stable=True)
         rank = torch.empty_like(order).scatter_(
             1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
@@ -110,10 +112,9 @@ class MustDrop(TokenReducer):
                 drop &= share < config.global_threshold
             if config.individual_threshold is not None:
                 drop &= best < config.individual_threshold
-            return keep_by_mask(context, ~drop | tokens.key, dual, config.newlines, config.scope)
+            return keep_by_mask(config, context, ~drop | tokens.key, dual)
         priority = torch.where(tokens.key, KEY_PRIORITY + tokens.cls_attention.double(), dual)
-        counts = next_counts(config, context, self.layers)
-        return keep_by_priority(context, priority, counts, config.newlines, config.scope)
+        return keep_by_priority(config, context, priority, next_counts(config, context, self.layers))
 
 
 def drop_layers(layers: list[int] | None, num_layers: int) -> tuple[int, ...]:

@@ -70,12 +70,23 @@ class ReductionOptions:
                 allowed = ", ".join(sorted(read)) or "none"
                 raise ValueError(f"token_reduction: method {method!r} has no option {key!r}; its options: {allowed}")
         cls.check_exclusions(options)
+        defaults = cls.earlier_defaults(options)
         preset = options.pop("preset", None)
-        return cls(**{**cls.presets.get(preset, {}), **options})
+        return cls(**{**defaults, **cls.presets.get(preset, {}), **options})
 
     @classmethod
     def check_exclusions(cls, options: dict) -> None:
         """Raise a ValueError for checked options that exclude each other."""
+
+    @classmethod
+    def earlier_defaults(cls, options: dict) -> dict:
+        """Defaults that are others for checked options of an earlier format."""
+        return {}
+
+    @classmethod
+    def restored(cls, saved: dict | None) -> dict:
+        """Options as a configuration file has them, with the number of the format that they were saved in."""
+        return dict(saved or {})
 
     @classmethod
     def merged(cls, saved: dict, given: dict) -> dict:

@@ -110,7 +110,7 @@ class TokenReport(ModelOutput):
     kept : dict[str, list[list[tuple[int, int, int, int]]]]
         Per stage and sequence, (image, tile, row, column) of the visual tokens that it left.
     forced_merges : list[int]
-        `[batch]`, windows that were merged below `merge_threshold` because the budget asked for it.
+        `[batch]`, windows that were merged, similar or not, because the budget could not be met without.
     """
 
     visual_tokens_per_layer: list[list[int]] | None = None

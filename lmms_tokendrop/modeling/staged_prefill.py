@@ -36,7 +36,8 @@ class StagedPrefill:
         self.stages = {stage.layer: stage for stage in self.reducer.stages() if stage.where == "prefill"}
         self.first_index = cache.seen - sequence.index.shape[1]
         self.groups, self.group_count = sequence.tokens.groups(self.reducer.config.scope)
-        self.full = self._count(sequence)
+        self.full = self._count(sequence.tokens.visual, sequence)
+        self.full_newlines = self._count(sequence.tokens.visual & sequence.tokens.newline, sequence)
         self.processed: list[torch.Tensor] = []
         self.received: list[torch.Tensor] = []
         self.received_release: list[torch.Tensor] = []
@@ -49,7 +50,7 @@ class StagedPrefill:
 
     def receive(self, sequence: Sequence) -> None:
         """Note what the next layer receives."""
-        self.processed.append(self._count(sequence))
+        self.processed.append(self._count(sequence.tokens.visual, sequence))
         self.received.append(sequence.tokens.visual.sum(-1))
         self.lengths.append(sequence.index.shape[1])
 
@@ -108,6 +109,7 @@ class StagedPrefill:
             text_rows=(sequence.index >= 0) & self._gather(self.text_index >= 0, sequence),
             groups=self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1),
             full=self.full,
+            full_newlines=self.full_newlines,
             processed=self.processed,
             num_layers=self.num_layers,
             sample_seeds=self.sample_seeds,
@@ -117,6 +119,7 @@ class StagedPrefill:
     def _gather(self, values: torch.Tensor, sequence: Sequence) -> torch.Tensor:
         return values.gather(1, (sequence.index - self.first_index).clamp_min(0))
 
-    def _count(self, sequence: Sequence) -> torch.Tensor:
+    def _count(self, among: torch.Tensor, sequence: Sequence) -> torch.Tensor:
+        """Marked tokens of each group, `[groups]`."""
         groups = self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1)
-        return segment_sum((groups >= 0).long(), groups, self.group_count)
+        return segment_sum(among.long(), groups, self.group_count)

@@ -77,8 +77,8 @@ class StageContext:
         `[batch, length]`, text of the prompt that can see an image.
     groups : torch.LongTensor
         `[batch, length]`, group of each visual token in the reducer's scope; -1 for text.
-    full : torch.Tensor
-        `[groups]`, tokens that the unreduced model processes.
+    full, full_newlines : torch.Tensor
+        `[groups]`, tokens that the unreduced model processes, and the newlines among them.
     processed : list[torch.Tensor]
         `[groups]` per decoder layer so far: what the layer received.
     num_layers : int
@@ -95,6 +95,7 @@ class StageContext:
     text_rows: torch.Tensor
     groups: torch.Tensor
     full: torch.Tensor
+    full_newlines: torch.Tensor
     processed: list[torch.Tensor]
     num_layers: int
     sample_seeds: torch.Tensor
@@ -114,7 +115,7 @@ class Keep:
     merge : Callable or None
         Applied to states before the gather; writes merged values into their slots.
     forced_merges : torch.LongTensor or None
-        `[images]`, windows that only the budget made merge (vision stages).
+        `[images]`, windows that merge only because the budget needs it (vision stages).
     order : torch.LongTensor or None
         `[tiles, cells]`, the order in which cells enter the decoder, where it is not the raster (vision stages).
     target : torch.LongTensor or None

@@ -210,7 +210,13 @@ def rank_in_groups(priority: torch.Tensor, groups: torch.Tensor) -> torch.Tensor
     return by_priority[torch.sort(groups[by_priority], stable=True).indices]
 
 
-def fit_counts(priority: torch.Tensor, groups: torch.Tensor, lines: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+def fit_counts(
+    priority: torch.Tensor,
+    groups: torch.Tensor,
+    lines: torch.Tensor,
+    counts: torch.Tensor,
+    keys: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Choose the entries of highest priority so that each group meets its count, its newlines included.
 
     An entry costs one token; the first chosen entry of a line costs one more, for the newline that ends the line.
@@ -225,6 +231,8 @@ def fit_counts(priority: torch.Tensor, groups: torch.Tensor, lines: torch.Tensor
         `[entries]`, the line of the entry, unique over all groups; -1 where no newline depends on the entry.
     counts : torch.LongTensor
         `[groups]`, tokens to keep in each group.
+    keys : torch.BoolTensor, optional
+        `[entries]`, entries of highest priority that are not exchanged for others once they are chosen.
 
     Returns
     -------
@@ -263,6 +271,8 @@ def fit_counts(priority: torch.Tensor, groups: torch.Tensor, lines: torch.Tensor
 
     stuck = (short > 0) & (best_cheap == size)
     removable = chosen & ~leads & stuck[groups]
+    if keys is not None:
+        removable = removable & ~keys
     last_removable = _best_rank(rank, removable, groups, len(counts), largest=True)
     swap = stuck & (last_removable >= 0)
     next_leader = _best_rank(rank, ~chosen & leads & swap[groups], groups, len(counts), largest=False)

@@ -1,14 +1,20 @@
 """The options of a reduction in a decoder, and the methods that read them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from .budget import Budget
-from .reducer_baselines import NoReduction, RandomDrop
+from .reducer_baselines import NoReduction, RandomDrop, UniformDrop
 from .reducer_mustdrop import MustDrop
 from .reduction_options import ReductionOptions, option
 
-REDUCERS = {"none": NoReduction, "mustdrop": MustDrop, "random": RandomDrop}
+REDUCERS = {"none": NoReduction, "mustdrop": MustDrop, "random": RandomDrop, "uniform": UniformDrop}
+
+FORMAT = 2
+"""Number that saved options carry."""
+
+FORMAT_1_DEFAULTS = {"counter": "input", "newlines": "row", "compact_first_layers": True}
+"""Defaults that were others before saved options had a number."""
 
 DEFAULT_KEEP_RATIO = 1 / 9
 
@@ -31,6 +37,7 @@ tokens, five tiles of 128/64/32)."""
 
 
 THRESHOLDS = frozenset({"global_threshold", "individual_threshold"})
+COUNT_BUDGETS = frozenset({"visual_tokens", "keep_ratio"})
 
 
 @dataclass
@@ -39,7 +46,7 @@ class TokenReductionConfig(ReductionOptions):
 
     The help text of each option is in its field's metadata; the README prints them as a table. A count budget
     (`visual_tokens` or `keep_ratio`), thresholds, and a `preset` exclude each other; with none of them `keep_ratio` is
-    1/9, the share that the MustDrop paper calls 320 of 2880 tokens.
+    1/9, the share that the MustDrop paper calls 320 of 2880 tokens, on the counter of its release.
     """
 
     reducers: ClassVar[dict] = REDUCERS
@@ -52,16 +59,28 @@ class TokenReductionConfig(ReductionOptions):
     )
 
     method: str = option("none", "The method.", allowed=tuple(REDUCERS))
+    format: int = option(
+        FORMAT,
+        "Which budget rule and defaults: 1 is how configurations without this number were saved, before key tokens "
+        "stayed under a budget.",
+        low=1,
+        high=FORMAT,
+    )
     visual_tokens: float | None = option(
-        None, "Budget: visual tokens per `scope` and turn, averaged over what the decoder layers receive.", low=1
+        None, "Budget: visual tokens per `scope` and turn, averaged over the decoder layers.", low=1
     )
     keep_ratio: float | None = option(
-        None, "The same as a share (above 0, at most 1) of what the unreduced model processes.", low=1e-9, high=1
+        None,
+        "The same as a share (above 0, at most 1) of the unreduced model's tokens, without newlines where these leave; "
+        "default without a budget, preset or thresholds: 1/9.",
+        low=1e-9,
+        high=1,
     )
     scope: str = option("image", "What a budget is stated for.", allowed=("image", "tile", "request"))
-    counter: str = option(
-        "input",
-        "What a budget counts: tokens that a layer receives (`input`), or those left after its drop (`release`).",
+    counter: str | None = option(
+        None,
+        "What a budget counts: tokens that a layer receives (`input`, the default of a given budget), or those left "
+        "after its drop (`release`, the default without one).",
         allowed=("input", "release"),
     )
     preset: str | None = option(None, "Named thresholds or budget of the papers.", allowed=tuple(PRESETS))
@@ -79,12 +98,12 @@ class TokenReductionConfig(ReductionOptions):
         None, "Decoder layers (zero-based) after which tokens are dropped; default: 2, 6, 10, 14 of 32, scaled."
     )
     newlines: str = option(
-        "row",
-        "A newline token stays while a token of its row does (`row`), always (`keep`) or never (`drop`).",
+        "drop",
+        "A newline token stays while a token of its row does (`row`), always (`keep`) or never (`drop`, the release).",
         allowed=("row", "keep", "drop"),
     )
     compact_first_layers: bool = option(
-        True, "After prefill all layers keep the last stage's survivors; False: all but layers 0 and 1 (the release)."
+        False, "After prefill layers 0 and 1, too, keep the last stage's survivors only; False: the release."
     )
     decode_interval: int | None = option(
         None,
@@ -122,6 +141,7 @@ class TokenReductionConfig(ReductionOptions):
     def check_exclusions(cls, options: dict) -> None:
         """Budgets exclude each other, and options of the release need what it does."""
         given = {key for key, value in options.items() if value is not None}
+        changed = {entry.name for entry in fields(cls) if entry.name in given and options[entry.name] != entry.default}
         chosen = [sorted(given & way) for way in cls.alternatives if given & way]
         if len(chosen) > 1:
             clash = ", ".join(name for way in chosen for name in way)
@@ -136,20 +156,64 @@ class TokenReductionConfig(ReductionOptions):
             )
         if options.get("merge_order") == "similarity" and options.get("packing") != "flat":
             raise ValueError("token_reduction: merge_order='similarity' needs packing='flat'")
-        if options.get("packing") == "flat" and "newlines" in given:
-            raise ValueError("token_reduction: newlines has no meaning with packing='flat', which makes no newlines")
-        if given & {"decode_drop_ratio", "decode_floor"} and "decode_interval" not in given:
+        if options.get("packing") == "flat" and "newlines" in changed:
+            raise ValueError(
+                f"token_reduction: newlines={options['newlines']!r} has no meaning with packing='flat', which makes no "
+                "newlines; allowed: 'drop'"
+            )
+        if changed & {"decode_drop_ratio", "decode_floor"} and "decode_interval" not in given:
             raise ValueError("token_reduction: decode_drop_ratio and decode_floor need decode_interval")
+
+    @classmethod
+    def earlier_defaults(cls, options: dict) -> dict:
+        """Those of format 1, for the options that the method reads."""
+        if options.get("format") != 1:
+            return {}
+        read = REDUCERS[options["method"]].options - ({"newlines"} if options.get("packing") == "flat" else set())
+        return {name: value for name, value in FORMAT_1_DEFAULTS.items() if name in read}
+
+    @classmethod
+    def restored(cls, saved: dict | None) -> dict:
+        """Options as a configuration file has them; those that were saved without a format have format 1."""
+        saved = super().restored(saved)
+        reducer = REDUCERS.get(saved.get("method", "none"), NoReduction)
+        return {"format": 1, **saved} if "format" in reducer.options else saved
+
+    @classmethod
+    def merged(cls, saved: dict, given: dict) -> dict:
+        """As :meth:`ReductionOptions.merged`; a given count budget brings its own counter, too."""
+        if given.keys() & COUNT_BUDGETS:
+            saved = {name: value for name, value in saved.items() if name != "counter"}
+        return super().merged(saved, given)
+
+    def to_dict(self) -> dict:
+        """The method, and with one that reduces the format and every option that it reads and that has a value."""
+        read = REDUCERS[self.method].options | {"method"} | (set() if self.method == "none" else {"format"})
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name in read}
+        return {name: value for name, value in values.items() if value is not None}
 
     def __post_init__(self) -> None:
         stated = (self.visual_tokens, self.keep_ratio, self.global_threshold, self.individual_threshold)
-        if self.method != "none" and all(value is None for value in stated):
+        without_budget = all(value is None for value in stated)
+        if self.counter is None:
+            self.counter = "release" if without_budget else "input"
+        if without_budget and self.method != "none":
             self.keep_ratio = DEFAULT_KEEP_RATIO
 
     @property
     def by_threshold(self) -> bool:
         """Whether thresholds decide, not a count budget."""
         return self.global_threshold is not None or self.individual_threshold is not None
+
+    @property
+    def protects_key_tokens(self) -> bool:
+        """Whether key tokens stay under a count budget; in format 1 they only came first."""
+        return self.format > 1
+
+    @property
+    def counts_newlines(self) -> bool:
+        """Whether newlines are among the tokens that a budget can keep; in format 1 also those that leave at once."""
+        return self.newlines != "drop" or self.format == 1
 
     def budget(self) -> Budget:
         """The count budget."""

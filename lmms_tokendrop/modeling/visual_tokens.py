@@ -32,7 +32,7 @@ class VisualTokens:
     cls_attention : torch.FloatTensor
         Head-mean attention of the CLS query in the last vision block; 0 where it was not computed.
     forced_merges : torch.LongTensor
-        Windows of the token's image that were merged below the threshold to reach the budget.
+        Windows of the token's image that were merged because the budget could not be met without.
     """
 
     image: torch.Tensor

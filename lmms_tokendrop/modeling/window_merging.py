@@ -7,12 +7,18 @@ from .stages import VisionContext
 from .token_ops import rank_in_groups, segment_sum, window_slots
 
 
+def key_counts(tokens: torch.Tensor, key_ratio: float) -> torch.Tensor:
+    """Key tokens of tiles that have `tokens [...]` left after merging: the share `key_ratio`, rounded up."""
+    return torch.ceil(tokens.double() * key_ratio - 1e-9).long()
+
+
 def merged_windows(config, layers: tuple[int, ...], context: VisionContext, windows, similarity):
     """Choose the windows to merge.
 
     Without a budget these are the windows of similarity >= `merge_threshold`. With one they are merged from the most
-    similar on, and merging stops before the group's tokens fall below the budget; where the decoder layers before the
-    first drop alone would exceed the budget, the next most similar windows are merged too.
+    similar on, and merging stops before the group's tokens fall below the budget; then the next most similar windows
+    are merged until the budget pays for all tokens in the decoder layers before the first drop and for the least that
+    must stay, key tokens above all, in the later ones.
 
     Parameters
     ----------
@@ -30,7 +36,7 @@ def merged_windows(config, layers: tuple[int, ...], context: VisionContext, wind
     Returns
     -------
     tuple[torch.BoolTensor, torch.LongTensor]
-        `[tiles, windows]`, and per image the number of windows that only the budget made merge.
+        `[tiles, windows]`, and per image the number of windows that merge only because the budget needs it.
 
     Raises
     ------
@@ -49,13 +55,12 @@ def merged_windows(config, layers: tuple[int, ...], context: VisionContext, wind
     groups = {"tile": torch.arange(len(wanted), device=wanted.device), "image": context.image}
     groups["request"] = context.request
     group = groups[config.scope]
-    merged = torch.zeros_like(wanted)
+    merged, forced = torch.zeros_like(wanted), torch.zeros_like(wanted)
     planner = _GroupPlanner(config, layers, context, windows)
     for number in range(int(group.max()) + 1):
         tiles = (group == number).nonzero().squeeze(-1)
-        merged[tiles] = planner.plan(tiles, similarity[tiles], wanted[tiles])
-    forced = segment_sum((merged & ~wanted).sum(-1), context.image, images)
-    return merged, forced
+        merged[tiles], forced[tiles] = planner.plan(tiles, similarity[tiles], wanted[tiles])
+    return merged, segment_sum(forced.sum(-1), context.image, images)
 
 
 class _GroupPlanner:
@@ -66,64 +71,76 @@ class _GroupPlanner:
         self.budget = config.budget()
         self.slots = window_slots(windows, context.alive)
 
-    def plan(self, tiles: torch.Tensor, similarity: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """`[tiles, windows]`, the windows to merge."""
+    def plan(self, tiles: torch.Tensor, similarity: torch.Tensor, wanted: torch.Tensor):
+        """`[tiles, windows]` twice: the windows to merge, and those among them that merge so that the rest fits."""
+        available = self.context.alive[tiles].sum()
+        if self.config.counts_newlines:
+            available = available + len(self._own_lines(tiles))
+        if available == 0:
+            return torch.zeros_like(wanted), torch.zeros_like(wanted)
+        target = self.budget.target(available.unsqueeze(0))
         flat, candidates = similarity.flatten(), similarity.flatten().isfinite()
         order = rank_in_groups(flat, (~candidates).long())[: int(candidates.sum())]
-        counts = self._counts_after(tiles, order, similarity.shape)
-        full = self._full(tiles)
-        if full == 0:
-            return torch.zeros_like(wanted)
-        target = self.budget.target(full.unsqueeze(0))
-        least = torch.full((1,), self._least(tiles), device=counts.device)
+        leaves = self._leaving_step(tiles, order, similarity.shape)
+        patches = _left_after(leaves, self.context.alive[tiles], len(order))
+        newlines = self._newlines_after(tiles, leaves, len(order))
+        counts, least = patches.sum(0) + newlines, self._least_after(tiles, patches, newlines)
         steps = torch.arange(len(counts), device=counts.device)
 
         allowed = (counts >= target) & (steps <= int(wanted.sum()))
-        merged = int(steps[allowed].max()) if bool(allowed.any()) else 0
+        free = int(steps[allowed].max()) if bool(allowed.any()) else 0
         floors = self.budget.floor(counts, least, self.layers, self.context.num_layers)
-        enough = (floors <= target + 1e-9) & (steps >= merged)
+        enough = (floors <= target + 1e-9) & (steps >= free)
         if not bool(enough.any()):
             raise unreachable(target, floors.min().unsqueeze(0), self.budget)
-        merged = int(steps[enough].min())
-        chosen = torch.zeros_like(flat, dtype=torch.bool)
-        chosen[order[:merged]] = True
-        return chosen.view_as(similarity)
-
-    def _full(self, tiles: torch.Tensor) -> torch.Tensor:
-        return self.context.alive[tiles].sum() + len(self._own_lines(tiles))
-
-    def _least(self, tiles: torch.Tensor) -> int:
-        images = len(self.context.image[tiles].unique())
-        return images + (len(self._own_lines(tiles)) if self.config.newlines == "keep" else 0)
+        step = torch.full_like(flat, len(order), dtype=torch.long)
+        step[order] = steps[:-1]
+        merged = (step < int(steps[enough].min())).view_as(similarity)
+        return merged, merged & (step >= free).view_as(similarity)
 
     def _own_lines(self, tiles: torch.Tensor) -> torch.Tensor:
         """Lines whose newline belongs to the group."""
         owners = self.context.line_owner
         return (owners.unsqueeze(-1) == tiles).any(-1).nonzero().squeeze(-1)
 
-    def _counts_after(self, tiles: torch.Tensor, order: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """Tokens of the group after 0, 1, 2, ... merges in the given order, `[len(order) + 1]`."""
-        alive, line = self.context.alive[tiles], self.context.line[tiles]
-        steps = len(order)
-        step = torch.full((shape.numel(),), steps + 1, device=order.device)
-        step[order] = torch.arange(1, steps + 1, device=order.device)
-        leaves = torch.full(alive.shape, steps + 1, device=order.device)
+    def _leaving_step(self, tiles: torch.Tensor, order: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """The merge, counted from 1 in the given order, with which a cell leaves; `len(order) + 1`: none does."""
+        never = len(order) + 1
+        step = torch.full((shape.numel(),), never, device=order.device)
+        step[order] = torch.arange(1, never, device=order.device)
+        leaves = torch.full(self.context.alive[tiles].shape, never, device=order.device)
         members = self.windows.unsqueeze(0).expand(len(tiles), -1, -1)
         leaves.scatter_(1, members.flatten(1), step.view(shape).unsqueeze(-1).expand_as(members).flatten(1))
-        leaves.scatter_(1, self.slots[tiles], steps + 1)
-        leaves = leaves.masked_fill(~alive, 0)
-        tokens = torch.bincount(leaves[alive].flatten(), minlength=steps + 2)
+        return leaves.scatter_(1, self.slots[tiles], never)
 
-        lines = self._own_lines(tiles)
-        if self.config.newlines == "drop" or len(lines) == 0:
-            newlines = torch.zeros_like(tokens)
-        elif self.config.newlines == "keep":
-            newlines = torch.zeros_like(tokens)
-            newlines[steps + 1] = len(lines)
-        else:
-            inside = alive & (line >= 0)
-            ends = torch.full((len(self.context.line_owner),), steps + 1, device=order.device)
+    def _newlines_after(self, tiles: torch.Tensor, leaves: torch.Tensor, steps: int) -> torch.Tensor:
+        """Newlines of the group after 0, 1, 2, ... merges, `[steps + 1]`."""
+        lines, line = self._own_lines(tiles), self.context.line[tiles]
+        if self.config.newlines == "drop":
+            lines = lines[:0]
+        ends = torch.full((len(self.context.line_owner),), steps + 1, device=leaves.device)
+        if self.config.newlines == "row":
+            inside = self.context.alive[tiles] & (line >= 0)
             ends.scatter_reduce_(0, line[inside], leaves[inside], "amax", include_self=False)
-            newlines = torch.bincount(ends[lines], minlength=steps + 2)
-        total = int(tokens.sum() + newlines.sum())
-        return total - (tokens + newlines)[: steps + 1].cumsum(0)
+        return _left_after(ends[lines], torch.ones_like(lines, dtype=torch.bool), steps)
+
+    def _least_after(self, tiles: torch.Tensor, patches: torch.Tensor, newlines: torch.Tensor) -> torch.Tensor:
+        """Tokens that must stay to the end after 0, 1, 2, ... merges, `[steps + 1]`.
+
+        Which tokens are key tokens is known later only, so of newlines that stay with their row the most that key
+        tokens can hold are counted.
+        """
+        keys = key_counts(patches, self.config.key_ratio if self.config.protects_key_tokens else 0.0)
+        _, image = self.context.image[tiles].unique(return_inverse=True)
+        per_image = keys.new_zeros(int(image.max()) + 1, keys.shape[1]).index_add_(0, image, keys)
+        least = per_image.clamp_min(1).sum(0)
+        if self.config.newlines == "row" and self.config.protects_key_tokens:
+            return least + torch.minimum(newlines, least)
+        return least + newlines if self.config.newlines == "keep" else least
+
+
+def _left_after(leaves: torch.Tensor, among: torch.Tensor, steps: int) -> torch.Tensor:
+    """`[..., steps + 1]`: how many marked entries of the last axis are left after 0, 1, 2, ... merges."""
+    counts = torch.zeros(*leaves.shape[:-1], steps + 2, dtype=torch.long, device=leaves.device)
+    counts.scatter_add_(-1, leaves, among.long())
+    return counts.sum(-1, keepdim=True) - counts[..., : steps + 1].cumsum(-1)

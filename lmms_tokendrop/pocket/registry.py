@@ -7,9 +7,7 @@ from pathlib import Path
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 POCKET_MODELS: dict[tuple[str, str], str] = {
-    ("llava_next", "none"): "llava_next",
-    ("llava_next", "random"): "llava_next",
-    ("llava_next", "mustdrop"): "llava_next",
+    **{("llava_next", method): "llava_next" for method in ("none", "random", "uniform", "mustdrop")},
     **{("vilt", method): "vilt" for method in ("none", "random", "cls_attention", "tome", "smres")},
     ("vilt", "pumer"): "vilt_pumer",
     ("vilt", "dynamicvit"): "vilt_dynamicvit",

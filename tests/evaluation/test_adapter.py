@@ -14,7 +14,12 @@ from lmms_tokendrop.modeling.token_reducer import Keep
 
 LLAVA_VARIANTS = [entry for entry in VARIANTS if entry.architecture == "llava_next"]
 
-BUDGETS = {"none": {}, "mustdrop": {"keep_ratio": 0.4, "layers": "0+1"}, "random": {"keep_ratio": 0.4}}
+BUDGETS = {
+    "none": {},
+    "mustdrop": {"keep_ratio": 0.4, "layers": "0+1"},
+    "random": {"keep_ratio": 0.4},
+    "uniform": {"keep_ratio": 0.4},
+}
 """Model arguments with which every image loses tokens."""
 
 

@@ -12,7 +12,12 @@ from lmms_tokendrop.evaluation.prompts import Prompt, chat_prompt
 from lmms_tokendrop.evaluation.scoring import score_candidates
 from lmms_tokendrop.modeling.staged_cache import StagedCache
 
-REDUCTIONS = {"none": {}, "mustdrop": {"keep_ratio": 0.4, "layers": [0, 1]}, "random": {"keep_ratio": 0.4}}
+REDUCTIONS = {
+    "none": {},
+    "mustdrop": {"keep_ratio": 0.4, "layers": [0, 1]},
+    "random": {"keep_ratio": 0.4},
+    "uniform": {"keep_ratio": 0.4},
+}
 GREEDY = {"do_sample": False}
 
 
@@ -171,7 +176,8 @@ def test_ways_to_load(tiny_checkpoint, options):
     [(_, cost)] = engine.generate(
         [prompt(engine, "what is it ?", (60, 40))], GenerationSettings({"max_new_tokens": 2, **GREEDY}, ())
     )
-    assert cost.visual_tokens == pytest.approx(0.4 * cost.full_visual_tokens, abs=1)
+    newlines = 6
+    assert cost.visual_tokens == pytest.approx(0.4 * (cost.full_visual_tokens - newlines), abs=0.5)
     assert engine.model.dtype == (torch.bfloat16 if options.dtype == "bfloat16" else torch.float32)
 
 
@@ -181,9 +187,10 @@ def test_a_saved_reduction_holds_where_options_are_not_given(engines, tmp_path):
     engine.processor.save_pretrained(tmp_path)
     options = LoadOptions(pretrained=str(tmp_path))
     saved, _ = load_model("llava_next", "mustdrop", options, {}, torch.device("cpu"))
-    assert saved.config.token_reduction == {"method": "mustdrop", **REDUCTIONS["mustdrop"]}
+    assert saved.config.token_reduction == engine.model.config.token_reduction
+    assert REDUCTIONS["mustdrop"].items() <= saved.config.token_reduction.items()
     other, _ = load_model("llava_next", "mustdrop", options, {"keep_ratio": 0.9}, torch.device("cpu"))
-    assert other.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.9, "layers": [0, 1]}
+    assert other.config.token_reduction == {**saved.config.token_reduction, "keep_ratio": 0.9}
     full, _ = load_model("llava_next", "none", options, {}, torch.device("cpu"))
     assert full.config.token_reduction == {"method": "none"}
 

@@ -100,7 +100,7 @@ def test_every_run_that_does_not_count_says_why(folder, results):
     default = TokenReductionConfig.from_dict({"method": "mustdrop"}).keep_ratio
     said = [
         "keep_ratio=0.5; counted: keep_ratio=0.25",
-        f"keep_ratio={default}; counted: keep_ratio=0.25",
+        f"keep_ratio={default}, counter='release'; counted: keep_ratio=0.25, counter='input'",
         "model 'llava_next_random'; counted: llava_next_mustdrop and llava_next_full",
         f"pretrained=other/base,revision={COMMIT}; {version}",
         f"pretrained=base without a revision; {version}",

@@ -262,8 +262,9 @@ def test_wrong_options_are_named_and_nothing_is_left(tmp_path, options, message)
 
 
 def test_a_method_that_leaves_everything_is_refused(tmp_path):
+    everything = {"keep_ratio": 1.0, "newlines": "keep"}
     with pytest.raises(SelfCheckError, match="random left all image tokens"):
-        export("llava_next_random", tmp_path / "out", base="pocket", form="full", token_reduction={"keep_ratio": 1.0})
+        export("llava_next_random", tmp_path / "out", base="pocket", form="full", token_reduction=everything)
     assert list(tmp_path.iterdir()) == []
 
 

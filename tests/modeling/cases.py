@@ -16,16 +16,21 @@ from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 
 ATTENTIONS = one_fast(("sdpa", "eager"))
 
+EVERY_LAYER_AND_NEWLINE: dict[str, Any] = {"compact_first_layers": True, "newlines": "row"}
+"""Settings that make the most of the framework's work: all caches shrink, newlines leave with their rows."""
+
 METHODS: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},
-    "budget": {"method": "mustdrop", "keep_ratio": 0.45, "merge_threshold": 0.6},
+    "budget": {"method": "mustdrop", "keep_ratio": 0.45, "merge_threshold": 0.6, **EVERY_LAYER_AND_NEWLINE},
     "threshold": {
         "method": "mustdrop",
         "merge_threshold": 0.6,
         "global_threshold": 0.016,
         "individual_threshold": 0.1,
+        **EVERY_LAYER_AND_NEWLINE,
     },
-    "random": {"method": "random", "keep_ratio": 0.3},
+    "random": {"method": "random", "keep_ratio": 0.3, "newlines": "row"},
+    "uniform": {"method": "uniform", "keep_ratio": 0.3},
 }
 REDUCING = tuple(name for name in METHODS if name != "none")
 
@@ -36,8 +41,9 @@ KEEP_ALL: dict[str, dict[str, Any]] = {
         "merge_threshold": 1.1,
         "global_threshold": 0.0,
         "individual_threshold": 0.0,
+        "newlines": "keep",
     },
-    "random": {"method": "random", "keep_ratio": 1.0},
+    "random": {"method": "random", "keep_ratio": 1.0, "newlines": "keep"},
 }
 
 QUESTION = "USER: <image>\nwhat colour is the square ? ASSISTANT:"

@@ -32,6 +32,7 @@ def context(key: list[bool] | None = None, cls_attention: list[float] | None = N
         text_rows=torch.tensor([[False] * 5 + [True] * 2]),
         groups=tokens.groups("image")[0],
         full=torch.tensor([4]),
+        full_newlines=torch.tensor([0]),
         processed=[torch.tensor([4])],
         num_layers=4,
         sample_seeds=torch.zeros(1).long(),
@@ -95,12 +96,20 @@ def test_an_image_without_key_tokens_keeps_its_best_token_whatever_the_threshold
     assert kept_visual({"global_threshold": 1.1, "individual_threshold": 1.1}) == [1]
 
 
-def test_under_a_budget_key_tokens_come_first_by_cls_attention_and_are_cut_to_fit():
-    # 4 layers, the first receives 4: an average of 1.75 leaves one token for the other three, 2.5 leaves two
+def test_key_tokens_never_leave_under_a_budget():
+    # 4 layers, the first receives 4: an average of 2.5 leaves two for the other three, 3.25 leaves three
+    marks = {"key": [False, True, True, False], "cls_attention": [0.9, 0.1, 0.3, 0.2]}
+    assert kept_visual({"visual_tokens": 2.5}, **marks) == [2, 3]
+    assert kept_visual({"visual_tokens": 3.25}, **marks) == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"visual_tokens.*smallest reachable average is 2\.50"):
+        kept_visual({"visual_tokens": 2.4}, **marks)
+
+
+def test_in_format_1_key_tokens_came_first_by_cls_attention_and_were_cut_to_fit():
     marks = {"key": [False, True, True, True], "cls_attention": [0.9, 0.1, 0.3, 0.2]}
-    assert kept_visual({"visual_tokens": 1.75}, **marks) == [3]
-    assert kept_visual({"visual_tokens": 2.5}, **marks) == [3, 4]
-    assert kept_visual({"visual_tokens": 3.25}, **marks) == [2, 3, 4]
+    assert kept_visual({"format": 1, "visual_tokens": 1.75}, **marks) == [3]
+    assert kept_visual({"format": 1, "visual_tokens": 2.5}, **marks) == [3, 4]
+    assert kept_visual({"format": 1, "visual_tokens": 3.25}, **marks) == [2, 3, 4]
 
 
 def test_under_a_budget_the_others_follow_by_dual_score():
@@ -155,9 +164,9 @@ def test_the_last_layer_but_one_is_allowed():
 def test_stages_are_the_papers():
     config = TokenReductionConfig.from_dict({"method": "mustdrop"})
     prefill = [Stage("prefill", layer) for layer in (-1, 2, 6, 10, 14)]
-    assert MustDrop(config, 32).stages() == (Stage("vision", 0), *prefill, Stage("decode", 0))
+    assert MustDrop(config, 32).stages() == (Stage("vision", 0), *prefill, Stage("decode", 2))
 
 
-def test_the_release_keeps_the_caches_of_layers_zero_and_one():
-    config = TokenReductionConfig.from_dict({"method": "mustdrop", "compact_first_layers": False})
-    assert MustDrop(config, 32).stages()[-1] == Stage("decode", 2)
+def test_the_caches_of_layers_zero_and_one_shrink_when_asked():
+    config = TokenReductionConfig.from_dict({"method": "mustdrop", "compact_first_layers": True})
+    assert MustDrop(config, 32).stages()[-1] == Stage("decode", 0)

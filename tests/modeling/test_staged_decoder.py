@@ -72,7 +72,7 @@ def test_survivors_keep_the_positions_of_the_unreduced_sequence(workshop, monkey
     stages = {record.name: record.index for record in cache_of(output).records}
     for layer in range(4):
         name = "before layer 0" if layer == 0 else f"after layer {layer - 1}"
-        index = stages.get(name, stages["before layer 0"] if method == "random" else None)
+        index = stages.get(name, stages["before layer 0"] if method in ("random", "uniform") else None)
         positions = spy.positions(0, layer).expand(len(index), -1)
         for row in range(len(index)):
             real = index[row] >= 0

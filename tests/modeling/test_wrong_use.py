@@ -95,7 +95,7 @@ def test_layers_share_one_list_of_entries_after_compaction(workshop):
     [
         ({"decode_floor": 3}, "need decode_interval"),
         ({"decode_drop_ratio": 0.5}, "need decode_interval"),
-        ({"packing": "flat", "newlines": "keep"}, "newlines has no meaning"),
+        ({"packing": "flat", "newlines": "keep"}, "newlines='keep' has no meaning"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(workshop, options, message):

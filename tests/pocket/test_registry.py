@@ -8,7 +8,7 @@ import pytest
 from lmms_tokendrop.pocket.registry import WEIGHTS, pocket_path
 
 
-@pytest.mark.parametrize("method", ["none", "random", "mustdrop"])
+@pytest.mark.parametrize("method", ["none", "random", "uniform", "mustdrop"])
 def test_finds_the_bundled_model(method):
     path = pocket_path("llava_next", method)
     assert path == WEIGHTS / "llava_next"

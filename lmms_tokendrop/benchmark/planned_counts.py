@@ -1,0 +1,109 @@
+"""What a count budget leaves after each stage of MustDrop, planned for one image without running a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lmms_tokendrop.modeling.reducer_mustdrop import WINDOW, MustDrop
+from lmms_tokendrop.modeling.stages import VisionContext
+from lmms_tokendrop.modeling.token_ops import merge_windows, window_cells
+from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+from lmms_tokendrop.modeling.window_merging import key_counts, merged_windows
+
+SIDE = 24
+"""Patches along a tile of the CLIP tower that LLaVA-NeXT has."""
+SQUARE = (SIDE,) * 5
+"""Rows of each tile that unpadding leaves of a square image: the base view and a 2 x 2 grid."""
+
+
+@dataclass(frozen=True)
+class PlannedCounts:
+    """Tokens of one image.
+
+    Parameters
+    ----------
+    forced_merges
+        Windows that merge only because the budget asks for it.
+    after_merging
+        Tokens that enter the decoder.
+    key_tokens
+        Those among them that never leave.
+    stages
+        Tokens after each drop.
+    """
+
+    forced_merges: int
+    after_merging: int
+    key_tokens: int
+    stages: tuple[int, ...]
+
+
+def planned_counts(
+    reduction: dict[str, Any],
+    num_layers: int,
+    rows: Sequence[int] = SQUARE,
+    *,
+    similar: int = 0,
+    in_turn: bool = True,
+) -> PlannedCounts:
+    """Plan MustDrop for one image whose newlines leave.
+
+    Parameters
+    ----------
+    reduction
+        Options beside the method; a count budget per image, ``newlines="drop"``.
+    num_layers
+        Layers of the decoder.
+    rows
+        Rows of each tile that unpadding leaves.
+    similar
+        Number of windows at or above ``merge_threshold``.
+    in_turn
+        Whether the most similar windows are one of each tile in turn, or all of the first tile, then of the next.
+
+    Returns
+    -------
+    PlannedCounts
+        The counts, which depend on the picture only through which windows are similar.
+    """
+    config = TokenReductionConfig.from_dict({"method": "mustdrop", **reduction})
+    reducer = MustDrop(config, num_layers)
+    alive = (torch.arange(SIDE) < torch.tensor(rows).unsqueeze(-1)).repeat_interleave(SIDE, dim=1)
+    windows = window_cells(SIDE, SIDE, WINDOW)
+    similarity = _similarity(config, alive[:, windows].any(-1), similar, in_turn)
+    tile = torch.zeros(len(rows), dtype=torch.long)
+    context = VisionContext(
+        hidden_states=None,
+        grid=(SIDE, SIDE),
+        alive=alive,
+        image=tile,
+        request=tile,
+        line=torch.full_like(alive, -1, dtype=torch.long),
+        line_owner=torch.zeros(0, dtype=torch.long),
+        num_layers=num_layers,
+    )
+    merged, forced = merged_windows(config, reducer.layers, context, windows, similarity)
+    left = merge_windows(alive.unsqueeze(-1).float(), windows, alive, merged)[1] & alive
+    least = key_counts(left.sum(-1), config.key_ratio).sum(0, keepdim=True).clamp_min(1)
+    received, stages, current = [], [], left.sum().unsqueeze(0)
+    for layer in range(num_layers):
+        received.append(current)
+        if layer in reducer.layers:
+            budget, available = config.budget(), alive.sum().unsqueeze(0)
+            current = budget.next_count(available, received, current, least, reducer.layers, num_layers)
+            stages.append(int(current))
+    return PlannedCounts(int(forced), int(received[0]), int(least), tuple(stages))
+
+
+def _similarity(config: TokenReductionConfig, there: torch.Tensor, similar: int, in_turn: bool) -> torch.Tensor:
+    """Similarities `[tiles, windows]` in the asked order, the first `similar` of them at the threshold or above."""
+    tiles, windows = there.shape
+    rank = torch.arange(tiles * windows)
+    rank = rank.view(windows, tiles).T if in_turn else rank.view(tiles, windows)
+    order = rank.masked_fill(~there, tiles * windows).flatten().argsort().argsort().view_as(there)
+    similarity = config.merge_threshold + (similar - 0.5 - order) / order.numel()
+    return similarity.masked_fill(~there, float("-inf"))
