@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,7 @@ from lmms_tokendrop.hub.folder import LICENSE, MANIFEST
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.picture import PICTURE, kept_picture
 from lmms_tokendrop.hub.self_check import Example, parameter_shapes, run_example, self_check
-from lmms_tokendrop.hub.shipped import shipped
+from lmms_tokendrop.hub.shipped import license_text
 from lmms_tokendrop.hub.staging import staged
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.scenes import render
@@ -199,7 +198,7 @@ def _save_code(kind: Architecture, head: Head, processor: str | None, folder: Pa
         auto_maps["processor_config.json"] = {"AutoProcessor": processor}
         copy_code(processor.split(".")[0], folder)
     set_auto_maps(folder, auto_maps)
-    shutil.copyfile(shipped(LICENSE), folder / LICENSE)
+    (folder / LICENSE).write_text(license_text(), encoding="utf-8")
 
 
 def _set_modes(folder: Path) -> None:
