@@ -117,7 +117,7 @@ def draw(asked: Asked, config) -> Image.Image:
 def main(
     output: Path,
     keep_ratio: float = 0.25,
-    questions: Annotated[int, typer.Option(min=1, help="Questions about one object that are counted.")] = 500,
+    questions: Annotated[int, typer.Option(min=1, help="Questions about one object that are counted.")] = 150,
 ) -> None:
     """Ask the questions, count, and draw the first that fits."""
     folder = pocket_path("llava_next", "none")

@@ -35,6 +35,7 @@ SHORTER = {
     r"--seconds \d+": "--seconds 0",
     r"--training-steps \d": "--training-steps 0",
     r"pocket_experiments.py (\w+)": r"pocket_experiments.py \1 --speed 0.01",
+    r"draw_tokens.py docs/tokens.png": "draw_tokens.py docs/tokens.png --questions 30",
     r"python -m pytest": "python -m pytest --collect-only tests/test_docs.py",
 }
 """Patterns in commands, and what stands there in this test."""
