@@ -9,7 +9,7 @@ from lmms_tokendrop.hub.card import standing_cards
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "model_cards" / "results"
-PLOTTED = {"pocket_scenes": "pocket_scenes_comparison.json", "easy-VQA": "easy_vqa_comparison.json"}
+PLOTTED = {"pocket_scenes": "budgets_pocket_scenes.json", "easy-VQA": "budgets_easy_vqa.json"}
 
 
 def main() -> None:

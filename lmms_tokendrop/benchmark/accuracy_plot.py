@@ -1,48 +1,62 @@
-"""A plot of accuracy against visual tokens, from the results files of `lmms-tokendrop demo --output`."""
+"""A plot of accuracy against visual tokens and against time, from what `scripts/measure_budgets.py` measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmms_tokendrop.evaluation.manifests import variant
+from lmms_tokendrop.benchmark.budget_report import METHODS, Result, result
+from lmms_tokendrop.benchmark.budget_rows import COUNTERS, RATIOS
+from lmms_tokendrop.benchmark.comparison import mean_and_stderr
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+AXES = {
+    "input": ("visual tokens that a layer receives", lambda one: one.visual_tokens),
+    "release": ("visual tokens after each layer's drop", lambda one: one.visual_tokens_release),
+    "time": ("ms a question", lambda one: None if one.seconds is None else 1000 * one.seconds),
+}
+"""What stands to the right in each column: budgets by either counter, and time of those by the input counter."""
 
-def accuracy_plot(tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw a panel for each task: a line for each reduced variant, and the unreduced model's level.
+
+def accuracy_plot(tasks: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw a row of panels for each task: a line for each method, and the unreduced model's level.
 
     Parameters
     ----------
     tasks
-        Title of a panel, and the rows of its results file; the first row is the unreduced model's.
+        Title of a row, and its results file.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Average visual tokens that a decoder layer receives to the right, accuracy in percent with its standard error
-        upwards.
+        Accuracy in percent with its standard error upwards.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(tasks), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for panel, (title, (full, *reduced)) in zip(panels, tasks.items(), strict=True):
-        panel.axhline(100 * full["accuracy"], color="0.4", linestyle="--", label=f"all {full['visual_tokens']:.0f}")
-        for model_id in dict.fromkeys(row["model_id"] for row in reduced):
-            rows = sorted((row for row in reduced if row["model_id"] == model_id), key=lambda row: row["visual_tokens"])
-            panel.errorbar(
-                [row["visual_tokens"] for row in rows],
-                [100 * row["accuracy"] for row in rows],
-                [100 * row["accuracy_stderr"] for row in rows],
-                marker="o",
-                markersize=4,
-                capsize=2,
-                label=variant(model_id).method,
-            )
-        panel.set(title=f"{title}, {full['samples']} questions", xlabel="visual tokens, mean over layers", xlim=0)
-        panel.legend(frameon=False)
-    panels[0].set_ylabel("accuracy, %")
+    figure = Figure(figsize=(10.5, 3.1 * len(tasks)), layout="constrained")
+    rows = figure.subplots(len(tasks), len(AXES), squeeze=False, sharey="row")
+    for panels, (title, found) in zip(rows, tasks.items(), strict=True):
+        full = Result.of([found["full"]])
+        level = 100 * mean_and_stderr(full.scores)[0]
+        for panel, axis in zip(panels, AXES, strict=True):
+            panel.axhline(level, color="0.4", linestyle="--", label="all tokens")
+            for method in METHODS:
+                _line(panel, axis, method, found)
+            panel.set(xlabel=AXES[axis][0], xlim=0, title=f"{title}, {len(full.scores)} questions")
+        panels[0].set_ylabel("accuracy, %")
+    rows[0][0].legend(frameon=False)
     return figure
+
+
+def _line(panel: Axes, axis: str, method: str, found: Mapping[str, Any]) -> None:
+    counter = axis if axis in COUNTERS else "input"
+    results = [result(found, method, counter, ratio) for ratio in sorted(RATIOS)]
+    places = [(AXES[axis][1](one), one) for one in results if isinstance(one, Result)]
+    points = [(place, *mean_and_stderr(one.scores)) for place, one in places if place is not None]
+    if points:
+        across, accuracy, stderr = zip(*points, strict=True)
+        heights, bars = [100 * value for value in accuracy], [100 * value for value in stderr]
+        panel.errorbar(across, heights, bars, marker="o", markersize=4, capsize=2, label=method)

@@ -8,12 +8,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from lmms_tokendrop.benchmark.budget_report import ablation_table, budget_table
 from lmms_tokendrop.benchmark.measured import measured_table
 from lmms_tokendrop.benchmark.meter_report import meter_macs_table
 from lmms_tokendrop.benchmark.pocket_report import encoder_table
 from lmms_tokendrop.benchmark.throughput_report import throughput_table
 from lmms_tokendrop.evaluation.manifests import VARIANTS
-from lmms_tokendrop.markdown import code, escaped, markdown_table, number
+from lmms_tokendrop.markdown import escaped, markdown_table, number
 from lmms_tokendrop.modeling.reduction_options import span
 from lmms_tokendrop.modeling.token_reducer import (
     FusionReductionConfig,
@@ -138,26 +139,6 @@ def recipes_table(results: Path) -> str:
     return markdown_table(header, rows)
 
 
-def comparison_table(rows: list[dict[str, Any]]) -> str:
-    """What `lmms-tokendrop demo --output` wrote."""
-    lines = [
-        (
-            code(row["model_id"]),
-            escaped(row["budget"]),
-            f"{number(100 * row['accuracy'], '.1f')} ± {number(100 * row['accuracy_stderr'], '.1f')}",
-            f"{number(100 * row['difference'], '+.1f')} ± {number(100 * row['difference_stderr'], '.1f')}"
-            if place
-            else "",
-            f"{number(row['visual_tokens'], '.1f')} of {number(row['full_visual_tokens'], '.0f')}",
-            number(row["kv_bytes"] / 1000, ".0f"),
-            number(row["seconds"] * 1000, ".0f"),
-        )
-        for place, row in enumerate(rows)
-    ]
-    header = ("variant", "budget", "accuracy, %", "difference to full", "visual tokens", "KV, kB", "ms a question")
-    return f"{number(rows[0]['samples'], 'd')} questions.\n\n{markdown_table(header, lines)}"
-
-
 def prefill_table(speed: dict[str, Any]) -> str:
     """The prefill speed that `scripts/measure_prefill.py --output` wrote."""
     rows = [
@@ -204,8 +185,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "meter-macs": meter_macs_table,
     "training-options": training_options_table,
     "recipes": recipes_table,
-    "pocket-scenes": measured_table("pocket_scenes_comparison.json", comparison_table),
-    "easy-vqa": measured_table("easy_vqa_comparison.json", comparison_table),
+    "pocket-scenes": budget_table("pocket_scenes"),
+    "easy-vqa": budget_table("easy_vqa"),
+    "mustdrop-ablation": ablation_table("pocket_scenes"),
     **{
         f"pocket-{architecture}-{table}": encoder_table(architecture, table)
         for architecture, tables in EXPERIMENTS.items()

@@ -1,0 +1,80 @@
+"""Measure MustDrop and its controls at equal budgets on the pocket LLaVA-NeXT: `measure_budgets.py TASK`.
+
+Writes `model_cards/results/budgets_TASK.json`, a row per run with the score of every question, so that differences
+are paired. The file is rewritten after each run and rows that are there are not run again. `--time` adds seconds per
+question to the rows, alternating between variants; run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+from lmms_tokendrop.benchmark.budget_rows import QUESTIONS, ROWS, BudgetRow
+from lmms_tokendrop.benchmark.comparison import evaluate
+
+RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
+TIMED_QUESTIONS, ROUNDS = 96, 3
+
+
+def measured(row: BudgetRow, task: str) -> dict[str, Any]:
+    """Run a row on all questions; a budget that cannot be met is written down with the method's own words."""
+    try:
+        results = evaluate(row.run, task=task, limit=QUESTIONS, batch_size=8)
+    except ValueError as error:
+        if "smallest" not in str(error):
+            raise
+        return {"not_reachable": str(error)}
+    scores = {sample["doc_id"]: int(sample["accuracy"]) for sample in results["samples"][task]}
+    cost = results["throughput"]
+    return {
+        "scores": "".join(str(scores[number]) for number in sorted(scores)),
+        "visual_tokens": cost["avg_visual_tokens"],
+        "visual_tokens_release": cost["avg_visual_tokens_release"],
+        "full_visual_tokens": cost["avg_full_visual_tokens"],
+        "kv_bytes": cost["avg_kv_bytes"],
+    }
+
+
+def timed(rows: list[BudgetRow], task: str) -> dict[str, float]:
+    """Median over rounds of the seconds per question, each row once in a round."""
+    rounds: dict[str, list[float]] = {row.name: [] for row in rows}
+    for _ in range(ROUNDS):
+        for row in rows:
+            results = evaluate(row.run, task=task, limit=TIMED_QUESTIONS, batch_size=8)
+            rounds[row.name].append(results["throughput"]["avg_seconds"])
+    return {name: statistics.median(seconds) for name, seconds in rounds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=sorted(ROWS))
+    parser.add_argument("--time", action="store_true", help="measure seconds per question of rows that are there")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    path = RESULTS / f"budgets_{options.task}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def save() -> None:
+        path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+
+    rows = ROWS[options.task]
+    if options.time:
+        reached = [row for row in rows if row.timed and "scores" in found.get(row.name, {})]
+        for name, seconds in timed(reached, options.task).items():
+            found[name]["seconds"] = seconds
+        save()
+        return
+    for row in rows:
+        if row.name not in found:
+            found[row.name] = measured(row, options.task)
+            save()
+            print(row.name, found[row.name].get("scores", "").count("1"), flush=True)
+
+
+if __name__ == "__main__":
+    main()
