@@ -1,5 +1,6 @@
 """A key-value cache whose layers hold different tokens, and all other state of a request."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,8 @@ from transformers.utils import ModelOutput
 
 from .transformers_compat import CACHE
 from .visual_tokens import VisualTokens
+
+COUNTED = ("tokens", "key_tokens", "newlines", "others")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ class TokenReport(ModelOutput):
         `[layers]`, entries of each cache layer, padding included.
     kept : dict[str, list[list[tuple[int, int, int, int]]]]
         Per stage and sequence, (image, tile, row, column) of the visual tokens that it left.
+    counts : dict[str, list[dict[str, int]]]
+        Per stage and sequence, how many `tokens` it left, `key_tokens` and `newlines` among them, and the `others`:
+        after a filter of MustDrop, the places that the text decided.
     forced_merges : list[int]
         `[batch]`, windows that were merged, similar or not, because the budget could not be met without.
     """
@@ -122,6 +128,7 @@ class TokenReport(ModelOutput):
     kv_bytes_per_row: list[int] | None = None
     kv_lengths: list[int] | None = None
     kept: dict[str, list[list[tuple[int, int, int, int]]]] | None = None
+    counts: dict[str, list[dict[str, int]]] | None = None
     forced_merges: list[int] | None = None
 
 
@@ -282,10 +289,15 @@ class StagedCache(DynamicCache):
             heads, width = layer.keys.shape[1], layer.keys.shape[3] + layer.values.shape[3]
             per_row += (layer.entries.index >= 0).sum(-1).to(full.device) * heads * width * layer.keys.element_size()
         kept: dict[str, list] = {}
+        counts: dict[str, list[Counter]] = {}
         for record in self.records:
             rows = self._places(record.index)
             earlier = kept.get(record.name, [[] for _ in rows])
             kept[record.name] = [before + row for before, row in zip(earlier, rows, strict=True)]
+            counted = counts.get(record.name, [Counter() for _ in rows])
+            counts[record.name] = [
+                before + row for before, row in zip(counted, self._stage_counts(record.index), strict=True)
+            ]
         means = [torch.stack(counts).double().mean(0).tolist() for counts in (received, received_release)]
         return TokenReport(
             visual_tokens_per_layer=[counts.tolist() for counts in received],
@@ -297,8 +309,16 @@ class StagedCache(DynamicCache):
             kv_bytes_per_row=per_row.tolist(),
             kv_lengths=[layer.get_seq_length() for layer in self.layers],
             kept=kept,
+            counts={name: [{kind: row[kind] for kind in COUNTED} for row in rows] for name, rows in counts.items()},
             forced_merges=self._forced_merges(),
         )
+
+    def _stage_counts(self, index: torch.Tensor) -> list[Counter]:
+        """Per sequence, what `TokenReport.counts` says of the tokens `index [batch, kept]`."""
+        picked = self.provenance(index)
+        marks = (picked.visual, picked.visual & picked.key, picked.visual & picked.newline)
+        totals = zip(*(mark.sum(-1).tolist() for mark in marks), strict=True)
+        return [Counter(dict(zip(COUNTED, (*row, row[0] - row[1] - row[2]), strict=True))) for row in totals]
 
     def _places(self, index: torch.Tensor) -> list[list[tuple[int, int, int, int]]]:
         picked = self.provenance(index)

@@ -232,3 +232,19 @@ def test_the_logical_length_counts_everything_that_went_in(workshop):
     cache = prefill(workshop.reduced("budget"), inputs)
     assert {cache.get_seq_length(layer) for layer in range(4)} == {inputs["input_ids"].shape[1]}
     assert cache.get_query_offset(0) < cache.get_seq_length()
+
+
+@pytest.mark.parametrize("newlines", ["row", "keep", "drop"])
+def test_a_report_counts_key_tokens_newlines_and_the_places_that_the_text_decided(workshop, newlines):
+    reduction = {"method": "mustdrop", "keep_ratio": 0.6, "newlines": newlines, "key_ratio": 0.2}
+    cache = prefill(workshop.reduced(reduction), workshop.inputs("ragged_batch"))
+    report = cache.report()
+    assert list(report.counts) == list(report.kept)
+    for stage, rows in report.counts.items():
+        for row, counts in enumerate(rows):
+            places = report.kept[stage][row]
+            assert counts["tokens"] == len(places)
+            assert counts["newlines"] == sum(column == 6 for *_, column in places)
+            assert counts["key_tokens"] == int(cache.tokens.key[row].sum()) > 0
+            assert counts["others"] == counts["tokens"] - counts["newlines"] - counts["key_tokens"]
+    assert any(counts["newlines"] for counts in list(report.counts.values())[-1]) == (newlines != "drop")
