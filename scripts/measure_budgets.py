@@ -21,10 +21,10 @@ RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
 TIMED_QUESTIONS, ROUNDS = 96, 3
 
 
-def measured(row: BudgetRow, task: str) -> dict[str, Any]:
-    """Run a row on all questions; a budget that cannot be met is written down with the method's own words."""
+def measured(row: BudgetRow, task: str, questions: int) -> dict[str, Any]:
+    """Run a row; a budget that cannot be met is written down with the method's own words."""
     try:
-        results = evaluate(row.run, task=task, limit=QUESTIONS, batch_size=8)
+        results = evaluate(row.run, task=task, limit=questions, batch_size=8)
     except ValueError as error:
         if "smallest" not in str(error):
             raise
@@ -54,15 +54,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=sorted(ROWS))
     parser.add_argument("--time", action="store_true", help="measure seconds per question of rows that are there")
+    parser.add_argument("--rows", default="", help="only rows whose names start with this, such as 'mustdrop, input'")
+    parser.add_argument("--questions", type=int, default=QUESTIONS, help="the first so many questions of the task")
+    parser.add_argument("--output", type=Path, help="default: model_cards/results/budgets_TASK.json")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    path = RESULTS / f"budgets_{options.task}.json"
+    path = options.output or RESULTS / f"budgets_{options.task}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if any(len(row.get("scores", "")) not in (0, options.questions) for row in found.values()):
+        parser.error(f"--questions {options.questions}: {path} has rows over another number of questions")
 
     def save() -> None:
         path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
 
-    rows = ROWS[options.task]
+    rows = [row for row in ROWS[options.task] if row.name.startswith(options.rows)]
+    if not rows:
+        parser.error(f"--rows {options.rows!r}; allowed: the start of a name such as {ROWS[options.task][1].name!r}")
     if options.time:
         reached = [row for row in rows if row.timed and "scores" in found.get(row.name, {})]
         for name, seconds in timed(reached, options.task).items():
@@ -71,7 +78,7 @@ def main() -> None:
         return
     for row in rows:
         if row.name not in found:
-            found[row.name] = measured(row, options.task)
+            found[row.name] = measured(row, options.task, options.questions)
             save()
             print(row.name, found[row.name].get("scores", "").count("1"), flush=True)
 

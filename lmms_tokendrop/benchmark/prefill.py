@@ -114,7 +114,7 @@ def measure_prefill(
     tokens = square_image_tokens(TEXT_TOKENS)
     visual = int(tokens.visual.sum())
     average = ((drop_after_layer + 1) * visual + (layers - drop_after_layer - 1) * kept) / layers
-    options = {"method": "mustdrop", "visual_tokens": average, "layers": [drop_after_layer]}
+    options = {"method": "mustdrop", "visual_tokens": average, "layers": [drop_after_layer], "newlines": "row"}
     reducer = TokenReductionConfig.from_dict(options).build(layers)
     embeddings = torch.randn(1, visual + TEXT_TOKENS, hidden_size)
 
