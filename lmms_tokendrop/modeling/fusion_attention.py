@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from .eager_parts import on_host
 from .token_ops import right_padded_indices
 
 POLICY_EPS = 1e-6
@@ -82,6 +83,7 @@ def diagonal(length: int, device: torch.device) -> torch.Tensor:
     return torch.eye(length, dtype=torch.bool, device=device)[None]
 
 
+@on_host
 def key_bias(valid: torch.Tensor, dtype: torch.dtype, size: torch.Tensor | None = None) -> torch.Tensor | None:
     """What is added to the logits of keys: lowest for padding, else 0 or the logarithm of a token's size.
 

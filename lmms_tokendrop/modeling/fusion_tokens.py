@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .eager_parts import on_host
+
 
 @dataclass(frozen=True)
 class FusionTokens:
@@ -40,6 +42,12 @@ class FusionTokens:
         image = valid & (place >= text_valid.shape[1])
         place = place.masked_fill(~valid, -1)
         return cls(valid, image, place == text_valid.shape[1], place, valid.float(), place)
+
+    @classmethod
+    def of_image(cls, states: torch.Tensor) -> "FusionTokens":
+        """Of whole images alone, from their states `[batch, image, channels]`, CLS first."""
+        valid = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        return cls.start(valid[:, :0], valid)
 
     def with_padding(self) -> "FusionTokens":
         """The same, of a sequence of which nothing left yet, with padding as tokens of text and image."""
@@ -128,3 +136,10 @@ class FusionReport:
         """The same after each layer's stage."""
         counts = torch.stack([tokens.counts()[1] for tokens in self.left])
         return counts.double().mean(0).tolist()
+
+
+@on_host
+def check_padded_right(attention_mask: torch.Tensor) -> None:
+    """Raise a ValueError unless each text `[batch, length]` starts at its first token."""
+    if not bool(attention_mask[:, 0].all()):
+        raise ValueError("attention_mask: the text must be padded on the right; the head reads its first token")

@@ -2,9 +2,11 @@
 
 import torch
 
+from .eager_parts import on_host
 from .token_matching import ordered_indices
 
 
+@on_host
 def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Valid patches of each image in raster order.
 
@@ -35,6 +37,7 @@ def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) ->
     return index.clamp_min(0), index >= 0
 
 
+@on_host
 def position_grid(embeddings: torch.Tensor, mask: torch.Tensor, side: int) -> torch.Tensor:
     """Position embeddings interpolated to each image's own grid, as ViLT does.
 
@@ -68,6 +71,7 @@ def grid_side(length: float, patch_size: int, scale: float = 1.0) -> int:
     return max(1, round(length * scale / patch_size))
 
 
+@on_host
 def shrink_images(
     pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, scale: float, patch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,6 +11,7 @@ from transformers.models.roberta.modeling_roberta import RobertaPooler
 from transformers.utils.generic import can_return_tuple
 
 from .fusion_attention import key_bias
+from .fusion_tokens import check_padded_right
 from .meter_layers import MeterCrossLayer
 from .meter_vision import MeterVisionModel
 from .model_limits import check_text_length, check_token_type
@@ -257,6 +258,5 @@ def check_inputs(input_ids, attention_mask, pixel_values, text_embeds, image_emb
         raise ValueError(f"{len(text)} texts and {len(images)} images; their numbers must be equal")
     if attention_mask is None:
         return torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
-    if not bool(attention_mask[:, 0].all()):
-        raise ValueError("attention_mask: the text must be padded on the right; the head reads its first token")
+    check_padded_right(attention_mask)
     return attention_mask

@@ -1,13 +1,15 @@
 """METER's pairs of layers with stages: two streams of tokens, of which some leave in the text's layer of a pair."""
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import torch
 
+from .eager_parts import layer_by_layer, on_host
 from .fusion_attention import attention_rows, key_bias
-from .fusion_stages import FusionReducer, StageRunner
-from .fusion_tokens import FusionReport, FusionTokens
+from .fusion_run import FusionRun
+from .fusion_stages import StageRunner
+from .fusion_tokens import FusionTokens
 from .meter_layers import CrossAttended, MeterCrossLayer
 from .stages import Stage
 from .token_matching import ranks
@@ -99,123 +101,123 @@ class Streams:
         return whole.masked_fill(~self.tokens.image[:, None, None], 0.0)
 
 
-class CoAttention:
-    """One forward pass through the pairs of layers.
+class CoAttention(FusionRun):
+    """One pass through the pairs of layers.
 
     Parameters
     ----------
-    reducer : FusionReducer
-        The method.
-    tokens : FusionTokens
-        What the states are, the text's before the image's.
+    reducer, tokens, sample_seeds, training
+        See :class:`FusionRun`; text comes before the image.
     text, image : torch.Tensor
         `[batch, length, channels]`.
-    sample_seeds : torch.LongTensor
-        `[batch]`.
-    training : bool
-        Whether methods with a soft form in training use it.
 
     Attributes
     ----------
     text, image : torch.Tensor
         The states so far.
-    report : FusionReport
-        What happened to the tokens, per pair.
     """
 
-    def __init__(
-        self,
-        reducer: FusionReducer,
-        tokens: FusionTokens,
-        text: torch.Tensor,
-        image: torch.Tensor,
-        sample_seeds: torch.Tensor,
-        training: bool,
-    ):
-        self.reducer, self.report = reducer, FusionReport()
-        self.stages = {(stage.layer, stage.point): stage for stage in reducer.stages()}
-        self.soft = training and reducer.soft_training
-        self.policy = tokens.valid.float() if self.soft else None
-        self.carry: Carry = {}
-        if reducer.counts_padding:
-            self.carry, tokens = {"key_weight": tokens.valid.float()}, tokens.with_padding()
-        self.act = StageRunner(reducer, tokens.counts(), sample_seeds)
-        self.streams = Streams.of(tokens)
+    def __init__(self, reducer, tokens, sample_seeds, training, text: torch.Tensor, image: torch.Tensor):
+        super().__init__(reducer, tokens, sample_seeds, training)
+        self.streams = Streams.of(self.tokens)
         self.text, self.image = self.streams.split(torch.cat([text, image], dim=1))
         self.keys = self._keys()
 
+    @layer_by_layer
     def run_pair(self, number: int, text_layer, image_layer, output_attentions: bool) -> tuple:
         """Run a pair of layers and its stages; what its four attentions give, as METER's output has them."""
-        self._before_pair(number)
-        self.report.received.append(self.streams.tokens)
-        text, before = self.text, self.keys
-        stage, decide = self.stages.get((number, "before_ffn")), None
-        if stage is not None:
-            decide = partial(self._decide, stage, self.streams, self.carry, before[1])
+        keys, decide = self._before_pair(number)
+        before = self.text
         self.text, image, kept, *of_text = text_layer(
-            text, self.image, *before[:2], output_attentions, *before[2:], decide=decide
+            before, self.image, *keys[:2], output_attentions, *keys[2:], decide=decide
         )
-        if kept is not None:
-            self.streams, self.carry = kept
-            self.keys = self._keys()
-        self.report.left.append(self.streams.tokens)
-        text_bias, image_bias, text_weight, image_weight = self.keys
-        itself = None
-        if self.reducer.sequential:
-            text, itself = self.text, self._same_number()
-        else:
-            text_bias, text_weight = before[0], before[2]
-        self.image, *of_image = image_layer(
-            image, text, image_bias, text_bias, output_attentions, image_weight, text_weight, itself
-        )
+        inputs = self._behind_text(kept, before, keys)
+        self.image, *of_image = image_layer(image, *inputs[:3], output_attentions, *inputs[3:])
         return (*of_text, *of_image)
 
+    @on_host
     def image_head(self) -> torch.Tensor:
         """State `[batch, 1, channels]` that the image's head reads: its CLS unless the method says otherwise."""
         if "image_head" not in self.carry:
             return self.image[:, :1]
         return take_tokens(self.image, self.streams.split(self.carry["image_head"])[1].argmax(-1, keepdim=True))
 
-    def _before_pair(self, number: int) -> None:
-        """Drop tokens before a pair, or, in soft training, weigh them."""
-        stage = self.stages.get((number, "before_block"))
-        if stage is None:
-            return
-        states = self.streams.join(self.text, self.image)
-        if self.soft:
-            self.policy = self.reducer.soft_policy(stage, states, self.streams.tokens, self.policy)
-            self.report.policies.append(self.policy)
+    @on_host
+    def _before_pair(self, number: int) -> tuple:
+        """Drop tokens before a pair, or, in soft training, weigh them; its keys and what decides inside it."""
+        if (number, "before_block") in self.stages:
+            states = self.stage_before_block(number, self.streams.join(self.text, self.image))
+            if not self.soft:
+                self.streams = Streams.of(self.tokens)
+                self.text, self.image = self.streams.split(states)
             self.keys = self._keys()
-            return
-        (tokens, self.carry), states = self.act(stage, self.streams.tokens, self.carry, states)
-        self.streams = Streams.of(tokens)
-        self.text, self.image = self.streams.split(states)
-        self.keys = self._keys()
+        self.report.received.append(self.tokens)
+        stage = self.stages.get((number, "before_ffn"))
+        decide = None if stage is None else MeterDecision(self.act, stage, self.streams, self.carry, self.keys[1])
+        return self.keys, decide
 
-    def _decide(self, stage: Stage, streams: Streams, carry: Carry, image_bias, attended: CrossAttended, image):
-        """What is left at a stage: streams and carry, the text's states and the image's."""
-        (tokens, carry), states = self.act(
-            stage,
-            streams.tokens,
-            carry,
-            streams.join(attended.hidden_states, image),
-            keys=cache(lambda: streams.join(attended.own_key.mean(1), attended.other_key.mean(1))),
-            queries=cache(lambda: streams.join(attended.query.mean(1), torch.zeros_like(attended.other_key[:, 0]))),
-            attention_rows=lambda rows: streams.attention_rows(attended, image_bias, rows),
-        )
-        left = Streams.of(tokens)
-        return (left, carry), *left.split(states)
+    @on_host
+    def _behind_text(self, kept: tuple[Streams, Carry] | None, text_before: torch.Tensor, keys_before: tuple) -> tuple:
+        """What the image's layer reads beside the image: the text, biases, how much keys count, and for whom."""
+        if kept is not None:
+            self.streams, self.carry = kept
+            self.tokens, self.keys = self.streams.tokens, self._keys()
+        self.report.left.append(self.tokens)
+        text_bias, image_bias, text_weight, image_weight = self.keys
+        if self.reducer.sequential:
+            return self.text, image_bias, text_bias, image_weight, text_weight, self._same_number()
+        return text_before, image_bias, keys_before[0], image_weight, keys_before[2], None
 
     def _keys(self) -> tuple:
         """Biases of the text's and of the image's keys, and how much each key counts."""
-        weight = self.carry.get("key_weight", self.policy)
-        weights = (None, None) if weight is None else self.streams.split(weight)
+        weights = (None, None) if self.key_weight is None else self.streams.split(self.key_weight)
         return *self.streams.biases(self.text.dtype, self.reducer.proportional_attention), *weights
 
     def _same_number(self) -> torch.Tensor:
         """`[batch, image, text]`, True where tokens have the same number in the release's order of their stream."""
-        index = torch.arange(self.streams.tokens.valid.shape[1], device=self.text.device, dtype=torch.float32)
+        index = torch.arange(self.tokens.valid.shape[1], device=self.text.device, dtype=torch.float32)
         own = index.expand(len(self.text), -1)
         text = ranks(-self.streams.split(self.carry.get("text_rank", own))[0])
         image = ranks(-self.streams.split(self.carry.get("image_rank", own))[1])
         return image.unsqueeze(-1) == text.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class MeterDecision:
+    """What a runner says at a stage inside the text's layer of a pair.
+
+    Attributes
+    ----------
+    act : StageRunner
+        The runner.
+    stage : Stage
+        The stage.
+    streams : Streams
+        What the layer received.
+    carry : dict[str, torch.Tensor]
+        `[batch, length]` each.
+    image_bias : torch.Tensor or None
+        Added to the logits of the image's keys, `[batch, 1, 1, image]`.
+    """
+
+    act: StageRunner
+    stage: Stage
+    streams: Streams
+    carry: Carry
+    image_bias: torch.Tensor | None
+
+    @on_host
+    def __call__(self, attended: CrossAttended, image: torch.Tensor):
+        """What is left: streams and carry, the text's states and the image's; see :class:`StagedMeterTextLayer`."""
+        streams = self.streams
+        (tokens, carry), states = self.act(
+            self.stage,
+            streams.tokens,
+            self.carry,
+            streams.join(attended.hidden_states, image),
+            keys=cache(lambda: streams.join(attended.own_key.mean(1), attended.other_key.mean(1))),
+            queries=cache(lambda: streams.join(attended.query.mean(1), torch.zeros_like(attended.other_key[:, 0]))),
+            attention_rows=lambda rows: streams.attention_rows(attended, self.image_bias, rows),
+        )
+        left = Streams.of(tokens)
+        return (left, carry), *left.split(states)

@@ -107,13 +107,12 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
             image_embeds, tokens, vision_tokens = self.encode_images(pixel_values)
         else:
             full_image_tokens = [image_embeds.shape[1]] * len(image_embeds)
-            valid = torch.ones(image_embeds.shape[:2], dtype=torch.bool, device=image_embeds.device)
-            tokens = FusionTokens.start(valid[:, :0], valid)
+            tokens = FusionTokens.of_image(image_embeds)
         text, image = self.embed(input_ids, attention_mask, None, text_embeds, image_embeds, image_token_type_idx)
         if sample_seeds is None:
             sample_seeds = torch.zeros(len(text), dtype=torch.long)
         tokens = tokens.behind_text(attention_mask.bool())
-        run = CoAttention(self.token_reducer, tokens, text, image, sample_seeds, self.training)
+        run = CoAttention.start(self.token_reducer, tokens, sample_seeds, self.training, text, image)
         run.report.vision_tokens, run.report.patches = vision_tokens, self.patches(pixel_values)
         run.report.full_image_tokens = full_image_tokens
         keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions

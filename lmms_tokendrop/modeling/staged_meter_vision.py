@@ -1,14 +1,14 @@
 """METER's CLIP tower in which patches may merge inside blocks (ToMe, arXiv 2210.09461)."""
 
-from functools import cache, partial
-
 import torch
 from torch import nn
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 
-from .fusion_attention import attend, key_bias
+from .eager_parts import layer_by_layer
+from .fusion_attention import attend
 from .fusion_reduction_config import FusionReductionConfig
-from .fusion_stages import FusionReducer, StageRunner
+from .fusion_run import SequenceRun
+from .fusion_stages import FusionReducer
 from .fusion_tokens import FusionTokens
 from .meter_vision import MeterVisionModel
 
@@ -17,14 +17,14 @@ class StagedCLIPAttention(CLIPAttention):
     """CLIP's attention through sdpa or eager, which also gives its keys."""
 
     def forward(self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None):
-        """States `[batch, length, channels]` and keys `[batch, heads, length, head_dim]`; `bias` is added to logits."""
+        """States `[batch, length, channels]`, queries and keys `[batch, heads, length, head_dim]`, of biased logits."""
         query, key, value = (
             layer(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         dropout = self.dropout if self.training else 0.0
         context, _ = attend(query, key, value, bias, dropout, self.config._attn_implementation == "sdpa")
-        return self.out_proj(context), key
+        return self.out_proj(context), query, key
 
 
 class InPlaceQuickGELU(nn.Module):
@@ -56,17 +56,17 @@ class StagedCLIPLayer(CLIPEncoderLayer):
         bias : torch.Tensor or None
             Added to the logits of keys, `[batch, 1, 1, length]`.
         decide : Callable or None
-            From the states behind the attention's residual connection, and the keys, to what is left.
+            From the states behind the attention's residual connection, queries and keys to what is left.
 
         Returns
         -------
         tuple
             States, and what `decide` said of the tokens that stayed or None.
         """
-        attended, key = self.self_attn(self.layer_norm1(hidden_states), bias)
+        attended, query, key = self.self_attn(self.layer_norm1(hidden_states), bias)
         hidden_states, kept = hidden_states + attended, None
         if decide is not None:
-            kept, hidden_states = decide(hidden_states, key)
+            kept, hidden_states = decide(hidden_states, query, key)
         return hidden_states + self.mlp(self.layer_norm2(hidden_states)), kept
 
 
@@ -100,27 +100,25 @@ class StagedMeterVisionModel(MeterVisionModel):
             States `[batch, what is left, channels]`, CLS first, what they are, and the number of tokens that the
             attention of each block processed.
         """
+        if not reducer.stages():
+            states = self(pixel_values)
+            return states, FusionTokens.of_image(states), [states.shape[1]] * len(self.layers)
         hidden_states = self.embed(pixel_values)
-        valid = torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
-        tokens, lengths = FusionTokens.start(valid[:, :0], valid), []
-        stages = {stage.layer: stage for stage in reducer.stages()}
-        act = StageRunner(reducer, tokens.counts(), torch.zeros(len(valid), dtype=torch.long))
-        bias = None
+        hidden_states, run = self.run_blocks(hidden_states, FusionTokens.of_image(hidden_states), reducer)
+        lengths = [tokens.valid.shape[1] for tokens in run.report.received]
+        return self.post_layernorm(hidden_states), run.tokens, lengths
+
+    @layer_by_layer
+    def run_blocks(
+        self, hidden_states: torch.Tensor, tokens: FusionTokens, reducer: FusionReducer
+    ) -> tuple[torch.Tensor, SequenceRun]:
+        """States behind the last block, and what happened on the way."""
+        run = SequenceRun.start(reducer, tokens, torch.zeros(len(hidden_states), dtype=torch.long), self.training)
         for number, layer in enumerate(self.layers):
-            decide = partial(merge_in_layer, act, stages[number], tokens) if number in stages else None
-            lengths.append(hidden_states.shape[1])
+            hidden_states, bias, decide, _ = run.before_block(number, hidden_states)
             hidden_states, kept = layer(hidden_states, bias, decide)
-            if kept is not None:
-                tokens, bias = kept, key_bias(kept.valid, hidden_states.dtype, kept.size)
-        return self.post_layernorm(hidden_states), tokens, lengths
-
-
-def merge_in_layer(
-    act: StageRunner, stage, tokens: FusionTokens, hidden_states: torch.Tensor, key: torch.Tensor
-) -> tuple[FusionTokens, torch.Tensor]:
-    """Tokens that are left, and their states."""
-    (tokens, _), hidden_states = act(stage, tokens, {}, hidden_states, keys=cache(lambda: key.mean(1)))
-    return tokens, hidden_states
+            run.after_block(kept)
+        return hidden_states, run
 
 
 def vision_reducer(merged: int | None, config) -> FusionReducer:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any
 
 import torch
@@ -13,12 +12,12 @@ from transformers.models.vilt.modeling_vilt import (
     ViltLayer,
 )
 
-from .fusion_attention import attention_rows, key_bias
-from .fusion_stages import FusionReducer, StageRunner
+from .eager_parts import layer_by_layer
+from .fusion_run import SequenceRun
+from .fusion_stages import FusionReducer
 from .fusion_tokens import FusionReport, FusionTokens
 from .image_patches import place_patches, position_grid, shrink_images
 from .model_limits import warn_of_many_patches
-from .stages import Stage
 from .token_ops import take_tokens
 from .vilt_attention import StagedViltAttention
 
@@ -190,6 +189,7 @@ class StagedViltEncoder(ViltEncoder):
         self.layer = nn.ModuleList([StagedViltLayer(config) for _ in range(config.num_hidden_layers)])
         self.gradient_checkpointing = False
 
+    @layer_by_layer
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -214,60 +214,17 @@ class StagedViltEncoder(ViltEncoder):
         output_attentions, output_hidden_states : bool
             What to collect.
         """
-        stages = {(stage.layer, stage.point): stage for stage in reducer.stages()}
-        soft = self.training and reducer.soft_training
-        policy = tokens.valid.float() if soft or reducer.counts_padding else None
-        carry = {}
-        if reducer.counts_padding:
-            tokens, carry = tokens.with_padding(), {"key_weight": policy}
-        act, report = StageRunner(reducer, tokens.counts(), sample_seeds), FusionReport()
+        run = SequenceRun.start(reducer, tokens, sample_seeds, self.training)
         collected: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []
-        mask = masked = None
         for number, layer in enumerate(self.layer):
-            stage = stages.get((number, "before_block"))
-            if stage is not None and soft:
-                policy = reducer.soft_policy(stage, hidden_states, tokens, policy)
-                report.policies.append(policy)
-            elif stage is not None:
-                (tokens, carry), hidden_states = act(stage, tokens, carry, hidden_states)
+            hidden_states, mask, decide, key_weight = run.before_block(number, hidden_states)
             if output_hidden_states:
                 collected.append(hidden_states)
-            if tokens is not masked:
-                size = tokens.size if reducer.proportional_attention else None
-                mask, masked = key_bias(tokens.valid, hidden_states.dtype, size), tokens
-            stage = stages.get((number, "before_ffn"))
-            decide = None if stage is None else partial(decide_in_layer, act, stage, tokens, carry, mask)
-            report.received.append(tokens)
-            hidden_states, probabilities, kept = layer(
-                hidden_states, mask, output_attentions, decide, carry.get("key_weight", policy)
-            )
-            tokens, carry = (tokens, carry) if kept is None else kept
-            report.left.append(tokens)
+            hidden_states, probabilities, kept = layer(hidden_states, mask, output_attentions, decide, key_weight)
+            run.after_block(kept)
             if output_attentions:
                 attentions.append(probabilities)
         if output_hidden_states:
             collected.append(hidden_states)
-        return StagedViltEncoderOutput(hidden_states, tuple(collected) or None, tuple(attentions) or None, report)
-
-
-def decide_in_layer(
-    act: StageRunner,
-    stage: Stage,
-    tokens: FusionTokens,
-    carry: dict[str, torch.Tensor],
-    mask: torch.Tensor | None,
-    hidden_states: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-) -> tuple[tuple[FusionTokens, dict[str, torch.Tensor]], torch.Tensor]:
-    """What a runner says at a stage, given the layer's states, queries and keys."""
-    return act(
-        stage,
-        tokens,
-        carry,
-        hidden_states,
-        keys=cache(lambda: key.mean(1)),
-        queries=cache(lambda: query.mean(1)),
-        attention_rows=lambda rows: attention_rows(query, key, mask, rows, carry.get("key_weight")),
-    )
+        return StagedViltEncoderOutput(hidden_states, tuple(collected) or None, tuple(attentions) or None, run.report)

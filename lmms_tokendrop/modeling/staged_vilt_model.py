@@ -10,8 +10,9 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.models.vilt.modeling_vilt import ViltPooler
 from transformers.utils.generic import can_return_tuple
 
+from .eager_parts import on_host
 from .fusion_reduction_config import FusionReductionConfig
-from .fusion_tokens import FusionReport, FusionTokens
+from .fusion_tokens import FusionReport, FusionTokens, check_padded_right
 from .model_limits import check_text_length, check_token_type
 from .saved_code import SavesItsCode
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
@@ -127,8 +128,7 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         check_token_type(image_token_type_idx, self.config.modality_type_vocab_size)
         if attention_mask is None:
             attention_mask = torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
-        if not bool(attention_mask[:, 0].all()):
-            raise ValueError("attention_mask: the text must be padded on the right; the head reads its first token")
+        check_padded_right(attention_mask)
         if sample_seeds is None:
             sample_seeds = torch.zeros(len(text), dtype=torch.long)
         embeddings, tokens, patches = self.embeddings(
@@ -161,6 +161,7 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
             report=outputs.report,
         )
 
+    @on_host
     def full_image_tokens(
         self, tokens: FusionTokens, pixel_values: torch.Tensor | None, pixel_mask: torch.Tensor | None
     ) -> list[int]:
