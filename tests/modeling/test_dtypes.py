@@ -22,7 +22,12 @@ REDUCTIONS: dict[str, dict[str, dict]] = {
     "llava_next": {
         **LLAVA_METHODS,
         "evicting": {**LLAVA_METHODS["budget"], "decode_interval": 2},
-        "release": {**LLAVA_METHODS["threshold"], **RELEASE_SWITCHES, "merge_count": "batch_minimum"},
+        "release": {
+            **LLAVA_METHODS["threshold"],
+            **RELEASE_SWITCHES,
+            "newlines": "drop",
+            "merge_count": "batch_minimum",
+        },
     },
     **{
         name: {**architecture.methods, "release": {"method": "pumer", "reference": "release", "layers": [0, 2]}}
