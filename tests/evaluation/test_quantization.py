@@ -15,7 +15,7 @@ def test_the_language_model_is_quantised_and_still_reduced(tiny_checkpoint, bits
     options = LoadOptions(
         pretrained=str(tiny_checkpoint("llama")), dtype="bfloat16", load_in_8bit=bits == 8, load_in_4bit=bits == 4
     )
-    reduction = {"keep_ratio": 0.4, "layers": [0, 1]}
+    reduction = {"keep_ratio": 0.4, "layers": [0, 1], "newlines": "keep"}
     engine = Engine(*load_model("llava_next", "mustdrop", options, reduction, torch.device("cpu")))
     kinds = {name: type(module).__name__ for name, module in engine.model.named_modules()}
     quantised = {name for name, kind in kinds.items() if kind in ("Linear8bitLt", "Linear4bit")}

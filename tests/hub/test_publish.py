@@ -252,7 +252,8 @@ def test_a_save_and_load_round_keeps_type_reduction_and_own_weights(published, a
     assert model.config.name_or_path == name
     assert model.config.base_weights is None
     with torch.no_grad():
-        next(model.parameters()).mul_(0.5)
+        for parameter in model.parameters():
+            parameter.mul_(0.9)
     model.save_pretrained(tmp_path)
     again = auto.from_pretrained(tmp_path, trust_remote_code=True, dtype="auto")
     for loaded in (model, again):
@@ -273,15 +274,16 @@ def published_reduction(published: Published, name: str) -> dict:
 def test_the_plugin_loads_a_repository_too_and_may_change_the_reduction(published):
     name = repository("llava_next", "config")
     model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(name, dtype="auto")
-    assert model.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.4}
+    assert model.config.token_reduction == published_reduction(published, name)
+    assert model.config.token_reduction["keep_ratio"] == 0.4
     assert model.config.name_or_path == name
     options = LoadOptions(pretrained=name)
     model, processor = load_model("llava_next", "mustdrop", options, {}, torch.device("cpu"))
-    assert model.config.token_reduction == {"method": "mustdrop", "keep_ratio": 0.4}
+    assert model.config.token_reduction == published_reduction(published, name)
     assert processor.tokenizer.padding_side == "left"
     reduction = {"method": "random", "keep_ratio": 0.2}
     model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(name, token_reduction=reduction)
-    assert model.config.token_reduction == reduction
+    assert reduction.items() <= model.config.token_reduction.items()
 
 
 @pytest.mark.parametrize(
