@@ -117,5 +117,5 @@ def test_a_reduced_pair_and_a_merging_block_are_half_of_what_the_flop_counter_se
         image_layer(left, text)
 
     assert counted(pair) == cross_layer_macs(config, 32, 577, 26) + cross_layer_macs(config, 347, 32, 347)
-    merging = counted(lambda: block(image, decide=lambda states, key: (None, states[:, :553])))
+    merging = counted(lambda: block(image, decide=lambda states, query, key: (None, states[:, :553])))
     assert merging == encoder_layer_macs(config.vision_config, 577, 553)
