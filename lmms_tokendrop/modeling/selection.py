@@ -65,7 +65,9 @@ def keep_by_priority(config, context: StageContext, priority: torch.Tensor, coun
     if config.newlines == "keep":
         counts = counts - segment_sum((tokens.visual & tokens.newline).long(), context.groups, len(counts))
     if config.scope == "request":
-        priority = _with_leaders_first(context, priority, ranked, lines, keys)
+        leaders = _leaders_without_keys(context, priority, ranked, lines, keys)
+        priority = priority.masked_fill(leaders, float("inf"))
+        keys = keys | leaders
     keep = context.valid & ~tokens.visual
     keep[ranked] = fit_counts(priority[ranked], context.groups[ranked], lines[ranked], counts, keys[ranked])
     return Keep.from_mask(_with_newlines(config, context, keep, lines))
@@ -129,13 +131,12 @@ def _leaders(context: StageContext, priority: torch.Tensor, among: torch.Tensor)
     return leaders
 
 
-def _with_leaders_first(context: StageContext, priority: torch.Tensor, patches, lines, keys: torch.Tensor):
-    """Raise one token of each image without key tokens above all others, for groups that several images share.
+def _leaders_without_keys(context: StageContext, priority: torch.Tensor, patches, lines, keys: torch.Tensor):
+    """Mark one token of each image without key tokens, which stays where several images share a group.
 
     It is the best token on which no newline depends, so that one token of budget per image always suffices.
     """
     images, count = context.tokens.groups("image")
     without = segment_sum(keys.long(), images, count) == 0
     free = patches & (lines < 0)
-    leaders = _leaders(context, priority, free if bool(free.any()) else patches) & without[images]
-    return torch.where(leaders, torch.full_like(priority, float("inf")), priority)
+    return _leaders(context, priority, free if bool(free.any()) else patches) & without[images]

@@ -336,7 +336,7 @@ class MustDropReference:
         rest = patches[len(stays) :]
         if room and rest:
             cheap = [token for token in rest if self.line(token) in open_lines]
-            removable = [token for token in stays if token not in openers and not token.key]
+            removable = [token for token in stays if token not in openers + leaders and not token.key]
             if cheap:
                 stays.append(cheap[0])
             elif removable:
