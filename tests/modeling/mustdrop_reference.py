@@ -132,6 +132,7 @@ class MustDropReference:
 
     # --- vision encoding
 
+    @torch.no_grad()
     def encode(self) -> tuple[list[torch.Tensor], set[tuple[int, int]]]:
         """Packed features of each image, and the (tile, cell) that merging took away; marks the key tokens."""
         pixels = [tiles[:count] for tiles, count in zip(self.inputs["pixel_values"], self.tiles, strict=True)]
