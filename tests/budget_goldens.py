@@ -28,6 +28,8 @@ class Golden:
         Rows of 24 patches that unpadding leaves of each tile.
     in_turn
         Whether the most similar windows are one of each tile in turn, or all of the first tile, then of the next.
+    text_ratio
+        Places per key token that merging makes room for; 0: key tokens alone.
     """
 
     layers: int
@@ -40,16 +42,18 @@ class Golden:
     similar: int = 0
     rows: tuple[int, ...] = SQUARE
     in_turn: bool = True
+    text_ratio: float = 0.0
 
     @property
     def reduction(self) -> dict[str, Any]:
         """Options of the method."""
-        return {"visual_tokens": self.tokens, "counter": self.counter}
+        return {"visual_tokens": self.tokens, "counter": self.counter, "text_ratio": self.text_ratio}
 
     def __str__(self) -> str:
         order = "" if self.in_turn else ", tile by tile"
         shape = "square" if self.rows == SQUARE else "landscape"
-        return f"{self.layers} layers, {self.tokens} {self.counter}, {self.similar} similar, {shape}{order}"
+        budget = f"{self.layers} layers, {self.tokens} {self.counter}, room {self.text_ratio:g}"
+        return f"{budget}, {self.similar} similar, {shape}{order}"
 
 
 GOLDENS = [
@@ -69,6 +73,18 @@ GOLDENS = [
     Golden(32, 640, "input", 0, 640, 55, (640, 640, 640, 640), similar=300),  # 280 of them merge
     Golden(32, 320, "input", 50, 1904, 156, (157, 156, 156, 156), rows=LANDSCAPE),
     Golden(32, 320, "input", 122, 1904, 156, (157, 156, 156, 156), in_turn=False),
+    Golden(32, 640, "input", 27, 2664, 215, (1287, 621, 300, 215), text_ratio=1.0),
+    Golden(32, 640, "release", 0, 2880, 235, (1477, 757, 389, 235), text_ratio=1.0),
+    Golden(32, 320, "input", 197, 1304, 108, (645, 320, 158, 108), text_ratio=1.0),
+    Golden(32, 320, "release", 174, 1488, 121, (733, 361, 178, 121), text_ratio=1.0),
+    Golden(32, 160, "input", 280, 640, 55, (322, 162, 82, 55), text_ratio=1.0),
+    Golden(32, 160, "release", 269, 728, 61, (366, 183, 93, 61), text_ratio=1.0),
+    Golden(40, 640, "input", 5, 2840, 230, (1390, 681, 333, 230), text_ratio=1.0),
+    Golden(40, 640, "release", 0, 2880, 235, (1554, 839, 452, 244), text_ratio=1.0),
+    Golden(40, 320, "input", 185, 1400, 115, (696, 346, 172, 115), text_ratio=1.0),
+    Golden(40, 320, "release", 164, 1568, 126, (777, 385, 191, 126), text_ratio=1.0),
+    Golden(40, 160, "input", 273, 696, 57, (349, 175, 88, 57), text_ratio=1.0),
+    Golden(40, 160, "release", 266, 752, 64, (386, 198, 101, 64), text_ratio=1.0),
 ]
 
 SMALLEST = [(32, "input", "57.19"), (32, "release", "48.12"), (40, "input", "51.75"), (40, "release", "44.50")]

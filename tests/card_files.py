@@ -54,7 +54,7 @@ def write_export(folder: Path) -> Path:
     folder.mkdir()
     config = {
         "architectures": ["LlavaNextTokenDropForConditionalGeneration"],
-        "token_reduction": {"method": "mustdrop", "format": 2, "keep_ratio": 0.25},
+        "token_reduction": {"method": "mustdrop", "format": 3, "keep_ratio": 0.25},
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / PICTURE).touch()

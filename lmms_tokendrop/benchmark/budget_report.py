@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -61,7 +61,11 @@ class Result:
 
 
 def result(found: Mapping[str, Any], method: str, counter: str, ratio: float, what: str = "") -> Result | str:
-    """Look up a setting in a results file; a text says why there are no numbers."""
+    """Look up a setting in a results file; a text says why there are no numbers.
+
+    The controls have one number of tokens by both counters, and are run once.
+    """
+    counter = counter if method == "mustdrop" else "input"
     names = [row_name(method, counter, ratio, what)]
     if method == "random":
         names = [row_name(method, counter, ratio, f"seed {seed}") for seed in SEEDS]
@@ -110,14 +114,14 @@ def budget_table(task: str) -> Callable[[Path], str]:
     return measured_table(f"budgets_{task}.json", render)
 
 
-def ablation_table(task: str) -> Callable[[Path], str]:
-    """MustDrop with one part changed, by the input counter; arguments as for :func:`budget_table`."""
+def ablation_table(task: str, parts: Iterable[str] = PARTS) -> Callable[[Path], str]:
+    """MustDrop with one of the `parts` changed, by the input counter; otherwise as :func:`budget_table`."""
     header = ("MustDrop", *(f"{ratio:.0%}, {what}" for ratio in ABLATED_RATIOS for what in ("accuracy, %", "change")))
 
     def render(found: dict[str, Any]) -> str:
         defaults = {ratio: result(found, "mustdrop", "input", ratio) for ratio in ABLATED_RATIOS}
         rows = []
-        for what in ("", *PARTS):
+        for what in ("", *parts):
             cells = []
             for ratio in ABLATED_RATIOS:
                 one, reference = result(found, "mustdrop", "input", ratio, what), defaults[ratio]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,23 +14,35 @@ COUNTERS = ("input", "release")
 SEEDS = (0, 1, 2)
 ABLATED_RATIOS = (0.25, 0.11)
 
+PREFILL_ALONE = {"merge_threshold": 1.1, "key_ratio": 0.0, "text_ratio": 0.0}
+VISION_ALONE = {"key_ratio": 1.0}
+
 PARTS: dict[str, dict[str, Any]] = {
-    "merging in the vision tower alone": {"merge_threshold": -1.0},
-    "merging only where the budget needs it": {"merge_threshold": 1.1},
-    "with the decode policy": {"decode_interval": 1},
-    "all layers compacted": {"compact_first_layers": True},
+    "vision alone": VISION_ALONE,
+    "prefill alone": PREFILL_ALONE,
+    "decode alone": {"keep_ratio": 1.0, "decode_interval": 1},
+    "vision left out": {**PREFILL_ALONE, "decode_interval": 1},
+    "prefill left out": {**VISION_ALONE, "decode_interval": 1},
+    "all three": {"decode_interval": 1},
+    "text_ratio 0": {"text_ratio": 0.0},
+    "text_ratio 0.5": {"text_ratio": 0.5},
+    "text_ratio 2": {"text_ratio": 2.0},
     "key_ratio 0": {"key_ratio": 0.0},
     "key_ratio 0.04": {"key_ratio": 0.04},
     "key_ratio 0.12": {"key_ratio": 0.12},
     "newlines row": {"newlines": "row"},
     "newlines keep": {"newlines": "keep"},
+    "all layers compacted": {"compact_first_layers": True},
     "merge_threshold 0.6": {"merge_threshold": 0.6},
     "merge_threshold 0.9": {"merge_threshold": 0.9},
     "layers 0, 2, 4, 6": {"layers": "0+2+4+6"},
     "layers 2, 4, 6, 8": {"layers": "2+4+6+8"},
-    "layers 1 alone": {"layers": "1"},
+    "layer 1 alone": {"layers": "1"},
 }
-"""Options of MustDrop that differ from the defaults, by what a table calls them."""
+"""Options of MustDrop that differ from the defaults, by what a table calls them; the defaults leave decode out."""
+
+CHOICES = ("text_ratio 0", "text_ratio 0.5", "text_ratio 2", "key_ratio 0.04", "key_ratio 0.12")
+"""Parts that are compared on validation questions to choose defaults."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +70,50 @@ def row_name(method: str, counter: str, ratio: float, what: str = "") -> str:
 
 
 def budget_rows() -> list[BudgetRow]:
-    """The full model, and every method at every budget by both counters, random choices with three seeds."""
+    """The full model, MustDrop at every budget by both counters, and the controls, random choices with three seeds.
+
+    The controls drop before the first layer, where both counters count the same.
+    """
     rows = [BudgetRow("full", Run("llava_next_full"), timed=True)]
-    for counter in COUNTERS:
-        for ratio in RATIOS:
-            budget = {"keep_ratio": ratio, "counter": counter}
-            timed = counter == "input"
-            for method in ("mustdrop", "uniform"):
-                rows.append(BudgetRow(row_name(method, counter, ratio), _run(method, budget), timed))
-            for seed in SEEDS:
-                name = row_name("random", counter, ratio, f"seed {seed}")
-                rows.append(BudgetRow(name, _run("random", {**budget, "seed": seed}), timed and seed == 0))
+    for ratio in RATIOS:
+        budget = {"keep_ratio": ratio, "counter": "input"}
+        for method in ("mustdrop", "uniform"):
+            rows.append(BudgetRow(row_name(method, "input", ratio), _run(method, budget), timed=True))
+        for seed in SEEDS:
+            name = row_name("random", "input", ratio, f"seed {seed}")
+            rows.append(BudgetRow(name, _run("random", {**budget, "seed": seed}), timed=seed == 0))
+    for ratio in RATIOS:
+        budget = {"keep_ratio": ratio, "counter": "release"}
+        rows.append(BudgetRow(row_name("mustdrop", "release", ratio), _run("mustdrop", budget)))
     return rows
 
 
-def ablation_rows() -> list[BudgetRow]:
-    """MustDrop with one part changed, at the budgets of `ABLATED_RATIOS` by the input counter."""
+def ablation_rows(parts: Iterable[str]) -> list[BudgetRow]:
+    """MustDrop with one of the `parts` changed, at the budgets of `ABLATED_RATIOS` by the input counter."""
     return [
         BudgetRow(
             row_name("mustdrop", "input", ratio, what),
-            _run("mustdrop", {"keep_ratio": ratio, "counter": "input", **options}),
+            _run("mustdrop", {"keep_ratio": ratio, "counter": "input", **PARTS[what]}),
         )
         for ratio in ABLATED_RATIOS
-        for what, options in PARTS.items()
+        for what in parts
     ]
+
+
+def validation_rows() -> list[BudgetRow]:
+    """The full model, and MustDrop with its defaults and each of `CHOICES`."""
+    names = {"full", *(row_name("mustdrop", "input", ratio) for ratio in ABLATED_RATIOS)}
+    return [*(row for row in budget_rows() if row.name in names), *ablation_rows(CHOICES)]
 
 
 def _run(method: str, options: dict[str, Any]) -> Run:
     return Run(f"llava_next_{method}", f"{options['keep_ratio']:.0%}", options)
 
 
-ROWS = {"pocket_scenes": [*budget_rows(), *ablation_rows()], "easy_vqa": budget_rows()}
+ROWS = {
+    "pocket_scenes": [*budget_rows(), *ablation_rows(PARTS)],
+    "easy_vqa": budget_rows(),
+    "pocket_scenes_validation": validation_rows(),
+    "easy_vqa_validation": validation_rows(),
+}
 """All rows of a task, in the order in which they are run."""

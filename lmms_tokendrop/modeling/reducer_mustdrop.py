@@ -34,6 +34,7 @@ class MustDrop(TokenReducer):
             "global_threshold",
             "individual_threshold",
             "key_ratio",
+            "text_ratio",
             "layers",
             "newlines",
             "compact_first_layers",

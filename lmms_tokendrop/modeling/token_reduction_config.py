@@ -1,7 +1,7 @@
 """The options of a reduction in a decoder, and the methods that read them."""
 
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .budget import Budget
 from .reducer_baselines import NoReduction, RandomDrop, UniformDrop
@@ -10,11 +10,14 @@ from .reduction_options import ReductionOptions, option
 
 REDUCERS = {"none": NoReduction, "mustdrop": MustDrop, "random": RandomDrop, "uniform": UniformDrop}
 
-FORMAT = 2
+FORMAT = 3
 """Number that saved options carry."""
 
-FORMAT_1_DEFAULTS = {"counter": "input", "newlines": "row", "compact_first_layers": True}
-"""Defaults that were others before saved options had a number."""
+EARLIER_DEFAULTS: dict[int, dict[str, Any]] = {
+    1: {"counter": "input", "newlines": "row", "compact_first_layers": True, "text_ratio": 0.0},
+    2: {"text_ratio": 0.0},
+}
+"""Defaults that were others in an earlier format."""
 
 DEFAULT_KEEP_RATIO = 1 / 9
 
@@ -62,7 +65,7 @@ class TokenReductionConfig(ReductionOptions):
     format: int = option(
         FORMAT,
         "Which budget rule and defaults: 1 is how configurations without this number were saved, before key tokens "
-        "stayed under a budget.",
+        "stayed under a budget; 2 made no room for the text's choice.",
         low=1,
         high=FORMAT,
     )
@@ -94,6 +97,12 @@ class TokenReductionConfig(ReductionOptions):
         None, "Drop only below this attention from the best single text token.", low=0
     )
     key_ratio: float = option(0.08, "Share of a tile's tokens (after merging) that are key tokens.", low=0, high=1)
+    text_ratio: float = option(
+        1.0,
+        "Where windows merge to meet a budget: places in the later layers, per token that must stay, that this makes "
+        "room for and the text decides.",
+        low=0,
+    )
     layers: list[int] | None = option(
         None, "Decoder layers (zero-based) after which tokens are dropped; default: 2, 6, 10, 14 of 32, scaled."
     )
@@ -166,11 +175,11 @@ class TokenReductionConfig(ReductionOptions):
 
     @classmethod
     def earlier_defaults(cls, options: dict) -> dict:
-        """Those of format 1, for the options that the method reads."""
-        if options.get("format") != 1:
-            return {}
-        read = REDUCERS[options["method"]].options - ({"newlines"} if options.get("packing") == "flat" else set())
-        return {name: value for name, value in FORMAT_1_DEFAULTS.items() if name in read}
+        """Those of the options' format, for what the method reads."""
+        earlier = EARLIER_DEFAULTS.get(options.get("format", FORMAT), {})
+        without = {"newlines"} if options.get("packing") == "flat" else set()
+        read = REDUCERS[options.get("method", "none")].options - without
+        return {name: value for name, value in earlier.items() if name in read}
 
     @classmethod
     def restored(cls, saved: dict | None) -> dict:

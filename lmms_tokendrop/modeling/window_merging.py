@@ -17,8 +17,9 @@ def merged_windows(config, layers: tuple[int, ...], context: VisionContext, wind
 
     Without a budget these are the windows of similarity >= `merge_threshold`. With one they are merged from the most
     similar on, and merging stops before the group's tokens fall below the budget; then the next most similar windows
-    are merged until the budget pays for all tokens in the decoder layers before the first drop and for the least that
-    must stay, key tokens above all, in the later ones.
+    are merged until the budget pays for all tokens in the decoder layers before the first drop and, in the later ones,
+    for the least that must stay, key tokens above all, and `text_ratio` places for each of these that the text
+    decides. Where no merging makes that room, it is made for the least alone.
 
     Parameters
     ----------
@@ -84,15 +85,21 @@ class _GroupPlanner:
         leaves = self._leaving_step(tiles, order, similarity.shape)
         patches = _left_after(leaves, self.context.alive[tiles], len(order))
         newlines = self._newlines_after(tiles, leaves, len(order))
-        counts, least = patches.sum(0) + newlines, self._least_after(tiles, patches, newlines)
+        counts, keys = patches.sum(0) + newlines, self._keys_after(tiles, patches)
+        least = keys + self._staying_newlines(newlines, keys)
         steps = torch.arange(len(counts), device=counts.device)
 
         allowed = (counts >= target) & (steps <= int(wanted.sum()))
         free = int(steps[allowed].max()) if bool(allowed.any()) else 0
-        floors = self.budget.floor(counts, least, self.layers, self.context.num_layers)
+        floors, roomy = (
+            self.budget.floor(counts, late, self.layers, self.context.num_layers)
+            for late in (least, least + self.config.text_ratio * keys)
+        )
         enough = (floors <= target + 1e-9) & (steps >= free)
         if not bool(enough.any()):
             raise unreachable(target, floors.min().unsqueeze(0), self.budget)
+        with_room = (roomy <= target + 1e-9) & (steps >= free) & (counts >= target)
+        enough = with_room if bool(with_room.any()) else enough
         step = torch.full_like(flat, len(order), dtype=torch.long)
         step[order] = steps[:-1]
         merged = (step < int(steps[enough].min())).view_as(similarity)
@@ -124,19 +131,22 @@ class _GroupPlanner:
             ends.scatter_reduce_(0, line[inside], leaves[inside], "amax", include_self=False)
         return _left_after(ends[lines], torch.ones_like(lines, dtype=torch.bool), steps)
 
-    def _least_after(self, tiles: torch.Tensor, patches: torch.Tensor, newlines: torch.Tensor) -> torch.Tensor:
-        """Tokens that must stay to the end after 0, 1, 2, ... merges, `[steps + 1]`.
+    def _keys_after(self, tiles: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """Patch tokens that must stay to the end after 0, 1, 2, ... merges, `[steps + 1]`: one per image or more."""
+        keys = key_counts(patches, self.config.key_ratio if self.config.protects_key_tokens else 0.0)
+        _, image = self.context.image[tiles].unique(return_inverse=True)
+        per_image = keys.new_zeros(int(image.max()) + 1, keys.shape[1]).index_add_(0, image, keys)
+        return per_image.clamp_min(1).sum(0)
+
+    def _staying_newlines(self, newlines: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Newlines beside them, `[steps + 1]`.
 
         Which tokens are key tokens is known later only, so of newlines that stay with their row the most that key
         tokens can hold are counted.
         """
-        keys = key_counts(patches, self.config.key_ratio if self.config.protects_key_tokens else 0.0)
-        _, image = self.context.image[tiles].unique(return_inverse=True)
-        per_image = keys.new_zeros(int(image.max()) + 1, keys.shape[1]).index_add_(0, image, keys)
-        least = per_image.clamp_min(1).sum(0)
         if self.config.newlines == "row" and self.config.protects_key_tokens:
-            return least + torch.minimum(newlines, least)
-        return least + newlines if self.config.newlines == "keep" else least
+            return torch.minimum(newlines, keys)
+        return newlines if self.config.newlines == "keep" else torch.zeros_like(newlines)
 
 
 def _left_after(leaves: torch.Tensor, among: torch.Tensor, steps: int) -> torch.Tensor:

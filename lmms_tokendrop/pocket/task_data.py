@@ -11,12 +11,14 @@ from lmms_tokendrop.pocket.scenes import Scene, make_scene
 
 TASK_SEEDS = 2
 """First number of every task seed; training and its validation use others."""
+CHOICE_SEEDS = 6
+"""The same for the scenes on which defaults are chosen."""
 TASK_IMAGES = 250
 QUESTIONS_PER_IMAGE = 8
 
 
 def task_scenes(
-    images: int = TASK_IMAGES, questions: int = QUESTIONS_PER_IMAGE
+    images: int = TASK_IMAGES, questions: int = QUESTIONS_PER_IMAGE, seeds: int = TASK_SEEDS
 ) -> Iterator[tuple[Scene, list[Question]]]:
     """Make the scenes of the task; each depends on its number only.
 
@@ -26,6 +28,8 @@ def task_scenes(
         Number of scenes.
     questions
         Questions about each.
+    seeds
+        First number of every scene's seed.
 
     Yields
     ------
@@ -34,7 +38,7 @@ def task_scenes(
         Exactly `questions` of them.
     """
     for number in range(images):
-        rng = np.random.default_rng([TASK_SEEDS, number])
+        rng = np.random.default_rng([seeds, number])
         asked: list[Question] = []
         while len(asked) < questions:
             scene = make_scene(rng)

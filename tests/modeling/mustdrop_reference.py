@@ -187,7 +187,7 @@ class MustDropReference:
     def plan_merges(self, group, order, similar: int, alive: list[set[int]]) -> int:
         """How many windows of a group merge, from the most similar on."""
         members = [token for token in self.tokens if self.group(token) == group]
-        counts, least = [], []
+        counts, keys_left, least = [], [], []
         gone: set[tuple[int, int]] = set()
         for merge in (None, *order):
             if merge is not None:
@@ -201,19 +201,26 @@ class MustDropReference:
             stays = sum(max(count, 1) for count in keys.values())
             further = {"drop": 0, "keep": len(newlines), "row": min(len(newlines), stays)}[self.options["newlines"]]
             counts.append(len(patches) + len(newlines))
+            keys_left.append(stays)
             least.append(stays + further)
         target = self.target(members)
         free = max((merges for merges in range(similar + 1) if counts[merges] >= target), default=0)
         early = self.drop_layers[0] + (1 if self.options["counter"] == "input" else 0)
-        averages = [
-            (early * count + (self.depth - early) * stays) / self.depth
-            for count, stays in zip(counts, least, strict=True)
-        ]
-        needed = [merges for merges in range(free, len(counts)) if averages[merges] <= target + 1e-9]
+        averages, roomy = (
+            [
+                (early * count + (self.depth - early) * (stays + room * keys)) / self.depth
+                for count, stays, keys in zip(counts, least, keys_left, strict=True)
+            ]
+            for room in (0, self.options["text_ratio"])
+        )
+        further_merges = range(free, len(counts))
+        needed = [merges for merges in further_merges if averages[merges] <= target + 1e-9]
         if not needed:
             raise UnreachableError(min(averages))
-        self.forced_merges += needed[0] - free
-        return needed[0]
+        with_room = [merges for merges in further_merges if roomy[merges] <= target + 1e-9 and counts[merges] >= target]
+        chosen = min(with_room or needed)
+        self.forced_merges += chosen - free
+        return chosen
 
     def mark_key_tokens(self, cls_attention: torch.Tensor, gone: set[tuple[int, int]]) -> None:
         """Key tokens of each tile: a share of what is left, by CLS attention."""

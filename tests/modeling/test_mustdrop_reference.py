@@ -28,6 +28,7 @@ def draw_options(draw: random.Random, depth: int) -> dict:
         "newlines": draw.choice(["row", "keep", "drop"]),
         "merge_threshold": draw.uniform(0.3, 1.0),
         "key_ratio": draw.choice([0.0, 0.08, draw.uniform(0.02, 0.3)]),
+        "text_ratio": draw.choice([0.0, 1.0, draw.uniform(0.0, 3.0)]),
         "layers": draw.choice([None, sorted(draw.sample(range(depth - 1), draw.randint(1, 3)))]),
         "compact_first_layers": draw.choice([True, False]),
     }

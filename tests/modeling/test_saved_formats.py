@@ -99,19 +99,20 @@ def test_lmms_eval_s_loader_reads_an_earlier_format_too(earlier):
     model, _ = load_model("llava_next", "mustdrop", options, {"keep_ratio": 0.5}, torch.device("cpu"))
     assert (model.config.token_reduction["format"], model.config.token_reduction["keep_ratio"]) == (1, 0.5)
     other, _ = load_model("llava_next", "random", options, {}, torch.device("cpu"))
-    assert other.config.token_reduction["format"] == 2
+    assert other.config.token_reduction["format"] == 3
 
 
 def test_configurations_carry_the_format_and_every_option_of_the_method():
     saved = LlavaNextTokenDropConfig(token_reduction={"method": "mustdrop", "layers": [1]}).to_dict()["token_reduction"]
     assert saved == {
         "method": "mustdrop",
-        "format": 2,
+        "format": 3,
         "keep_ratio": 1 / 9,
         "scope": "image",
         "counter": "release",
         "merge_threshold": 0.8,
         "key_ratio": 0.08,
+        "text_ratio": 1.0,
         "layers": [1],
         "newlines": "drop",
         "compact_first_layers": False,
@@ -126,8 +127,8 @@ def test_configurations_carry_the_format_and_every_option_of_the_method():
 
 
 def test_a_format_of_a_later_version_is_refused():
-    with pytest.raises(ValueError, match=r"format=3; allowed: a whole number from 1 to 2"):
-        TokenReductionConfig.from_dict({"method": "mustdrop", "format": 3})
+    with pytest.raises(ValueError, match=r"format=4; allowed: a whole number from 1 to 3"):
+        TokenReductionConfig.from_dict({"method": "mustdrop", "format": 4})
 
 
 @pytest.mark.parametrize("packing", ["spatial", "flat"])

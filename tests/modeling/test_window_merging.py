@@ -244,10 +244,21 @@ def test_forced_merges_take_the_most_similar_windows_and_no_more_than_needed(wor
 
 def test_more_windows_merge_where_key_tokens_have_to_be_paid_for(workshop):
     inputs = workshop.inputs("one_image")
-    options = {"method": "mustdrop", "layers": [1], "merge_threshold": 1.1, "visual_tokens": 45}
+    options = {"method": "mustdrop", "layers": [1], "merge_threshold": 1.1, "visual_tokens": 45, "text_ratio": 0.0}
     merges = [report_of(workshop.reduced({**options, "key_ratio": ratio}), inputs).forced_merges[0] for ratio in RATIOS]
     assert merges == sorted(merges)
     assert len(set(merges)) == len(RATIOS)
+
+
+def test_merging_makes_room_for_the_places_that_the_text_decides(workshop):
+    inputs = workshop.inputs("one_image")
+    options = {"method": "mustdrop", "layers": [0], "merge_threshold": 1.1, "visual_tokens": 32, "key_ratio": 0.1}
+    last = {}
+    for ratio in (0.0, 1.0):
+        report = report_of(workshop.reduced({**options, "text_ratio": ratio}), inputs)
+        last[ratio] = list(report.counts.values())[-1][0]
+    assert last[0.0]["tokens"] < 2 * last[0.0]["key_tokens"]
+    assert last[1.0]["tokens"] >= 2 * last[1.0]["key_tokens"]
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The tasks load without a network, and their data are what the generator makes."""
 
 import importlib.util
+from hashlib import md5
 from pathlib import Path
 
 import datasets
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from lmms_eval.tasks import TaskManager, get_task_dict
 
+from lmms_tokendrop.benchmark.budget_rows import QUESTIONS
 from lmms_tokendrop.pocket.scenes import render_array
-from lmms_tokendrop.pocket.task_data import QUESTIONS_PER_IMAGE, task_scenes
+from lmms_tokendrop.pocket.task_data import CHOICE_SEEDS, QUESTIONS_PER_IMAGE, task_scenes
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
 
@@ -72,9 +74,28 @@ def test_limit(tasks):
     assert len(list(tasks["pocket_scenes"].doc_iterator(limit=5))) == 5
 
 
-def load_easy_vqa():
+def load_task(name: str):
     manager = TaskManager("ERROR", include_path=str(TASKS), include_defaults=False)
-    return get_task_dict(["easy_vqa"], manager)["easy_vqa"]
+    return get_task_dict([name], manager)[name]
+
+
+def picture_digests(task, questions: range) -> set[bytes]:
+    return {md5(np.asarray(task.test_docs()[number]["image"]).tobytes()).digest() for number in questions}
+
+
+@pytest.mark.parametrize("name", ["pocket_scenes", "easy_vqa"])
+def test_defaults_are_chosen_on_pictures_that_no_reported_question_shares(name):
+    reported, validation = load_task(name), load_task(f"{name}_validation")
+    assert len(validation.test_docs()) == QUESTIONS
+    assert picture_digests(reported, range(QUESTIONS)).isdisjoint(picture_digests(validation, range(QUESTIONS)))
+
+
+def test_validation_scenes_are_asked_as_the_task_s_are():
+    task, (scene, asked) = load_task("pocket_scenes_validation"), next(task_scenes(seeds=CHOICE_SEEDS))
+    document = task.test_docs()[0]
+    assert np.array_equal(np.asarray(document["image"]), render_array(scene))
+    assert (document["question"], document["answer"]) == (asked[0].text, asked[0].answer)
+    assert task.process_results(document, [asked[0].answer]) == {"accuracy": 1.0}
 
 
 def test_easy_vqa_without_the_package_says_what_to_install(monkeypatch):
@@ -83,7 +104,7 @@ def test_easy_vqa_without_the_package_says_what_to_install(monkeypatch):
         importlib.util, "find_spec", lambda name, *rest: None if name == "easy_vqa" else real(name, *rest)
     )
     with pytest.raises(ModuleNotFoundError, match="pip install easy-vqa"):
-        load_easy_vqa()
+        load_task("easy_vqa")
 
 
 def test_easy_vqa_reads_the_package(monkeypatch, tmp_path):
@@ -98,7 +119,7 @@ def test_easy_vqa_reads_the_package(monkeypatch, tmp_path):
     Image.new("RGBA", (64, 64), "teal").save(image)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(__import__("sys").modules, "easy_vqa", raising=False)
-    task = load_easy_vqa()
+    task = load_task("easy_vqa")
     document = task.test_docs()[0]
     assert isinstance(task.dataset, datasets.DatasetDict)
     assert task.doc_to_text(document) == "what color is the shape?"
