@@ -70,7 +70,7 @@ def one_line(*arguments: str) -> str:
         (["demo", "--output", str(ROOT)], f"Is a directory: '{ROOT}'"),
         (
             ["calibrate", "--budget", "9", "--task", "no_task"],
-            "task='no_task'; allowed: easy_vqa, easy_vqa_validation, pocket_scenes, pocket_scenes_validation",
+            "task='no_task'; allowed: easy_vqa, easy_vqa_validation,",
         ),
         (["calibrate", "--budget", "9", "--limit", "0"], "limit=0; allowed: 1 or more"),
         (["calibrate", "--budget", "nan", "--limit", "1"], "budget=nan; allowed: a finite number above 0"),

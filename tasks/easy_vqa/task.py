@@ -54,7 +54,7 @@ class EasyVqa(GeneratedTask):
 
 
 class EasyVqaValidation(EasyVqa):
-    """Questions on which defaults are chosen; no reported question, of the first 2,000, is about one of their pictures."""
+    """Questions on which defaults are chosen; none is about a picture of the reported ones, the first 2,000."""
 
     part = slice(5000, 7000)
 
