@@ -45,10 +45,9 @@ class Base:
 
 
 def saved_reduction(config: dict[str, Any], architecture: str, method: str) -> dict[str, Any]:
-    """Options that a checkpoint's configuration holds for a method, or the method alone."""
-    if not tuned_with(config, method):
-        return {"method": method}
-    return REDUCTION_CONFIGS[architecture].restored(config["token_reduction"])
+    """Options that a checkpoint's configuration holds for a method, or the method with its defaults."""
+    kind = REDUCTION_CONFIGS[architecture]
+    return kind.restored(config["token_reduction"]) if tuned_with(config, method) else kind.defaults(method)
 
 
 def tuned_with(config: dict[str, Any], method: str) -> bool:

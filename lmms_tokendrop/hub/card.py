@@ -66,12 +66,13 @@ def folder_card(
         exported = f"the folder {manifest.base_model!r}" if from_folder else "none; the base is no folder"
         raise ValueError(f"base={str(base)!r}; allowed: {exported}")
     entry = variant(manifest.variant)
+    kind = REDUCTION_CONFIGS[entry.architecture]
     facts = Facts(
         repo_id=repo_id,
         variant=entry,
         head=architecture(entry.architecture).head(config.get("architectures")),
-        token_reduction=REDUCTION_CONFIGS[entry.architecture].restored(config.get("token_reduction")),
-        base_reduction=manifest.base_reduction,
+        token_reduction=kind.restored(config.get("token_reduction")),
+        base_reduction=kind.restored(manifest.base_reduction),
         tuned=manifest.tuned,
         manifest=manifest,
         base_folder=base,

@@ -33,8 +33,8 @@ class Manifest:
     license
         Licence of the base's weights; None if unknown.
     base_reduction
-        Options of the method that the base holds, or the method alone: what an evaluation of the base without options
-        runs with.
+        Options of the method that the base holds, or the method with its defaults: what an evaluation of the base
+        without options runs with. Like options in a configuration they have a format number.
     tuned
         Whether the base was trained with the method, as far as its configuration says.
     stages

@@ -89,6 +89,11 @@ class ReductionOptions:
         return dict(saved or {})
 
     @classmethod
+    def defaults(cls, method: str) -> dict:
+        """Options of a method of which none is given, with the number of today's format."""
+        return {"method": method}
+
+    @classmethod
     def merged(cls, saved: dict, given: dict) -> dict:
         """Options that were saved, with others given for the same method.
 

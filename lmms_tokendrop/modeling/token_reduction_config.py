@@ -189,6 +189,11 @@ class TokenReductionConfig(ReductionOptions):
         return {"format": 1, **saved} if "format" in reducer.options else saved
 
     @classmethod
+    def defaults(cls, method: str) -> dict:
+        """As :meth:`ReductionOptions.defaults`."""
+        return {"method": method, **({"format": FORMAT} if "format" in REDUCERS[method].options else {})}
+
+    @classmethod
     def merged(cls, saved: dict, given: dict) -> dict:
         """As :meth:`ReductionOptions.merged`; a given count budget brings its own counter, too."""
         if given.keys() & COUNT_BUDGETS:

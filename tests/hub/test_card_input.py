@@ -1,6 +1,7 @@
 """Cards take nothing on trust: text stays text, a file of something else is named, and what does not count says why."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,26 @@ def test_every_run_that_does_not_count_says_why(folder, results):
         "shifted_results.json": "it starts at question 50",
         "h_results.json": "its costs are means over several tasks; its scores count",
     }
+
+
+@pytest.mark.parametrize(
+    ("base_reduction", "model_args"),
+    [
+        ({"method": "mustdrop"}, f"pretrained=owner/base,revision={COMMIT},keep_ratio=0.25"),
+        ({"method": "mustdrop", "keep_ratio": 0.25}, f"pretrained=owner/base,revision={COMMIT}"),
+    ],
+    ids=["stock base", "base with options"],
+)
+def test_an_export_from_before_format_numbers_counts_runs_of_its_rule_only(folder, results, base_reduction, model_args):
+    edit(folder / "config.json", lambda config: config["token_reduction"].pop("format"))
+    changed(folder, base_reduction=base_reduction)
+    for other in (results / "runs").glob("other_*"):
+        other.unlink()
+    edit(results / "runs" / REDUCED, lambda run: run["config"].update(model_args=model_args))
+    assert row(rendered(folder, results), "gqa")[4] == "0.375 ± 0.010"
+    edit(results / "runs" / REDUCED, lambda run: run["config"].update(model_args=f"{model_args},format=2"))
+    said = command(folder, "--results", str(results)).output
+    assert re.search(rf"{REDUCED}: format=2, .*newlines='drop'.*; counted: format=1, .*newlines='row'", said)
 
 
 def test_a_run_with_an_option_that_the_method_has_not_says_so(folder, results):

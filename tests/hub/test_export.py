@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.hub import self_check as self_check_module
 from lmms_tokendrop.hub.architectures import ARCHITECTURES, architecture
-from lmms_tokendrop.hub.base import resolve_base
+from lmms_tokendrop.hub.base import resolve_base, saved_reduction
 from lmms_tokendrop.hub.code import LIBRARIES, MODELING, check_auto_map, code_files, set_auto_maps
 from lmms_tokendrop.hub.export import build, export
 from lmms_tokendrop.hub.folder import CARD, LICENSE, MANIFEST
@@ -259,6 +259,21 @@ def test_wrong_options_are_named_and_nothing_is_left(tmp_path, options, message)
     with pytest.raises(ValueError, match=message):
         export("llava_next_mustdrop", tmp_path / "out", **{"base": "pocket", **options})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "method", "saved", "recorded"),
+    [
+        ("llava_next", "mustdrop", None, {"method": "mustdrop", "format": 2}),
+        ("llava_next", "uniform", None, {"method": "uniform"}),
+        ("llava_next", "mustdrop", {"method": "random", "format": 2}, {"method": "mustdrop", "format": 2}),
+        ("llava_next", "random", {"method": "random"}, {"method": "random", "format": 1}),
+        ("llava_next", "random", {"method": "random", "format": 2}, {"method": "random", "format": 2}),
+        ("vilt", "pumer", None, {"method": "pumer"}),
+    ],
+)
+def test_what_is_recorded_of_a_base_has_a_format_where_the_method_has(architecture, method, saved, recorded):
+    assert saved_reduction({"token_reduction": saved}, architecture, method) == recorded
 
 
 def test_a_method_that_leaves_everything_is_refused(tmp_path):
