@@ -17,7 +17,7 @@ def exported_files(folder: Path) -> dict[str, Path]:
     Parameters
     ----------
     folder
-        Made by `lmms_tokendrop.hub.export`.
+        An export, as far as one is asked for by name.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmms_tokendrop.training.data_sources import has_splits
+from lmms_tokendrop.training.data_sources import DataSource, has_splits
 from lmms_tokendrop.training.dataset_rows import load_rows
 from lmms_tokendrop.training.options import POCKET_SCENES, TrainingOptions
 from lmms_tokendrop.training.pocket_rows import EVALUATION_ROWS, PocketRows
@@ -14,17 +14,19 @@ def training_rows(options: TrainingOptions, task: TrainingTask, processes: int) 
     """Open the training data; of pocket scenes, exactly as many as the run needs."""
     if options.data == POCKET_SCENES:
         return pocket_rows(options.max_steps * options.batch_size * options.accumulate * processes, options.seed)
-    return stored_rows(options, task, "data", options.data, options.split, "train", None)
+    source = DataSource("data", options.data, options.split, "train", options.data_config)
+    return stored_rows(options, task, source, None)
 
 
 def evaluation_rows(options: TrainingOptions, task: TrainingTask) -> Rows:
     """Open the evaluation data; of pocket scenes, some that no run trains on."""
-    argument, source = ("eval_data", options.eval_data) if options.eval_data else ("data", options.data)
-    if source == POCKET_SCENES:
+    argument, name = ("eval_data", options.eval_data) if options.eval_data else ("data", options.data)
+    if name == POCKET_SCENES:
         return pocket_rows(options.eval_limit, 0, held_out=True)
-    if options.eval_data is None and not has_splits(source):
-        raise ValueError(f"eval_data: {source!r} has no split for evaluation; name other data")
-    return stored_rows(options, task, argument, source, options.eval_split, "validation", options.eval_limit)
+    if options.eval_data is None and not has_splits(name):
+        raise ValueError(f"eval_data: {name!r} has no split for evaluation; name other data")
+    source = DataSource(argument, name, options.eval_split, "validation", options.data_config)
+    return stored_rows(options, task, source, options.eval_limit)
 
 
 def pocket_rows(length: int | None, seed: int, held_out: bool = False) -> Rows:
@@ -32,22 +34,10 @@ def pocket_rows(length: int | None, seed: int, held_out: bool = False) -> Rows:
     return PocketRows(length or EVALUATION_ROWS, seed, held_out)
 
 
-def stored_rows(
-    options: TrainingOptions,
-    task: TrainingTask,
-    argument: str,
-    source: str,
-    split: str | None,
-    default_split: str,
-    limit: int | None,
-) -> Rows:
+def stored_rows(options: TrainingOptions, task: TrainingTask, source: DataSource, limit: int | None) -> Rows:
     """Open data that the `datasets` library reads."""
     return load_rows(
-        argument,
         source,
-        split,
-        default_split,
-        config=options.data_config,
         limit=limit,
         columns=task.columns,
         image_columns=task.image_columns,

@@ -12,7 +12,7 @@ from PIL.Image import DecompressionBombError
 from pyarrow import compute
 
 from lmms_tokendrop.images import UNREADABLE, to_rgb, whole_files
-from lmms_tokendrop.training.data_sources import read
+from lmms_tokendrop.training.data_sources import DataSource
 from lmms_tokendrop.training.rows import RowError, named_row
 
 CHECKED_ROWS = 1000
@@ -80,12 +80,8 @@ class DatasetRows:
 
 
 def load_rows(
-    argument: str,
-    source: str,
-    split: str | None,
-    default_split: str,
+    source: DataSource,
     *,
-    config: str | None,
     limit: int | None,
     columns: Mapping[str, tuple[str, ...]],
     image_columns: tuple[str, ...],
@@ -96,14 +92,8 @@ def load_rows(
 
     Parameters
     ----------
-    argument
-        Option that names the data, for errors.
     source
-        File (parquet, json, jsonl, csv), folder, or Hub id.
-    split, default_split
-        Split of a folder or Hub id, and which one is taken if none is named.
-    config
-        Configuration of a Hub data set.
+        Where it is.
     limit
         Take the first so many rows; None: all.
     columns, image_columns
@@ -122,13 +112,12 @@ def load_rows(
     ValueError
         If there is no such data, or if it lacks a column or in a row an image.
     """
-    called = f"{argument}={source!r}"
     if image_root is not None and not Path(image_root).is_dir():
         raise ValueError(f"image_root={image_root!r}: there is no such folder")
-    data = read(argument, source, split, default_split, config)
+    data = source.read()
     data = data if limit is None else data.select(range(min(limit, len(data))))
     if not len(data):
-        raise ValueError(f"{called} has no rows")
+        raise ValueError(f"{source} has no rows")
     unknown = sorted(set(renamed) - set(columns))
     if unknown:
         raise ValueError(f"columns: unknown {', '.join(map(repr, unknown))}; allowed: {', '.join(columns)}")
@@ -138,13 +127,13 @@ def load_rows(
         there = [name for name in names if name in data.column_names]
         if not there:
             raise ValueError(
-                f"{called} has no column {' or '.join(map(repr, names))}; it has {', '.join(data.column_names)}. Name "
+                f"{source} has no column {' or '.join(map(repr, names))}; it has {', '.join(data.column_names)}. Name "
                 f"it with columns, as {column}=NAME"
             )
         found[column] = there[0]
     for column in image_columns:
-        data = as_images(data, called, found[column], image_root)
-    return DatasetRows(called, data, found, image_columns)
+        data = as_images(data, str(source), found[column], image_root)
+    return DatasetRows(str(source), data, found, image_columns)
 
 
 def as_images(data: Dataset, source: str, name: str, root: str | None) -> Dataset:

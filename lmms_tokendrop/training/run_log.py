@@ -41,12 +41,33 @@ class RunLog(TrainerCallback):
 
     def go_on(self, step: int) -> None:
         """Remove the lines behind a step, and count on from its seconds."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        lines = [line for line in lines if json.loads(line)["step"] <= step]
-        self.path.write_text("".join(f"{line}\n" for line in lines))
-        self.seconds_before = json.loads(lines[-1])["seconds"] if lines else 0.0
+        lines = [line for line in self.read() if line["step"] <= step]
+        self.path.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+        self.seconds_before = lines[-1]["seconds"] if lines else 0.0
         self.started_at = self.timed_from = time.monotonic()
         self.last_step = step
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the lines that were written to their end: one without a newline was cut off by what ended the run.
+
+        Raises
+        ------
+        ValueError
+            If another line is not of a log.
+        """
+        if not self.path.exists():
+            return []
+        *texts, _ = self.path.read_text().split("\n")
+        lines = []
+        for number, text in enumerate(texts, start=1):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                raise ValueError(f"{self.path}, line {number} is not JSON: {error}; remove it to resume") from error
+            if not isinstance(line, dict) or not {"step", "seconds"} <= line.keys():
+                raise ValueError(f"{self.path}, line {number} has no step and seconds; remove it to resume")
+            lines.append(line)
+        return lines
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Go on where the checkpoint was written."""

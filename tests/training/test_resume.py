@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from lmms_tokendrop.training.run import CHECKPOINTS, LOG, RESULTS, TrainingRun, last_checkpoint, prepare
+from lmms_tokendrop.training.run_log import RunLog
 
 CLOCKS = {"seconds", "steps_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 
@@ -122,3 +123,37 @@ def test_a_run_whose_last_checkpoint_was_written_is_only_finished(options, data_
     assert curve(tmp_path) == lines
     written = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(written[name], weights[name]) for name in weights)
+
+
+def log_of(text: str, folder: Path) -> RunLog:
+    (folder / LOG).write_text(text)
+    return RunLog(folder / LOG, 3)
+
+
+def test_a_line_of_the_log_that_was_cut_off_is_dropped(tmp_path):
+    whole = '{"step": 3, "loss": 1.5, "seconds": 2.0}\n'
+    log = log_of(whole + '{"step": 4, "lo', tmp_path)
+    log.go_on(3)
+    assert log.path.read_text() == whole
+    assert log.seconds_before == 2.0
+
+
+def test_a_run_resumes_behind_a_line_of_the_log_that_was_cut_off(options, tmp_path):
+    for name in ("whole", "parts"):
+        prepare(options(max_steps=6, save_every=3, log_every=1), tmp_path / name).train()
+    log = tmp_path / "parts" / LOG
+    for path in (tmp_path / "parts" / CHECKPOINTS / "checkpoint-6").iterdir():
+        path.unlink()
+    log.write_text(log.read_text()[:-10])
+    prepare(options(max_steps=6, save_every=3, log_every=1), tmp_path / "parts", resume=True).train()
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [('{"step": 4, "lo', "line 2 is not JSON"), ("4", "line 2 has no step and seconds")]
+)
+def test_a_broken_line_of_the_log_is_refused_by_its_number(line, message, tmp_path):
+    text = f'{{"step": 3, "seconds": 2.0}}\n{line}\n{{"step": 5, "seconds": 3.0}}\n'
+    with pytest.raises(ValueError, match=f"{LOG}, {message}"):
+        log_of(text, tmp_path).go_on(3)
+    assert (tmp_path / LOG).read_text() == text
