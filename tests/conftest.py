@@ -91,3 +91,13 @@ def no_deprecated_use_of_transformers() -> Iterator[None]:
     yield
     logger.removeHandler(collector)
     assert collector.messages == []
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Return what is logged, by transformers too, whose loggers may keep it to themselves."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.WARNING):
+        yield caplog
+    logger.removeHandler(caplog.handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 
 import pytest
@@ -33,16 +32,6 @@ def load(tiny_checkpoint, fusion_checkpoint, tmp_path):
         return load_model(architecture, method, LoadOptions(str(folder)), reduction, torch.device("cpu"))
 
     return make
-
-
-@pytest.fixture
-def logged(caplog):
-    """Return what is logged, by transformers too, whose loggers may keep it to themselves."""
-    logger = logging.getLogger("transformers")
-    logger.addHandler(caplog.handler)
-    with caplog.at_level(logging.WARNING):
-        yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def remove(*names):

@@ -235,10 +235,10 @@ def test_without_trust_the_processor_is_the_right_one_or_asks(published, archite
             AutoProcessor.from_pretrained(name, trust_remote_code=trust)
 
 
-def test_a_stock_class_named_by_hand_warns_and_finds_weights_in_the_full_form_only(published, caplog):
+def test_a_stock_class_named_by_hand_warns_and_finds_weights_in_the_full_form_only(published, logged):
     stock = ViltForQuestionAnswering.from_pretrained(repository("vilt", "full"))
     assert type(stock.config).model_type == "vilt"
-    assert "using a model of type `vilt_tokendrop`" in caplog.text
+    assert "using a model of type `vilt_tokendrop`" in logged.text
     with pytest.raises(OSError, match="safetensors"):
         ViltForQuestionAnswering.from_pretrained(repository("vilt", "config"))
 
