@@ -9,8 +9,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import lmms_tokendrop
+from lmms_tokendrop.modeling.tested_transformers import TESTED
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,3 +80,9 @@ def test_the_extras_name_what_training_and_benchmarks_import():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for extra in ("train", "bench"):
         assert any(requirement.startswith("easy-vqa") for requirement in extras[extra])
+
+
+def test_the_range_of_transformers_is_the_one_that_exported_code_is_tested_with():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [needed] = [one for one in map(Requirement, project["dependencies"]) if one.name == "transformers"]
+    assert needed.specifier == SpecifierSet(f">={TESTED[0]},<{TESTED[1]}")

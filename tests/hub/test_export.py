@@ -1,6 +1,7 @@
 """Exported folders: what is in them, what the self-check notices, what is refused."""
 
 import json
+import logging
 import os
 import shutil
 from dataclasses import replace
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoProcessor
+from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
 from typer.testing import CliRunner
 
 from lmms_tokendrop.cli import app
@@ -25,7 +27,10 @@ from lmms_tokendrop.hub.manifest import Manifest, read_config, sha256, verify
 from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.self_check import SelfCheckError, self_check, write_job
 from lmms_tokendrop.hub.staging import staged
+from lmms_tokendrop.modeling.tested_transformers import TESTED
 from lmms_tokendrop.pocket.registry import pocket_path
+
+QUESTION_ANSWERING = "AutoModelForVisualQuestionAnswering"
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +240,28 @@ def test_a_reference_to_code_elsewhere_is_refused_in_any_file(copied, name, chan
     Manifest.read(folder).with_files(folder).write(folder)
     with pytest.raises(ValueError, match=message):
         verify(folder)
+
+
+def test_references_of_the_base_to_code_are_not_exported(tiny_vilt_checkpoint, tmp_path):
+    base = Path(shutil.copytree(tiny_vilt_checkpoint(), tmp_path / "base"))
+    foreign = {"AutoModel": "you/other--code.Class", "AutoModelForCausalLM": "you/other--code.Class"}
+    for path in base.glob("*config.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": foreign}))
+    (tmp_path / "out").mkdir()
+    build("vilt_pumer", tmp_path / "out", base=str(base), form="full")
+    assert read_config(tmp_path / "out")["auto_map"].keys() == {"AutoConfig", "AutoModel", QUESTION_ANSWERING}
+    assert not [path.name for path in (tmp_path / "out").glob("*.json") if "you/other" in path.read_text()]
+
+
+@pytest.mark.parametrize(("version", "warnings"), [("5.18.9", 1), (f"{TESTED[0]}.0", 0), (f"{TESTED[1]}.0", 1)])
+def test_exported_code_warns_once_of_an_untested_transformers(built, tmp_path, monkeypatch, caplog, version, warnings):
+    monkeypatch.setattr(transformers, "__version__", version)
+    type(logging.getLogger()).warning_once.cache_clear()
+    for copy in range(2):
+        name = f"untested_{version.replace('.', '_')}_{copy}"
+        folder = shutil.copytree(built[0], tmp_path / name)
+        AutoModelForVisualQuestionAnswering.from_pretrained(folder, trust_remote_code=True)
+    assert [record.name for record in caplog.records if version in record.getMessage()] == ["lmms_tokendrop"] * warnings
 
 
 def test_a_word_of_the_vocabulary_is_no_reference(tmp_path):
