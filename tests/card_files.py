@@ -66,7 +66,7 @@ def write_export(folder: Path) -> Path:
         base_revision=COMMIT,
         bundled=False,
         license="llama2",
-        base_reduction={"method": "mustdrop", "format": 2},
+        base_reduction={"method": "mustdrop", "format": 3},
         tuned=False,
         stages=["vision, layer 0, after block", "prefill, layer 2, after block"],
         example_tokens={"full": [192], "layers": [[180, 180, 24, 24]]},

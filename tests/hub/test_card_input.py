@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.hub.card_check import check_card
 from lmms_tokendrop.hub.folder import CARD, MANIFEST
-from lmms_tokendrop.modeling.token_reduction_config import TokenReductionConfig
+from lmms_tokendrop.modeling.token_reduction_config import FORMAT, TokenReductionConfig
 
 HOSTILE = "a|b`\n\n# heading\n---\nlicense: mit\n\n<script>alert(1)</script> ![x](https://elsewhere.example)"
 
@@ -134,9 +134,9 @@ def test_an_export_from_before_format_numbers_counts_runs_of_its_rule_only(folde
         other.unlink()
     edit(results / "runs" / REDUCED, lambda run: run["config"].update(model_args=model_args))
     assert row(rendered(folder, results), "gqa")[4] == "0.375 ± 0.010"
-    edit(results / "runs" / REDUCED, lambda run: run["config"].update(model_args=f"{model_args},format=2"))
+    edit(results / "runs" / REDUCED, lambda run: run["config"].update(model_args=f"{model_args},format={FORMAT}"))
     said = command(folder, "--results", str(results)).output
-    assert re.search(rf"{REDUCED}: format=2, .*newlines='drop'.*; counted: format=1, .*newlines='row'", said)
+    assert re.search(rf"{REDUCED}: format={FORMAT}, .*newlines='drop'.*; counted: format=1, .*newlines='row'", said)
 
 
 def test_a_run_with_an_option_that_the_method_has_not_says_so(folder, results):

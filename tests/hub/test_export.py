@@ -28,6 +28,7 @@ from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.self_check import SelfCheckError, self_check, write_job
 from lmms_tokendrop.hub.staging import staged
 from lmms_tokendrop.modeling.tested_transformers import TESTED
+from lmms_tokendrop.modeling.token_reduction_config import FORMAT
 from lmms_tokendrop.pocket.registry import pocket_path
 
 QUESTION_ANSWERING = "AutoModelForVisualQuestionAnswering"
@@ -291,9 +292,9 @@ def test_wrong_options_are_named_and_nothing_is_left(tmp_path, options, message)
 @pytest.mark.parametrize(
     ("architecture", "method", "saved", "recorded"),
     [
-        ("llava_next", "mustdrop", None, {"method": "mustdrop", "format": 2}),
+        ("llava_next", "mustdrop", None, {"method": "mustdrop", "format": FORMAT}),
         ("llava_next", "uniform", None, {"method": "uniform"}),
-        ("llava_next", "mustdrop", {"method": "random", "format": 2}, {"method": "mustdrop", "format": 2}),
+        ("llava_next", "mustdrop", {"method": "random", "format": 2}, {"method": "mustdrop", "format": FORMAT}),
         ("llava_next", "random", {"method": "random"}, {"method": "random", "format": 1}),
         ("llava_next", "random", {"method": "random", "format": 2}, {"method": "random", "format": 2}),
         ("vilt", "pumer", None, {"method": "pumer"}),

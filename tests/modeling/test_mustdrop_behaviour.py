@@ -42,7 +42,7 @@ def test_the_tokens_that_cls_attends_most_are_in_every_layer_at_the_smallest_bud
     """Which these are is found with the stock tower; nothing else stays to the end."""
     inputs = workshop.inputs(PROMPTS[prompt])
     cache, options = at_smallest_budget(workshop, text, inputs, counter=counter, key_ratio=0.15)
-    stated = {"merge_threshold": 0.8, "layers": None, "compact_first_layers": False, **options}
+    stated = {"merge_threshold": 0.8, "text_ratio": 1.0, "layers": None, "compact_first_layers": False, **options}
     reference = MustDropReference(workshop.stock(text, "eager"), stated, inputs)
     reference.encode()
     keys = {token.place for token in reference.tokens if token.key}
