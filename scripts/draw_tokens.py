@@ -24,6 +24,7 @@ from lmms_tokendrop.modeling.staged_cache import TokenReport
 from lmms_tokendrop.pocket.questions import Question
 from lmms_tokendrop.pocket.scenes import Scene, render
 from lmms_tokendrop.pocket.task_data import task_scenes
+from lmms_tokendrop.user_errors import check_output_file, one_line_errors
 from lmms_tokendrop.visualize import CAPTION, GAP, INK, Cell, draw_columns
 
 METHODS = ("none", "mustdrop", "random")
@@ -115,19 +116,23 @@ def draw(asked: Asked, config) -> Image.Image:
 
 
 def main(
-    output: Path,
-    keep_ratio: float = 0.25,
+    output: Annotated[Path, typer.Argument(help="Picture to write, such as tokens.png.")],
+    keep_ratio: Annotated[float, typer.Option(help="Share of the visual tokens that an average layer has.")] = 0.25,
     questions: Annotated[int, typer.Option(min=1, help="Questions about one object that are counted.")] = 150,
 ) -> None:
     """Ask the questions, count, and draw the first that fits."""
     folder = pocket_path("llava_next", "none")
     processor = AutoProcessor.from_pretrained(folder)
-    models = {
-        method: LlavaNextTokenDropForConditionalGeneration.from_pretrained(
-            folder, token_reduction={"method": method, **({} if method == "none" else {"keep_ratio": keep_ratio})}
-        )
-        for method in METHODS
-    }
+    with one_line_errors():
+        check_output_file("output", output)
+        if output.suffix.lower() not in Image.registered_extensions():
+            raise ValueError(f"output={str(output)!r}; allowed: a name that ends like a picture's, such as .png")
+        models = {
+            method: LlavaNextTokenDropForConditionalGeneration.from_pretrained(
+                folder, token_reduction={"method": method, **({} if method == "none" else {"keep_ratio": keep_ratio})}
+            )
+            for method in METHODS
+        }
     counts: Counter[str] = Counter()
     found = None
     for number, scene, question in islice(questions_about_one_object(), questions):

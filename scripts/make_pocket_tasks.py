@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 from pathlib import Path
+from typing import Annotated
 
 import datasets
 import pyarrow
 import pyarrow.parquet
+import typer
 
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import QUESTIONS_PER_IMAGE, TASK_IMAGES, task_scenes
+from lmms_tokendrop.user_errors import check_output_file, one_line_errors
 
 TASK_FILE = Path(__file__).resolve().parents[1] / "tasks" / "pocket_scenes" / "pocket_scenes.parquet"
 FEATURES = datasets.Features(
@@ -73,13 +75,14 @@ def write_task(path: Path, images: int = TASK_IMAGES, questions: int = QUESTIONS
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=TASK_FILE)
-    options = parser.parse_args()
-    write_task(options.output)
-    print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
+def main(output: Annotated[Path, typer.Option(help="Parquet file to write.")] = TASK_FILE) -> None:
+    """Write the data of the pocket_scenes tasks."""
+    with one_line_errors():
+        check_output_file("output", output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_task(output)
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -14,7 +14,7 @@ from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES, HEADLINE, S
 from lmms_tokendrop.benchmark.throughput import Settings, measure_memory, measure_throughput
 from lmms_tokendrop.benchmark.training_step import measure_training_step
 from lmms_tokendrop.modeling.reduction_options import checked_number
-from lmms_tokendrop.user_errors import one_line_errors
+from lmms_tokendrop.user_errors import check_output_file, one_line_errors
 
 Name = StrEnum("Name", list(ARCHITECTURES))
 
@@ -59,8 +59,7 @@ def main(
     with one_line_errors():
         for name, value in {"seconds": seconds, "window": window, "max_memory": max_memory}.items():
             checked_number(name, value, whole=False, low=0)
-        if output is not None and output.is_dir():
-            raise ValueError(f"output={str(output)!r} is a folder; name a file")
+        check_output_file("output", output)
     encoder = ARCHITECTURES[architecture]
     chosen = chosen_variants(encoder, variants)
     if max_batch_size is not None and max_batch_size < encoder.first_batch:

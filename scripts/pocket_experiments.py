@@ -5,7 +5,6 @@ Rows that are in the results file already are left alone; a killed run goes on w
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -14,23 +13,28 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from transformers import AutoProcessor
 
 from lmms_tokendrop.benchmark.comparison import Run, evaluate, measurement
 from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES as COSTS
 from lmms_tokendrop.benchmark.throughput_protocol import alternate, speed_up
+from lmms_tokendrop.modeling.reduction_options import checked_number
 from lmms_tokendrop.pocket.encoder_card import render_card
 from lmms_tokendrop.pocket.encoder_measuring import UNREDUCED, baselines, model_facts
 from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, STEPS, Experiment, experiments
 from lmms_tokendrop.pocket.measuring import pocket_items
 from lmms_tokendrop.pocket.registry import WEIGHTS, pocket_path
 from lmms_tokendrop.training.architectures import ARCHITECTURES as TRAINABLE
+from lmms_tokendrop.user_errors import check_output_folder, one_line_errors
 
+Name = StrEnum("Name", sorted(EXPERIMENTS))
 RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
 TASK = "pocket_scenes"
 TEXT_TOKENS = 10
@@ -148,44 +152,49 @@ def measure_speed(architecture: str, labels: list[str], seconds: float) -> dict[
     return {label: asdict(speed_up(rates[label], rates[FULL.label])) for label in labels}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("architecture", choices=sorted(EXPERIMENTS))
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the fine-tunes")
-    parser.add_argument("--tables", nargs="*", help="which tables; default: all")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--speed", type=float, metavar="SECONDS", help="only time the measured rows, each so long")
-    options = parser.parse_args()
-    tables = EXPERIMENTS[options.architecture]
-    if unknown := set(options.tables or ()) - set(tables):
-        parser.error(f"tables: {sorted(unknown)}; allowed: {', '.join(tables)}")
+def main(
+    architecture: Annotated[Name, typer.Argument(help="The encoder.")],
+    runs: Annotated[Path, typer.Option(help="Folder of the fine-tunes.")],
+    tables: Annotated[str, typer.Option(help="Which tables: names with commas between; default: all.")] = "",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the fine-tunes or of the timing.")] = 1,
+    speed: Annotated[float | None, typer.Option(help="Only time the measured rows, each for so many seconds.")] = None,
+) -> None:
+    """Fine-tune and measure the rows of a pocket encoder's tables that are not measured yet."""
+    rows_of = EXPERIMENTS[architecture]
+    chosen = tables.split(",") if tables else list(rows_of)
+    with one_line_errors():
+        check_output_folder("runs", runs)
+        if speed is not None:
+            checked_number("speed", speed, whole=False, low=0)
+        if unknown := set(chosen) - set(rows_of):
+            raise ValueError(f"tables: {', '.join(sorted(unknown))}; allowed: {', '.join(rows_of)}")
 
     logging.disable(logging.INFO)
-    path = RESULTS / f"pocket_{options.architecture}.json"
-    if options.speed:
-        torch.set_num_threads(options.threads)
+    path = RESULTS / f"pocket_{architecture}.json"
+    if speed is not None:
+        torch.set_num_threads(threads)
         rows = read(path)["rows"]
-        found = measure_speed(options.architecture, list(rows), options.speed)
-        conditions = {"threads": options.threads, "batch_size": SPEED_BATCH, "machine": f"{platform.machine()} CPU"}
+        found = measure_speed(architecture, list(rows), speed)
+        conditions = {"threads": threads, "batch_size": SPEED_BATCH, "machine": f"{platform.machine()} CPU"}
         timed = {label: {**row, "speed_up": found[label]} for label, row in rows.items()}
         write(path, rows=timed, speed=conditions)
-        write_card(options.architecture)
+        write_card(architecture)
         return
-    facts = read(path).get("baselines") or baselines(options.architecture)
-    write(path, model=model_facts(options.architecture), baselines=facts)
-    wanted = dict.fromkeys(entry.label for name in options.tables or tables for entry in tables[name])
-    known = experiments(options.architecture)
-    full = answers(options.architecture, FULL, options.runs / "full")["scores"]
+    facts = read(path).get("baselines") or baselines(architecture)
+    write(path, model=model_facts(architecture), baselines=facts)
+    wanted = dict.fromkeys(entry.label for name in chosen for entry in rows_of[name])
+    known = experiments(architecture)
+    full = answers(architecture, FULL, runs / "full")["scores"]
     for label in dict.fromkeys([FULL.label, *wanted]):
         if label in read(path).get("rows", {}):
             continue
         entry = known[label]
-        folder = options.runs / label.replace(" ", "_").replace(",", "")
+        folder = runs / label.replace(" ", "_").replace(",", "")
         if entry.trained and not (folder / "config.json").exists():
-            fine_tune(options.architecture, entry, folder, options.threads)
+            fine_tune(architecture, entry, folder, threads)
         if label in BUNDLED:
-            bundle(options.architecture, entry, folder)
-        answered = answers(options.architecture, entry, folder)
+            bundle(architecture, entry, folder)
+        answered = answers(architecture, entry, folder)
         row = asdict(measurement(Run(answered["model_id"], label), answered["scores"], full, answered["cost"]))
         for name in ("budget", "kv_bytes", "seconds"):
             del row[name]
@@ -193,11 +202,11 @@ def main() -> None:
         if entry.trained:
             seconds = json.loads((folder / "training_results.json").read_text())["seconds"]
             row["training_minutes"] = round(seconds / 60, 1)
-        row["macs"] = macs(options.architecture, entry)
+        row["macs"] = macs(architecture, entry)
         write(path, rows={**read(path).get("rows", {}), label: row})
         print(label, row, flush=True)
-    write_card(options.architecture)
+    write_card(architecture)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

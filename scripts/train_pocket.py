@@ -18,7 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from lmms_tokendrop.modeling.reduction_options import checked_number
 from lmms_tokendrop.pocket.recipes import RECIPES
 from lmms_tokendrop.pocket.training import export, make_trainer
-from lmms_tokendrop.user_errors import one_line_errors
+from lmms_tokendrop.user_errors import check_output_folder, one_line_errors
 
 Name = StrEnum("Name", sorted(RECIPES))
 
@@ -38,9 +38,8 @@ def main(
     """Train a bundled pocket model, or continue where a killed run stopped; with --export write the stock model."""
     with one_line_errors(FloatingPointError):
         checked_number("learning_rate", learning_rate, whole=False, low=0)
-        for name, folder in (("output", output), ("export", export_to)):
-            if folder is not None and folder.exists() and not folder.is_dir():
-                raise ValueError(f"{name}={str(folder)!r} is a file; name a folder")
+        check_output_folder("output", output)
+        check_output_folder("export", export_to)
         torch.set_num_threads(threads)
         recipe = RECIPES[architecture]()
         checkpoint = get_last_checkpoint(str(output)) if output.is_dir() else None

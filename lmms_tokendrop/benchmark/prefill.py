@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lmms_tokendrop.benchmark.accounting import decoder_macs
 from lmms_tokendrop.modeling.anyres_layout import NEWLINE, anyres_layout
+from lmms_tokendrop.modeling.reduction_options import checked_number
 from lmms_tokendrop.modeling.reduction_request import ReductionRequest
 from lmms_tokendrop.modeling.staged_decoder import StagedLlamaModel
 from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
@@ -94,9 +95,16 @@ def measure_prefill(
 
     Raises
     ------
+    ValueError
+        If an argument is out of range.
     RuntimeError
         If the drop did not leave `kept` tokens.
     """
+    tokens = square_image_tokens(TEXT_TOKENS)
+    visual = int(tokens.visual.sum())
+    checked_number("repeats", repeats, whole=True, low=1)
+    checked_number("drop_after_layer", drop_after_layer, whole=True, low=0, high=layers - 2)
+    checked_number("kept", kept, whole=True, low=1, high=visual - 1)
     config = LlamaConfig(
         hidden_size=hidden_size,
         intermediate_size=hidden_size * 43 // 16,
@@ -111,8 +119,6 @@ def measure_prefill(
     stock = LlamaForCausalLM(config).eval()
     staged = StagedLlamaModel(config).eval()
     staged.load_state_dict(stock.model.state_dict())
-    tokens = square_image_tokens(TEXT_TOKENS)
-    visual = int(tokens.visual.sum())
     average = ((drop_after_layer + 1) * visual + (layers - drop_after_layer - 1) * kept) / layers
     options = {"method": "mustdrop", "visual_tokens": average, "layers": [drop_after_layer], "newlines": "row"}
     reducer = TokenReductionConfig.from_dict(options).build(layers)

@@ -24,6 +24,7 @@ from lmms_tokendrop.training.options import TrainingOptions
 from lmms_tokendrop.training.run_log import RunLog
 from lmms_tokendrop.training.tasks import TASKS
 from lmms_tokendrop.training.trainer import AccuracyMeter, ReductionTrainer, parameter_groups
+from lmms_tokendrop.user_errors import check_output_folder
 
 OPTIONS, LOG, RESULTS, CHECKPOINTS = (
     "training_options.json",
@@ -172,9 +173,7 @@ def prepare(options: TrainingOptions, output: Path, resume: bool = False) -> Tra
 
 def check_folder(options: TrainingOptions, output: Path, resume: bool) -> None:
     """Raise a ValueError if a folder is a file, has another run, or a run that was not to be resumed."""
-    for place in (output, *output.parents):
-        if place.exists() and not place.is_dir():
-            raise ValueError(f"output={str(output)!r}: {str(place)!r} is a file; name a folder")
+    check_output_folder("output", output)
     if not resume and output.exists() and any(output.iterdir()):
         raise ValueError(f"output={str(output)!r} is not empty; resume the run in it, or name another folder")
     file = output / OPTIONS
