@@ -18,10 +18,25 @@ def on_host(function: Function) -> Function:
     return torch.compiler.disable(function, reason="decides by values of tensors")
 
 
-def layer_by_layer(function: Function) -> Function:
-    """Mark a loop over layers that itself runs eagerly in a compiled model; each layer that it calls is compiled.
+def part_by_part(function: Function) -> Function:
+    """Mark a function that itself runs eagerly in a compiled model; each layer or other part that it calls is compiled.
 
-    Tokens leave inside the loop, so that a graph of the whole ends there. Continuing the trace of the loop would give a
-    graph for each stage; a layer is compiled once for all layers, and anew only for what differs in kind.
+    Tokens leave inside it, so that a graph of the whole ends there. Continuing the trace would give a graph for each
+    stage; a layer is compiled once for all layers, and anew only for what differs in kind.
     """
-    return torch.compiler.disable(function, recursive=False, reason="tokens leave between layers")
+    return torch.compiler.disable(function, recursive=False, reason="tokens leave between its parts")
+
+
+def part_by_part_under(*decorators: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """Mark a function as `part_by_part` does, with the decorators around it, outermost first, left out of graphs too.
+
+    The wrappers that transformers' decorators make share their code among all models, and `torch.compile` makes only so
+    many versions of a code.
+    """
+
+    def mark(function: Function) -> Function:
+        for decorate in reversed(decorators):
+            function = decorate(part_by_part(function))
+        return part_by_part(function)
+
+    return mark

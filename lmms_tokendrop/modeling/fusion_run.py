@@ -86,7 +86,7 @@ class SequenceRun(FusionRun):
             self.mask, self.masked = key_bias(self.tokens.valid, hidden_states.dtype, size), self.tokens
         stage = self.stages.get((number, "before_ffn"))
         self.report.received.append(self.tokens)
-        decide = None if stage is None else BlockDecision(self.act, stage, self.tokens, self.carry, self.mask)
+        decide = None if stage is None else BlockDecision(self.act, stage, self.carry, self.tokens, self.mask)
         return hidden_states, self.mask, decide, self.key_weight
 
     @on_host
@@ -98,8 +98,8 @@ class SequenceRun(FusionRun):
 
 
 @dataclass(frozen=True)
-class BlockDecision:
-    """What a runner says at a stage inside a block of one sequence.
+class LayerDecision:
+    """What a runner says at a stage inside a layer. One subclass per encoder.
 
     Attributes
     ----------
@@ -107,18 +107,28 @@ class BlockDecision:
         The runner.
     stage : Stage
         The stage.
-    tokens : FusionTokens
-        `[batch, length]`, what the block received.
     carry : dict[str, torch.Tensor]
         `[batch, length]` each.
-    mask : torch.Tensor or None
-        Additive, `[batch, 1, 1, length]`.
     """
 
     act: StageRunner
     stage: Stage
-    tokens: FusionTokens
     carry: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class BlockDecision(LayerDecision):
+    """The decision inside a block of one sequence.
+
+    Attributes
+    ----------
+    tokens : FusionTokens
+        `[batch, length]`, what the block received.
+    mask : torch.Tensor or None
+        Additive, `[batch, 1, 1, length]`.
+    """
+
+    tokens: FusionTokens
     mask: torch.Tensor | None
 
     @on_host

@@ -3,12 +3,13 @@
 import torch
 
 from .eager_parts import on_host
+from .model_limits import warn_of_many_patches
 from .token_matching import ordered_indices
 
 
 @on_host
 def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Valid patches of each image in raster order.
+    """Valid patches of each image in raster order; images with more than `limit` give a warning.
 
     Parameters
     ----------
@@ -26,7 +27,9 @@ def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) ->
     """
     inside = mask.flatten(1)
     if limit is not None:
-        for row, count in enumerate(inside.sum(-1).tolist()):
+        counts = inside.sum(-1).tolist()
+        warn_of_many_patches(max(counts), limit)
+        for row, count in enumerate(counts):
             if count > limit:
                 chosen = torch.randperm(count)[:limit] if random_subset else torch.arange(limit) * count // limit
                 places = inside[row].nonzero()[:, 0][chosen.to(inside.device)]

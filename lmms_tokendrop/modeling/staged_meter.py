@@ -5,13 +5,11 @@ from functools import cache
 
 import torch
 
-from .eager_parts import layer_by_layer, on_host
+from .eager_parts import on_host, part_by_part
 from .fusion_attention import attention_rows, key_bias
-from .fusion_run import FusionRun
-from .fusion_stages import StageRunner
+from .fusion_run import FusionRun, LayerDecision
 from .fusion_tokens import FusionTokens
 from .meter_layers import CrossAttended, MeterCrossLayer
-from .stages import Stage
 from .token_matching import ranks
 from .token_ops import right_padded_indices, take_tokens
 
@@ -123,7 +121,7 @@ class CoAttention(FusionRun):
         self.text, self.image = self.streams.split(torch.cat([text, image], dim=1))
         self.keys = self._keys()
 
-    @layer_by_layer
+    @part_by_part
     def run_pair(self, number: int, text_layer, image_layer, output_attentions: bool) -> tuple:
         """Run a pair of layers and its stages; what its four attentions give, as METER's output has them."""
         keys, decide = self._before_pair(number)
@@ -153,7 +151,7 @@ class CoAttention(FusionRun):
             self.keys = self._keys()
         self.report.received.append(self.tokens)
         stage = self.stages.get((number, "before_ffn"))
-        decide = None if stage is None else MeterDecision(self.act, stage, self.streams, self.carry, self.keys[1])
+        decide = None if stage is None else MeterDecision(self.act, stage, self.carry, self.streams, self.keys[1])
         return self.keys, decide
 
     @on_host
@@ -183,27 +181,18 @@ class CoAttention(FusionRun):
 
 
 @dataclass(frozen=True)
-class MeterDecision:
-    """What a runner says at a stage inside the text's layer of a pair.
+class MeterDecision(LayerDecision):
+    """The decision inside the text's layer of a pair.
 
     Attributes
     ----------
-    act : StageRunner
-        The runner.
-    stage : Stage
-        The stage.
     streams : Streams
         What the layer received.
-    carry : dict[str, torch.Tensor]
-        `[batch, length]` each.
     image_bias : torch.Tensor or None
         Added to the logits of the image's keys, `[batch, 1, 1, image]`.
     """
 
-    act: StageRunner
-    stage: Stage
     streams: Streams
-    carry: Carry
     image_bias: torch.Tensor | None
 
     @on_host

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 
-from .eager_parts import layer_by_layer
+from .eager_parts import part_by_part
 from .fusion_attention import attend
 from .fusion_reduction_config import FusionReductionConfig
 from .fusion_run import SequenceRun
@@ -108,7 +108,7 @@ class StagedMeterVisionModel(MeterVisionModel):
         lengths = [tokens.valid.shape[1] for tokens in run.report.received]
         return self.post_layernorm(hidden_states), run.tokens, lengths
 
-    @layer_by_layer
+    @part_by_part
     def run_blocks(
         self, hidden_states: torch.Tensor, tokens: FusionTokens, reducer: FusionReducer
     ) -> tuple[torch.Tensor, SequenceRun]:

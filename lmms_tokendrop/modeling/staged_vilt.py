@@ -12,12 +12,11 @@ from transformers.models.vilt.modeling_vilt import (
     ViltLayer,
 )
 
-from .eager_parts import layer_by_layer
+from .eager_parts import part_by_part
 from .fusion_run import SequenceRun
 from .fusion_stages import FusionReducer
 from .fusion_tokens import FusionReport, FusionTokens
 from .image_patches import place_patches, position_grid, shrink_images
-from .model_limits import warn_of_many_patches
 from .token_ops import take_tokens
 from .vilt_attention import StagedViltAttention
 
@@ -85,8 +84,6 @@ class StagedViltEmbeddings(ViltEmbeddings):
         """
         states, mask = self.patch_embeddings(pixel_values), self.patch_mask(pixel_values, pixel_mask)
         batch, _, width = mask.shape
-        if self.patch_limit is not None:
-            warn_of_many_patches(int(mask.flatten(1).sum(-1).max()), self.patch_limit)
         index, valid = place_patches(mask, self.patch_limit, self.training)
         positions = position_grid(self.position_embeddings, mask, self.config.image_size // self.config.patch_size)
         image = take_tokens(states.flatten(2).transpose(1, 2) + positions, index)
@@ -189,7 +186,7 @@ class StagedViltEncoder(ViltEncoder):
         self.layer = nn.ModuleList([StagedViltLayer(config) for _ in range(config.num_hidden_layers)])
         self.gradient_checkpointing = False
 
-    @layer_by_layer
+    @part_by_part
     def forward(
         self,
         hidden_states: torch.Tensor,
