@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+
 BACKEND = "aot_eager"
 
 
@@ -64,3 +66,28 @@ def run_compiled(model: Callable, answer: Callable[..., torch.Tensor], requests:
             graphs.append(backend.frame_count)
     torch._dynamo.reset()
     return CompiledRun(tuple(graphs), max(differences))
+
+
+def classified(model: Callable, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits of an encoder of text and image."""
+    return model(**inputs).logits
+
+
+def generated(model: Callable, inputs: dict[str, torch.Tensor], steps: int = 3) -> torch.Tensor:
+    """Logits `[batch, 1 + steps, vocabulary]` behind a prompt padded on the left, and behind each of some tokens.
+
+    The tokens are the prompt's last, over and over, so that no rounding leads to others.
+    """
+    output = model(**inputs, use_cache=True)
+    logits, mask = [output.logits[:, -1]], inputs["attention_mask"]
+    for _ in range(steps):
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        output = model(
+            input_ids=inputs["input_ids"][:, -1:],
+            attention_mask=mask,
+            position_ids=mask.sum(-1, keepdim=True) - 1,
+            **cache_argument(cache_of(output)),
+            use_cache=True,
+        )
+        logits.append(output.logits[:, -1])
+    return torch.stack(logits, dim=1)

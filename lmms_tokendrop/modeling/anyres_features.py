@@ -11,7 +11,10 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .anyres_layout import NEWLINE, AnyresLayout, anyres_layout
+from .eager_parts import on_host, part_by_part_under
+from .staged_clip import StagedVisionOutput
 from .stages import TokenReducer, VisionContext
+from .tiled_images import TiledImages, VisionDecision
 from .vision_inputs import check_image_inputs, feature_layers
 from .visual_tokens import VisualTokens
 
@@ -39,8 +42,7 @@ class AnyresFeaturesMixin:
     image_newline: nn.Parameter
     pack_image_features: Callable[..., Any]
 
-    @merge_with_config_defaults
-    @can_return_tuple
+    @part_by_part_under(merge_with_config_defaults, can_return_tuple)
     def get_image_features(
         self,
         pixel_values: torch.Tensor,
@@ -75,76 +77,78 @@ class AnyresFeaturesMixin:
         ValueError
             If arguments are of another shape or number, or name what the model does not have.
         """
-        stages = [stage for stage in self.token_reducer.stages() if stage.where == "vision"]
-        check_image_inputs(pixel_values, image_sizes, vision_feature_select_strategy, images_per_request)
-        image_size = self.config.vision_config.image_size
-        pinpoints = self.config.image_grid_pinpoints
-        tiles_per_image = [image_size_to_num_patches(size, pinpoints, image_size) for size in image_sizes]
+        images = self._tiled(
+            pixel_values, image_sizes, vision_feature_layer, vision_feature_select_strategy, images_per_request
+        )
+        if images.decide is None:
+            return self._plain_output(images, self._plain_features(images, vision_feature_select_strategy))
+        stage = images.decide.stage
+        vision = self.vision_tower.forward_staged(images.pixel_values, images.layers, stage.layer, images.decide)
+        return self._staged_output(images, vision, self.multi_modal_projector(vision.features[:, 1:]))
+
+    @on_host
+    def _tiled(self, pixel_values, image_sizes, layers, strategy: str | None, images_per_request) -> TiledImages:
+        """Check images and lay them out."""
+        check_image_inputs(pixel_values, image_sizes, strategy, images_per_request)
+        tiles_per_image, layout, pack = self._layout(image_sizes, strategy)
         if pixel_values.dim() == 5:
             pixel_values = torch.cat(
                 [tiles[:count] for tiles, count in zip(pixel_values, tiles_per_image, strict=True)]
             )
-        cells = (image_size // self.config.vision_config.patch_size) ** 2
-
-        def pack(features, newline):
-            return self._pack(features, image_sizes, vision_feature_select_strategy, newline)
-
-        layout = anyres_layout(pack, tiles_per_image, cells, newlines=not self._flat)
         tower, projector = self.config.vision_config, self.multi_modal_projector
-        layers = feature_layers(
-            vision_feature_layer, tower.num_hidden_layers, tower.hidden_size, projector.linear_1.in_features
+        layers = feature_layers(layers, tower.num_hidden_layers, tower.hidden_size, projector.linear_1.in_features)
+        stages = [stage for stage in self.token_reducer.stages() if stage.where == "vision"]
+        decide = None
+        if stages:
+            context = self._vision_context(layout, tiles_per_image, images_per_request, pixel_values.device)
+            decide = VisionDecision(self.token_reducer, stages[0], context)
+        return TiledImages(pixel_values, layers, tiles_per_image, layout, pack, decide)
+
+    def _plain_features(self, images: TiledImages, strategy: str | None) -> torch.Tensor:
+        """The stock model's projected features, `[tiles, cells, channels]`."""
+        states = self.vision_tower(images.pixel_values, output_hidden_states=True, return_dict=True).hidden_states
+        wanted = [states[layer] for layer in images.layers]
+        selected = torch.cat(wanted, dim=-1) if len(wanted) > 1 else wanted[0]
+        return self.multi_modal_projector(selected[:, 1:] if strategy == "default" else selected)
+
+    @on_host
+    def _plain_output(self, images: TiledImages, features: torch.Tensor) -> TokenDropImageOutput:
+        packed = images.pack(torch.split(features, images.tiles_per_image), self.image_newline)
+        return TokenDropImageOutput(
+            pooler_output=packed, visual_tokens=self._provenance(images.layout, features.device)
         )
-        if not stages:
-            features = self._plain_features(pixel_values, layers, vision_feature_select_strategy)
-            packed = pack(torch.split(features, tiles_per_image), self.image_newline)
-            return TokenDropImageOutput(pooler_output=packed, visual_tokens=self._provenance(layout, features.device))
 
-        context = self._vision_context(layout, tiles_per_image, cells, images_per_request, pixel_values.device)
-        decision = {}
-
-        def decide(patches: torch.Tensor):
-            context.hidden_states = patches
-            decision["keep"] = self.token_reducer.keep(stages[0], context)
-            return decision["keep"]
-
-        vision = self.vision_tower.forward_staged(pixel_values, layers, stages[0].layer, decide)
-        features = self.multi_modal_projector(vision.features[:, 1:])
+    @on_host
+    def _staged_output(self, images: TiledImages, vision: StagedVisionOutput, features) -> TokenDropImageOutput:
+        """Lay what the tower left back on the tiles' cells, with what is known of it."""
+        keep, alive = images.decide.keep, images.decide.context.alive
         tile, entry = (vision.cells >= 0).nonzero(as_tuple=True)
         cell = vision.cells[tile, entry]
-        dense = features.new_zeros(len(features), cells, features.shape[-1])
+        dense = features.new_zeros(*alive.shape, features.shape[-1])
         dense[tile, cell] = features[tile, entry]
-        attention = torch.zeros(len(features), cells, dtype=torch.float32, device=features.device)
+        attention = torch.zeros(alive.shape, dtype=torch.float32, device=features.device)
         attention[tile, cell] = vision.cls_attention[tile, entry]
-        present = torch.zeros_like(context.alive)
+        present = torch.zeros_like(alive)
         present[tile, cell] = True
-        key = self.token_reducer.key_tokens(attention, present & context.alive)
+        key = self.token_reducer.key_tokens(attention, present & alive)
 
-        keep = decision["keep"]
         marks = {"present": present, "key": key, "cls_attention": attention}
-        tokens = self._provenance(layout, features.device, marks, keep.forced_merges)
+        tokens = self._provenance(images.layout, features.device, marks, keep.forced_merges)
         if keep.order is not None:
             dense = dense.gather(1, keep.order.unsqueeze(-1).expand_as(dense))
-            orders = torch.split(keep.order, tiles_per_image)
+            orders = torch.split(keep.order, images.tiles_per_image)
             tokens = [
                 image.map(lambda values, order=order: values.view(order.shape).gather(1, order).flatten())
                 for image, order in zip(tokens, orders, strict=True)
             ]
-        return TokenDropImageOutput(
-            pooler_output=pack(torch.split(dense, tiles_per_image), self.image_newline), visual_tokens=tokens
-        )
+        packed = images.pack(torch.split(dense, images.tiles_per_image), self.image_newline)
+        return TokenDropImageOutput(pooler_output=packed, visual_tokens=tokens)
 
     def images_per_request(self, placeholders: torch.Tensor, image_sizes: torch.Tensor) -> list[int] | None:
         """Images of each sequence, told from its placeholders `[batch, length]`; None where no budget needs it."""
         if self.token_reducer.config.scope != "request" or image_sizes is None:
             return None
-        image_size = self.config.vision_config.image_size
-        tiles = [image_size_to_num_patches(size, self.config.image_grid_pinpoints, image_size) for size in image_sizes]
-        cells = (image_size // self.config.vision_config.patch_size) ** 2
-
-        def pack(features, newline):
-            return self._pack(features, image_sizes, "default", newline)
-
-        lengths = [len(tile) for tile in anyres_layout(pack, tiles, cells, newlines=not self._flat).tiles]
+        lengths = [len(tile) for tile in self._layout(image_sizes, "default")[1].tiles]
         totals = placeholders.sum(-1).tolist()
         if sum(totals) != sum(lengths):
             raise ValueError(f"Image features and image tokens do not match, tokens: {totals}, features: {lengths}")
@@ -157,24 +161,24 @@ class AnyresFeaturesMixin:
         return counts
 
     @property
-    def _flat(self) -> bool:
-        return self.token_reducer.config.packing == "flat"
+    def _side(self) -> int:
+        return self.config.vision_config.image_size // self.config.vision_config.patch_size
 
-    def _pack(self, features, image_sizes, vision_feature_select_strategy, newline) -> list[torch.Tensor]:
-        if self._flat:
-            return [image.flatten(0, 1) for image in features]
-        return self.pack_image_features(features, image_sizes, vision_feature_select_strategy, newline)[0]
+    def _layout(self, image_sizes, strategy: str | None) -> tuple[list[int], AnyresLayout, Callable]:
+        """Tiles of each image, where its tokens lie, and what packs them so."""
+        image_size, pinpoints = self.config.vision_config.image_size, self.config.image_grid_pinpoints
+        flat = self.token_reducer.config.packing == "flat"
+        tiles_per_image = [image_size_to_num_patches(size, pinpoints, image_size) for size in image_sizes]
 
-    def _plain_features(self, pixel_values, layers: list[int], strategy: str | None) -> torch.Tensor:
-        """The stock model's projected features, `[tiles, cells, channels]`."""
-        states = self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
-        selected = torch.cat([states[layer] for layer in layers], dim=-1) if len(layers) > 1 else states[layers[0]]
-        return self.multi_modal_projector(selected[:, 1:] if strategy == "default" else selected)
+        def pack(features, newline) -> list[torch.Tensor]:
+            if flat:
+                return [image.flatten(0, 1) for image in features]
+            return self.pack_image_features(features, image_sizes, strategy, newline)[0]
 
-    def _vision_context(
-        self, layout: AnyresLayout, tiles_per_image, cells, images_per_request, device
-    ) -> VisionContext:
-        total = sum(tiles_per_image)
+        return tiles_per_image, anyres_layout(pack, tiles_per_image, self._side**2, newlines=not flat), pack
+
+    def _vision_context(self, layout: AnyresLayout, tiles_per_image, images_per_request, device) -> VisionContext:
+        total, cells = sum(tiles_per_image), self._side**2
         alive = torch.zeros(total, cells, dtype=torch.bool)
         line = torch.full((total, cells), -1)
         owners, first_line = [], 0
@@ -189,10 +193,9 @@ class AnyresFeaturesMixin:
         requests = torch.arange(len(tiles_per_image))
         if images_per_request is not None:
             requests = torch.repeat_interleave(torch.arange(len(images_per_request)), torch.tensor(images_per_request))
-        side = self.config.vision_config.image_size // self.config.vision_config.patch_size
         return VisionContext(
             hidden_states=None,
-            grid=(side, side),
+            grid=(self._side, self._side),
             alive=alive.to(device),
             image=image.to(device),
             request=requests[image].to(device),
@@ -203,8 +206,7 @@ class AnyresFeaturesMixin:
 
     def _provenance(self, layout: AnyresLayout, device, marks=None, forced_merges=None) -> list[VisualTokens]:
         """Provenance of each image's rows; `marks` are `[tiles, cells]` fields that the vision stage found."""
-        side = self.config.vision_config.image_size // self.config.vision_config.patch_size
-        images = []
+        side, images = self._side, []
         for number, (tile, cell) in enumerate(zip(layout.tiles, layout.cells, strict=True)):
             tile, cell, line = tile.to(device), cell.to(device), layout.lines[number].to(device)
             newline = cell == NEWLINE

@@ -1,6 +1,42 @@
-"""Hidden states and attentions of an input that runs through a decoder in two chunks, prompt and answer."""
+"""What a decoder gives for an input that ran through it whole, or in two chunks: prompt and answer."""
+
+from dataclasses import dataclass
 
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+
+@dataclass
+class StagedDecoderOutput(BaseModelOutputWithPast):
+    """The decoder's output.
+
+    Attributes
+    ----------
+    index : torch.LongTensor
+        `[batch, kept]`, place of each state's token in the unreduced sequence; -1 for padding.
+    """
+
+    index: torch.Tensor | None = None
+
+
+@dataclass
+class ChunkOutput(StagedDecoderOutput):
+    """Of a chunk; `keys [batch, keys]` per layer are the places of what its attention read."""
+
+    keys: list | None = None
+
+
+def joined(chunks: list[ChunkOutput]) -> StagedDecoderOutput:
+    """The output of an input that ran in one chunk, or in two."""
+    if len(chunks) == 1:
+        return chunks[0]
+    prompt, answer = chunks
+    return StagedDecoderOutput(
+        last_hidden_state=torch.cat([prompt.last_hidden_state, answer.last_hidden_state], dim=1),
+        hidden_states=join_states(prompt.hidden_states, answer.hidden_states),
+        attentions=join_attentions(prompt.attentions, answer.attentions, prompt.keys, answer.keys),
+        index=torch.cat([prompt.index, answer.index], dim=1),
+    )
 
 
 def join_states(prompt: tuple | None, answer: tuple | None) -> tuple | None:

@@ -27,6 +27,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from .anyres_features import AnyresFeaturesMixin
 from .base_weights import BaseWeightsMixin
 from .checkpoint_keys import SavesPublicKeys
+from .eager_parts import on_host, part_by_part_under
 from .generation import StagedGenerationMixin, check_loaded, check_nothing_left
 from .processing_llava_next_tokendrop import FlatLlavaNextProcessor, LlavaNextTokenDropProcessor
 from .reduction_request import ReductionRequest
@@ -112,9 +113,7 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
         self.token_reducer = reducer
         self.post_init()
 
-    @takes_cache
-    @merge_with_config_defaults
-    @can_return_tuple
+    @part_by_part_under(takes_cache, merge_with_config_defaults, can_return_tuple)
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -144,33 +143,50 @@ class LlavaNextTokenDropModel(AnyresFeaturesMixin, LlavaNextModel):
         check_encoded(mm_encoder_outputs or {})
         images = (mm_encoder_outputs or {}).get("image")
         if images is None and pixel_values is not None and pixel_values.size(0) > 0:
-            requests = None if input_ids is None else input_ids == self.config.image_token_id
             images = self.get_image_features(
                 pixel_values,
                 image_sizes,
                 vision_feature_layer=vision_feature_layer,
                 vision_feature_select_strategy=vision_feature_select_strategy,
-                images_per_request=None if requests is None else self.images_per_request(requests, image_sizes),
+                images_per_request=self._images_per_request(input_ids, image_sizes),
                 return_dict=True,
             )
-        features: torch.Tensor | None = None
-        tokens = None
-        if images is None and input_ids is not None:
-            self._check_no_placeholders(input_ids[:, :prompt_length], cache)
-        if images is not None:
-            features = torch.cat(list(images.pooler_output), dim=0).to(inputs_embeds.device, inputs_embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds=inputs_embeds, image_features=features)
-            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
-            tokens = VisualTokens.place(images.visual_tokens, mask[..., 0])
+        inputs_embeds, features, tokens = self._place(input_ids, inputs_embeds, images, prompt_length, cache)
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
             **cache_argument(cache),
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            reduction=ReductionRequest(self.token_reducer, tokens, prompt_length, sample_seeds),
+            reduction=self._request(tokens, prompt_length, sample_seeds),
             **kwargs,
         )
+        return self._output(outputs, images, features)
+
+    @on_host
+    def _images_per_request(self, input_ids: torch.Tensor | None, image_sizes) -> list[int] | None:
+        if input_ids is None:
+            return None
+        return self.images_per_request(input_ids == self.config.image_token_id, image_sizes)
+
+    @on_host
+    def _place(self, input_ids, inputs_embeds: torch.Tensor, images, prompt_length: int | None, cache) -> tuple:
+        """Embeddings with the images' features at their placeholders, these features, and their provenance."""
+        if images is None:
+            if input_ids is not None:
+                self._check_no_placeholders(input_ids[:, :prompt_length], cache)
+            return inputs_embeds, None, None
+        features = torch.cat(list(images.pooler_output), dim=0).to(inputs_embeds.device, inputs_embeds.dtype)
+        mask = self.get_placeholder_mask(input_ids, inputs_embeds=inputs_embeds, image_features=features)
+        tokens = VisualTokens.place(images.visual_tokens, mask[..., 0])
+        return inputs_embeds.masked_scatter(mask, features), features, tokens
+
+    @on_host
+    def _request(self, tokens: VisualTokens | None, prompt_length: int | None, sample_seeds) -> ReductionRequest:
+        return ReductionRequest(self.token_reducer, tokens, prompt_length, sample_seeds)
+
+    @on_host
+    def _output(self, outputs: Any, images: Any, features: torch.Tensor | None) -> LlavaNextTokenDropModelOutput:
         return LlavaNextTokenDropModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             **cache_argument(cache_of(outputs)),

@@ -9,6 +9,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping, r
 from transformers.masking_utils import create_bidirectional_mask
 
 from .attention_rows import cls_attention
+from .eager_parts import on_host, part_by_part
 from .stages import Keep
 
 
@@ -34,6 +35,7 @@ class StagedVisionOutput:
 class StagedCLIPVisionModel(CLIPVisionModel):
     """CLIP vision tower with a stage after one block; its plain forward pass is the stock one."""
 
+    @part_by_part
     def forward_staged(
         self,
         pixel_values: torch.Tensor,
@@ -60,16 +62,13 @@ class StagedCLIPVisionModel(CLIPVisionModel):
             States of what is left. Earlier states go through the same merge.
         """
         depth = len(self.encoder.layers)
-        if any(not -depth - 1 <= layer <= depth for layer in feature_layers):
-            raise ValueError(f"vision_feature_layer={feature_layers}; allowed: {-depth - 1} to {depth}")
-        wanted = [layer % (depth + 1) for layer in feature_layers]
+        wanted = self._wanted(feature_layers)
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
         collected = {0: hidden_states}
-        cells = torch.arange(hidden_states.shape[1] - 1, device=hidden_states.device).expand(len(hidden_states), -1)
-        mask = attention_mask = None
+        keep = attention_mask = attention = None
         for number, block in enumerate(self.encoder.layers):
             if number == depth - 1:
-                attention = cls_attention(block, hidden_states, mask)
+                attention = _cls_attention(block, hidden_states, keep)
                 if depth not in wanted:
                     break
             hidden_states = block(hidden_states, attention_mask)
@@ -78,13 +77,26 @@ class StagedCLIPVisionModel(CLIPVisionModel):
                 del collected[number]
             if number == stage_block:
                 keep = decide(hidden_states[:, 1:])
-                collected = {layer: _slice(states, keep) for layer, states in collected.items()}
+                collected, attention_mask = self._leave(collected, keep)
                 hidden_states = collected[number + 1]
-                cells = keep.index.masked_fill(~keep.valid, -1)
-                if not bool(keep.valid.all()):
-                    mask = torch.nn.functional.pad(keep.valid, (1, 0), value=True)
-                    attention_mask = create_bidirectional_mask(self.config, hidden_states, mask)
-        return StagedVisionOutput(torch.cat([collected[layer] for layer in wanted], dim=-1), cells, attention)
+        return _staged_output(collected, wanted, keep, attention)
+
+    @on_host
+    def _wanted(self, feature_layers: list[int]) -> list[int]:
+        depth = len(self.encoder.layers)
+        if any(not -depth - 1 <= layer <= depth for layer in feature_layers):
+            raise ValueError(f"vision_feature_layer={feature_layers}; allowed: {-depth - 1} to {depth}")
+        return [layer % (depth + 1) for layer in feature_layers]
+
+    @on_host
+    def _leave(self, collected: dict[int, torch.Tensor], keep: Keep) -> tuple[dict, torch.Tensor | None]:
+        """States of what stays, and the mask of the attention among it."""
+        collected = {layer: _slice(states, keep) for layer, states in collected.items()}
+        mask = _padded_mask(keep)
+        if mask is None:
+            return collected, None
+        states = next(iter(collected.values()))
+        return collected, create_bidirectional_mask(self.config, states, mask)
 
 
 def _slice(states: torch.Tensor, keep: Keep) -> torch.Tensor:
@@ -96,6 +108,26 @@ def _slice(states: torch.Tensor, keep: Keep) -> torch.Tensor:
         return states if keep.merge is None else torch.cat([states[:, :1], patches], dim=1)
     patches = patches.gather(1, keep.index.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
     return torch.cat([states[:, :1], patches], dim=1)
+
+
+def _padded_mask(keep: Keep) -> torch.Tensor | None:
+    """`[tiles, 1 + kept]`, False for padding; None where there is none."""
+    return None if bool(keep.valid.all()) else torch.nn.functional.pad(keep.valid, (1, 0), value=True)
+
+
+@on_host
+def _cls_attention(block, hidden_states: torch.Tensor, keep: Keep | None) -> torch.Tensor:
+    return cls_attention(block, hidden_states, None if keep is None else _padded_mask(keep))
+
+
+@on_host
+def _staged_output(collected: dict, wanted: list[int], keep: Keep | None, attention) -> StagedVisionOutput:
+    features = torch.cat([collected[layer] for layer in wanted], dim=-1)
+    if keep is None:
+        cells = torch.arange(features.shape[1] - 1, device=features.device).expand(len(features), -1)
+    else:
+        cells = keep.index.masked_fill(~keep.valid, -1)
+    return StagedVisionOutput(features, cells, attention)
 
 
 register_checkpoint_conversion_mapping(

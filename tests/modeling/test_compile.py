@@ -3,35 +3,66 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from fusion_architectures import ARCHITECTURES
+from sizes import one_fast
 
-from lmms_tokendrop.benchmark.compiled_graphs import run_compiled
+from lmms_tokendrop.benchmark.compiled_graphs import CompiledRun, classified, generated, run_compiled
+from lmms_tokendrop.modeling.token_reduction_config import REDUCERS
 
-CASES = [
-    (name, {"method": "pumer", "reference": "release"} if method == "release" else {"method": method})
+RELEASE = {"method": "pumer", "reference": "release"}
+ENCODER_CASES = [
+    pytest.param(name, options, id=f"{name}-{'-'.join(options.values())}", marks=[] if fast else pytest.mark.slow)
     for name, architecture in ARCHITECTURES.items()
-    for method in (*architecture.options.reducers, "release")
+    for options in (*({"method": method} for method in architecture.options.reducers), RELEASE)
+    for fast in [options == {"method": "pumer"}]
 ]
-ROOM = {"vilt": 8, "meter": 16}
+DECODER_CASES = one_fast(
+    [
+        {"method": "mustdrop", "decode_interval": 2},
+        *({"method": method} for method in REDUCERS),
+    ]
+)
+ROOM = {"llava_next": 8, "vilt": 8, "meter": 16}
 """Graphs that a method may need beside those of the stock class: each half of a layer, for each kind of input."""
 
 
-def encoder_answers(model, name: str):
+def check(run: CompiledRun, stock: CompiledRun, name: str, method: str) -> None:
+    assert run.difference <= 1e-5
+    assert run.late == 0
+    assert run.total <= 2 * stock.total + (0 if method == "none" else ROOM[name])
+
+
+def encoder_answers(model, name: str) -> CompiledRun:
     """Compile a model of text and image and ask it three times, of padded texts and images that differ."""
-    requests = [ARCHITECTURES[name].inputs("ragged", seed=seed) for seed in range(3)]
-    return run_compiled(model, lambda model, inputs: model(**inputs).logits, requests)
+    return run_compiled(model, classified, [ARCHITECTURES[name].inputs("ragged", seed=seed) for seed in range(3)])
+
+
+def decoder_answers(model, workshop, prompts: str = "ragged_batch") -> CompiledRun:
+    """Compile LLaVA-NeXT and ask it three times, prompt and three tokens, of pictures that differ a little."""
+    inputs = workshop.inputs(prompts)
+    pixels = inputs["pixel_values"]
+    requests = [{**inputs, "pixel_values": pixels + 0.01 * torch.randn_like(pixels)} for _ in range(3)]
+    return run_compiled(model, generated, requests)
 
 
 @pytest.fixture(scope="module")
-def stock_graphs(fusion_checkpoint) -> dict[str, int]:
-    """Graphs of the stock classes."""
-    graphs = {}
-    for name, architecture in ARCHITECTURES.items():
-        graphs[name] = encoder_answers(architecture.stock.from_pretrained(fusion_checkpoint(name)).eval(), name).total
+def stock_graphs(fusion_checkpoint, workshop):
+    """Return ``graphs(name)``: how the stock class of an architecture compiles."""
+    known: dict[str, CompiledRun] = {}
+
+    def graphs(name: str) -> CompiledRun:
+        if name not in known and name == "llava_next":
+            known[name] = decoder_answers(workshop.stock(), workshop)
+        elif name not in known:
+            model = ARCHITECTURES[name].stock.from_pretrained(fusion_checkpoint(name)).eval()
+            known[name] = encoder_answers(model, name)
+        return known[name]
+
     return graphs
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda case: case if isinstance(case, str) else case["method"])
+@pytest.mark.parametrize(("name", "options"), ENCODER_CASES)
 def test_every_method_of_an_encoder(fusion_checkpoint, stock_graphs, name, options):
     architecture = ARCHITECTURES[name]
     model = architecture.question_answering.from_pretrained(
@@ -39,7 +70,35 @@ def test_every_method_of_an_encoder(fusion_checkpoint, stock_graphs, name, optio
         token_reduction=options,
         new_parameters=(f"{architecture.prefix}.token_reducer.",),
     )
-    run = encoder_answers(model, name)
-    assert run.difference <= 1e-5
-    assert run.late == 0
-    assert run.total <= 2 * stock_graphs[name] + (0 if options["method"] == "none" else ROOM[name])
+    check(encoder_answers(model, name), stock_graphs(name), name, options["method"])
+
+
+@pytest.mark.parametrize("options", DECODER_CASES, ids=str)
+def test_every_method_of_a_decoder(workshop, stock_graphs, options):
+    run = decoder_answers(workshop.reduced(options), workshop)
+    check(run, stock_graphs("llava_next"), "llava_next", options["method"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["mistral", "qwen2"])
+@pytest.mark.parametrize("method", ["none", "mustdrop"])
+def test_every_decoder(workshop, stock_graphs, text, method):
+    run = decoder_answers(workshop.reduced({"method": method}, text), workshop)
+    check(run, stock_graphs("llava_next"), "llava_next", method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompts", ["one_image", "two_images"])
+def test_a_batch_of_one(workshop, stock_graphs, prompts):
+    run = decoder_answers(workshop.reduced({"method": "mustdrop"}), workshop, prompts)
+    check(run, stock_graphs("llava_next"), "llava_next", "mustdrop")
+
+
+@pytest.mark.slow
+def test_generate_with_a_compiled_forward_pass(workshop, monkeypatch):
+    model, inputs = workshop.reduced({"method": "mustdrop"}), workshop.inputs("ragged_batch")
+    expected = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    torch._dynamo.reset()
+    monkeypatch.setattr(model, "forward", torch.compile(model.forward, backend="aot_eager"))
+    assert torch.equal(model.generate(**inputs, max_new_tokens=4, do_sample=False), expected)
+    torch._dynamo.reset()
