@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,6 @@ PARTS: dict[str, dict[str, Any]] = {
     "prefill left out": {**VISION_ALONE, "decode_interval": 1},
     "all three": {"decode_interval": 1},
     "text_ratio 0": {"text_ratio": 0.0},
-    "text_ratio 0.5": {"text_ratio": 0.5},
-    "text_ratio 2": {"text_ratio": 2.0},
     "key_ratio 0": {"key_ratio": 0.0},
     "key_ratio 0.04": {"key_ratio": 0.04},
     "key_ratio 0.12": {"key_ratio": 0.12},
@@ -34,15 +32,13 @@ PARTS: dict[str, dict[str, Any]] = {
     "newlines keep": {"newlines": "keep"},
     "all layers compacted": {"compact_first_layers": True},
     "merge_threshold 0.6": {"merge_threshold": 0.6},
-    "merge_threshold 0.9": {"merge_threshold": 0.9},
     "layers 0, 2, 4, 6": {"layers": "0+2+4+6"},
     "layers 2, 4, 6, 8": {"layers": "2+4+6+8"},
-    "layer 1 alone": {"layers": "1"},
 }
 """Options of MustDrop that differ from the defaults, by what a table calls them; the defaults leave decode out."""
 
-CHOICES = ("text_ratio 0", "text_ratio 0.5", "text_ratio 2", "key_ratio 0.04", "key_ratio 0.12")
-"""Parts that are compared on validation questions to choose defaults."""
+TEXT_RATIOS: dict[str, dict[str, Any]] = {f"text_ratio {ratio:g}": {"text_ratio": ratio} for ratio in (0.0, 0.5, 2.0)}
+"""What `text_ratio` was chosen from on validation questions, beside the default."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +84,22 @@ def budget_rows() -> list[BudgetRow]:
     return rows
 
 
-def ablation_rows(parts: Iterable[str]) -> list[BudgetRow]:
+def ablation_rows(parts: Mapping[str, dict[str, Any]]) -> list[BudgetRow]:
     """MustDrop with one of the `parts` changed, at the budgets of `ABLATED_RATIOS` by the input counter."""
     return [
         BudgetRow(
             row_name("mustdrop", "input", ratio, what),
-            _run("mustdrop", {"keep_ratio": ratio, "counter": "input", **PARTS[what]}),
+            _run("mustdrop", {"keep_ratio": ratio, "counter": "input", **options}),
         )
         for ratio in ABLATED_RATIOS
-        for what in parts
+        for what, options in parts.items()
     ]
 
 
 def validation_rows() -> list[BudgetRow]:
-    """The full model, and MustDrop with its defaults and each of `CHOICES`."""
+    """The full model, and MustDrop with its defaults and each of `TEXT_RATIOS`."""
     names = {"full", *(row_name("mustdrop", "input", ratio) for ratio in ABLATED_RATIOS)}
-    return [*(row for row in budget_rows() if row.name in names), *ablation_rows(CHOICES)]
+    return [*(row for row in budget_rows() if row.name in names), *ablation_rows(TEXT_RATIOS)]
 
 
 def _run(method: str, options: dict[str, Any]) -> Run:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_tokendrop.benchmark.budget_report import ablation_table, budget_table
-from lmms_tokendrop.benchmark.budget_rows import CHOICES
+from lmms_tokendrop.benchmark.budget_rows import TEXT_RATIOS
 from lmms_tokendrop.benchmark.measured import measured_table
 from lmms_tokendrop.benchmark.meter_report import meter_macs_table
 from lmms_tokendrop.benchmark.pocket_report import encoder_table
@@ -189,8 +189,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "pocket-scenes": budget_table("pocket_scenes"),
     "easy-vqa": budget_table("easy_vqa"),
     "mustdrop-ablation": ablation_table("pocket_scenes"),
-    "mustdrop-choice-pocket": ablation_table("pocket_scenes_validation", CHOICES),
-    "mustdrop-choice-easy": ablation_table("easy_vqa_validation", CHOICES),
+    "mustdrop-choice-pocket": ablation_table("pocket_scenes_validation", TEXT_RATIOS),
+    "mustdrop-choice-easy": ablation_table("easy_vqa_validation", TEXT_RATIOS),
     **{
         f"pocket-{architecture}-{table}": encoder_table(architecture, table)
         for architecture, tables in EXPERIMENTS.items()
