@@ -55,13 +55,14 @@ def main() -> None:
     parser.add_argument("task", choices=sorted(ROWS))
     parser.add_argument("--time", action="store_true", help="measure seconds per question of rows that are there")
     parser.add_argument("--rows", default="", help="only rows whose names start with this, such as 'mustdrop, input'")
-    parser.add_argument("--questions", type=int, default=QUESTIONS, help="the first so many questions of the task")
+    parser.add_argument("--questions", type=int, default=QUESTIONS, help="at most the first so many of the task")
     parser.add_argument("--output", type=Path, help="default: model_cards/results/budgets_TASK.json")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     path = options.output or RESULTS / f"budgets_{options.task}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if any(len(row.get("scores", "")) not in (0, options.questions) for row in found.values()):
+    asked = {row.name: min(row.questions, options.questions) for row in ROWS[options.task]}
+    if any(len(row.get("scores", "")) not in (0, asked.get(name)) for name, row in found.items()):
         parser.error(f"--questions {options.questions}: {path} has rows over another number of questions")
 
     def save() -> None:
@@ -78,7 +79,7 @@ def main() -> None:
         return
     for row in rows:
         if row.name not in found:
-            found[row.name] = measured(row, options.task, options.questions)
+            found[row.name] = measured(row, options.task, asked[row.name])
             save()
             print(row.name, found[row.name].get("scores", "").count("1"), flush=True)
 

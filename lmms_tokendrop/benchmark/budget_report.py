@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -49,6 +49,10 @@ class Result:
         names = ("visual_tokens", "visual_tokens_release", "kv_bytes")
         means = {name: fmean(run[name] for run in runs) for name in names}
         return cls(scores, **means, seconds=runs[0].get("seconds"), seeds=len(runs))
+
+    def first(self, questions: int) -> Result:
+        """The same over the first questions; costs stay those of all."""
+        return replace(self, scores=self.scores[:questions])
 
     @property
     def accuracy(self) -> str:
@@ -119,18 +123,24 @@ def ablation_table(task: str, parts: Iterable[str] = PARTS) -> Callable[[Path], 
     header = ("MustDrop", *(f"{ratio:.0%}, {what}" for ratio in ABLATED_RATIOS for what in ("accuracy, %", "change")))
 
     def render(found: dict[str, Any]) -> str:
-        defaults = {ratio: result(found, "mustdrop", "input", ratio) for ratio in ABLATED_RATIOS}
+        names = [(what, ratio) for what in ("", *parts) for ratio in ABLATED_RATIOS]
+        results = {name: result(found, "mustdrop", "input", name[1], name[0]) for name in names}
+        questions = min(
+            len(one.scores) for one in (Result.of([found["full"]]), *results.values()) if isinstance(one, Result)
+        )
         rows = []
         for what in ("", *parts):
             cells = []
             for ratio in ABLATED_RATIOS:
-                one, reference = result(found, "mustdrop", "input", ratio, what), defaults[ratio]
+                one, defaults = results[what, ratio], results["", ratio]
                 if isinstance(one, str):
                     cells += [one, ""]
-                else:
-                    cells += [one.accuracy, one.minus(reference) if what and isinstance(reference, Result) else ""]
+                    continue
+                one = one.first(questions)
+                gap = one.minus(defaults.first(questions)) if what and isinstance(defaults, Result) else ""
+                cells += [one.accuracy, gap]
             rows.append((what or "defaults", *cells))
-        return f"{len(found['full']['scores'])} questions, counter `input`.\n\n{markdown_table(header, rows)}"
+        return f"{questions} questions, counter `input`.\n\n{markdown_table(header, rows)}"
 
     return measured_table(f"budgets_{task}.json", render)
 

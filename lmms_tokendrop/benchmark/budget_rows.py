@@ -13,6 +13,7 @@ RATIOS = (0.25, 0.11, 0.5, 0.05)
 COUNTERS = ("input", "release")
 SEEDS = (0, 1, 2)
 ABLATED_RATIOS = (0.25, 0.11)
+ABLATED_QUESTIONS = 1000
 
 PREFILL_ALONE = {"merge_threshold": 1.1, "key_ratio": 0.0, "text_ratio": 0.0}
 VISION_ALONE = {"key_ratio": 1.0}
@@ -53,11 +54,14 @@ class BudgetRow:
         What is run.
     timed
         Whether its time is measured: one of each method and budget of the input counter.
+    questions
+        The first so many of the task.
     """
 
     name: str
     run: Run
     timed: bool = False
+    questions: int = QUESTIONS
 
 
 def row_name(method: str, counter: str, ratio: float, what: str = "") -> str:
@@ -84,12 +88,13 @@ def budget_rows() -> list[BudgetRow]:
     return rows
 
 
-def ablation_rows(parts: Mapping[str, dict[str, Any]]) -> list[BudgetRow]:
+def ablation_rows(parts: Mapping[str, dict[str, Any]], questions: int) -> list[BudgetRow]:
     """MustDrop with one of the `parts` changed, at the budgets of `ABLATED_RATIOS` by the input counter."""
     return [
         BudgetRow(
             row_name("mustdrop", "input", ratio, what),
             _run("mustdrop", {"keep_ratio": ratio, "counter": "input", **options}),
+            questions=questions,
         )
         for ratio in ABLATED_RATIOS
         for what, options in parts.items()
@@ -99,7 +104,7 @@ def ablation_rows(parts: Mapping[str, dict[str, Any]]) -> list[BudgetRow]:
 def validation_rows() -> list[BudgetRow]:
     """The full model, and MustDrop with its defaults and each of `TEXT_RATIOS`."""
     names = {"full", *(row_name("mustdrop", "input", ratio) for ratio in ABLATED_RATIOS)}
-    return [*(row for row in budget_rows() if row.name in names), *ablation_rows(TEXT_RATIOS)]
+    return [*(row for row in budget_rows() if row.name in names), *ablation_rows(TEXT_RATIOS, QUESTIONS)]
 
 
 def _run(method: str, options: dict[str, Any]) -> Run:
@@ -107,7 +112,7 @@ def _run(method: str, options: dict[str, Any]) -> Run:
 
 
 ROWS = {
-    "pocket_scenes": [*budget_rows(), *ablation_rows(PARTS)],
+    "pocket_scenes": [*budget_rows(), *ablation_rows(PARTS, ABLATED_QUESTIONS)],
     "easy_vqa": budget_rows(),
     "pocket_scenes_validation": validation_rows(),
     "easy_vqa_validation": validation_rows(),

@@ -65,6 +65,16 @@ def test_an_ablation_is_the_change_from_the_defaults(results):
     assert row(table, "| key_ratio 0 ")[1:] == ["50.0 ± 28.9", "-25.0 ± 25.0", NOT_MEASURED, ""]
 
 
+def test_an_ablation_over_fewer_questions_compares_with_the_defaults_on_these(tmp_path):
+    (tmp_path / "budgets_pocket_scenes.json").write_text(
+        json.dumps({**FOUND, "mustdrop, input, 25%, key_ratio 0": run("100")})
+    )
+    table = ablation_table("pocket_scenes")(tmp_path)
+    assert table.startswith("3 questions")
+    assert row(table, "| defaults ")[1] == "66.7 ± 33.3"
+    assert row(table, "| key_ratio 0 ")[1:3] == ["33.3 ± 33.3", "-33.3 ± 33.3"]
+
+
 def test_a_file_that_is_not_there_is_not_measured(tmp_path):
     assert budget_table("easy_vqa")(tmp_path) == NOT_MEASURED
 
