@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 from accelerate import Accelerator
@@ -110,21 +110,31 @@ class TokenDropAdapter(lmms):
     def _in_batches(
         self, questions: Sequence[Question], function: Callable[[Sequence[Prompt], Sequence[int]], Sequence[Output]]
     ) -> Iterator[tuple[int, Output]]:
-        """Yield the place of each question with what ``function`` made of its prompt, similar sizes together.
+        """Yield the place of each question with what ``function`` made of its prompt, similar sizes together."""
+        yield from self._counted(self._in_pools(questions, function), len(questions))
+
+    def _counted(self, answers: Iterable[Output], total: int) -> Iterator[Output]:
+        """Yield answers, and show how many of all there are so far, or tell `on_answer`."""
+        hidden = self.rank != 0 or self.on_answer is not None
+        with tqdm(total=total, disable=hidden, desc=self.model_id) as progress:
+            for number, answer in enumerate(answers, 1):
+                progress.update()
+                if self.on_answer is not None:
+                    self.on_answer(number, total)
+                yield answer
+
+    def _in_pools(
+        self, questions: Sequence[Question], function: Callable[[Sequence[Prompt], Sequence[int]], Sequence[Output]]
+    ) -> Iterator[tuple[int, Output]]:
+        """Yield the same, uncounted.
 
         Sizes are compared within pools of `POOL_BATCHES` batches: each image is loaded once, and few are held.
         """
-        hidden = self.rank != 0 or self.on_answer is not None
-        with tqdm(total=len(questions), disable=hidden, desc=self.model_id) as progress:
-            start = 0
-            while start < len(questions):
-                end = min(start + (self.batches.size * POOL_BATCHES if self.batches.size > 1 else 1), len(questions))
-                for number, answered in enumerate(self._in_pool(range(start, end), questions, function), start + 1):
-                    progress.update()
-                    if self.on_answer is not None:
-                        self.on_answer(number, len(questions))
-                    yield answered
-                start = end
+        start = 0
+        while start < len(questions):
+            end = min(start + (self.batches.size * POOL_BATCHES if self.batches.size > 1 else 1), len(questions))
+            yield from self._in_pool(range(start, end), questions, function)
+            start = end
 
     def _in_pool(
         self,

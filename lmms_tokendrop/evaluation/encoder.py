@@ -6,7 +6,6 @@ import json
 
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from PIL import Image
-from tqdm import tqdm
 
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped, likelihood_result
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
@@ -52,10 +51,8 @@ class EncoderTokenDrop(TokenDropAdapter):
         candidates = candidate_texts(documents, requests[0].args[1], max(question.doc_id for question in questions))
         ranker = Ranker(self.engine, candidates, self.batches, questions[0].task)
         results = []
-        for request, question in zip(
-            requests, tqdm(questions, disable=self.rank != 0, desc=self.model_id), strict=True
-        ):
-            scores, cost = ranker.scores(self.prompt(question))
+        answers = (ranker.scores(self.prompt(question)) for question in questions)
+        for request, (scores, cost) in zip(requests, self._counted(answers, len(questions)), strict=True):
             results.append(GenerationResult(json.dumps(scores), TokenCounts(cost.input_tokens, 1)))
             self._count(cost, [request])
         return results
