@@ -1,19 +1,24 @@
 """Give random documents to the adapters: the answer alone and in a batch is the same, or one line names the document.
 
 Pictures of every mode from 1 x 1 to 4,000 x 7, texts that are empty, long, in other scripts or with placeholders,
-generation options and budgets are drawn with fixed seeds, for the bundled models of all architectures. A warning that
-is not expected counts as a fault.
+generation options and budgets are drawn with fixed seeds, for the bundled models of all architectures, and for encoders
+with random weights that read two pictures or rank the texts of all documents. A warning that is not expected counts as
+a fault.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import re
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,6 +30,10 @@ from PIL import Image
 
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter
 from lmms_tokendrop.evaluation.batching import Batches
+from lmms_tokendrop.evaluation.heads import CANDIDATES, HEADS, RETRIEVAL, TWO_IMAGES
+from lmms_tokendrop.evaluation.loading import MODEL_CLASSES
+from lmms_tokendrop.evaluation.processors import load_processor
+from lmms_tokendrop.pocket.registry import pocket_path
 
 GROUP = 10
 TASK = "random"
@@ -41,22 +50,24 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "llava_next_full": ({},),
     "llava_next_mustdrop": ({"keep_ratio": 0.5}, {"keep_ratio": 0.11}, {"visual_tokens": 20}),
     "llava_next_random": ({"keep_ratio": 0.3}, {"visual_tokens": 1}),
-    "vilt_full": ({},),
-    "vilt_pumer": ({},),
+    "vilt_full": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
+    "vilt_pumer": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
     "vilt_tome": ({"r": 9},),
     "vilt_dynamicvit": ({},),
     "vilt_random": ({},),
     "vilt_cls_attention": ({},),
     "vilt_smres": ({"image_size": 48},),
-    "meter_full": ({},),
-    "meter_pumer": ({},),
+    "meter_full": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
+    "meter_pumer": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
     "meter_tome": ({"r": 9},),
     "meter_vision_tome": ({"vision_r": 5},),
     "meter_random": ({},),
     "meter_cls_attention": ({},),
     "meter_smres": ({"image_size": 48},),
 }
-"""Model arguments to draw from."""
+"""Model arguments to draw from; a head stands for a checkpoint of it with random weights."""
+
+CASES = [(model_id, options) for model_id, choices in VARIANTS.items() for options in choices]
 
 OPTIONS = (
     {"max_new_tokens": 3},
@@ -69,7 +80,7 @@ OPTIONS = (
 )
 REFUSED = re.compile(rf"(generation_kwargs: |{TASK}: document \d+: )[^\n]+")
 EXPECTED_WARNING = re.compile(
-    rf"{TASK}: document \d+: \d+ tokens; the model has \d+ positions, and .*"
+    rf"{TASK}: (document|candidate) \d+: \d+ tokens; the model has \d+ positions, and .*"
     r"|The channel dimension is ambiguous. Got image shape torch.Size\(\[3, \d+, [13]\]\). "
     r"Assuming channels are the first dimension. .*"
 )
@@ -82,6 +93,16 @@ class Outcome:
 
     counts: Counter = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+
+
+class Documents(list):
+    """Documents as a data set gives them: by number, and the values of a column by its name."""
+
+    column_names = ("text", "texts", "visuals")
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return a document or a column."""
+        return [document[place] for document in self] if isinstance(place, str) else super().__getitem__(place)
 
 
 class Warned(logging.Handler):
@@ -128,11 +149,39 @@ def draw_document(rng: random.Random, images: int) -> dict[str, Any]:
         text = " ".join(rng.choices(WORDS, k=400))
     pictures = [draw_picture(rng) for _ in range(number)]
     single = len(pictures) == 1 and rng.random() < 0.3
-    return {"text": text, "visuals": pictures[0] if single else pictures}
+    return {"text": text, "texts": [text], "visuals": pictures[0] if single else pictures}
+
+
+def save_with_head(architecture: str, head: str, folder: Path) -> None:
+    """Write a model of the bundled one's size with another head and random weights, large enough that inputs matter."""
+    source, (module, name) = pocket_path(architecture, "none"), MODEL_CLASSES[architecture]
+    model_class = getattr(import_module(module), name.format(head=HEADS[head]))
+    labels = {"id2label": {0: "red", 1: "yes"}, "label2id": {"red": 0, "yes": 1}}
+    torch.manual_seed(0)
+    model = model_class(
+        model_class.config_class.from_pretrained(source, num_images=2, modality_type_vocab_size=3, **labels)
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(0, 0.15)
+    model.save_pretrained(folder)
+    load_processor(str(source), model.config).save_pretrained(folder)
+
+
+def load(model_id: str, options: dict[str, Any]) -> TokenDropAdapter:
+    """Load the bundled model, or one of another head."""
+    with tempfile.TemporaryDirectory() as folder:
+        if "head" in options:
+            save_with_head(model_id.split("_")[0], options["head"], Path(folder))
+        pretrained = folder if "head" in options else "pocket"
+        adapter = get_model(model_id)(pretrained=pretrained, device="cpu", **options)
+    adapter.on_answer = lambda done, total: None
+    return adapter
 
 
 def ask(adapter: TokenDropAdapter, numbers: Sequence[int], options: dict[str, Any] | None) -> list[Any]:
-    """Answer documents: written with generation options, or the losses of two candidates without."""
+    """Answer documents: with generation options an answer or the scores of texts, else the losses of two candidates."""
     documents = adapter.task_dict[TASK]["test"]
 
     def request(kind: str, number: int, given: Any) -> Instance:
@@ -142,7 +191,7 @@ def ask(adapter: TokenDropAdapter, numbers: Sequence[int], options: dict[str, An
 
     if options is not None:
         results = adapter.generate_until([request("generate_until", number, options) for number in numbers])
-        return [result.text for result in results]
+        return [json.loads(result.text) if CANDIDATES in options else result.text for result in results]
     pairs = [request("loglikelihood", number, f" {word}") for number in numbers for word in ("red", "yes")]
     return [result.text[0] for result in adapter.loglikelihood(pairs)]
 
@@ -174,18 +223,21 @@ def attempt(answer: Callable[[], list[Any]], expected: re.Pattern, about: str, o
 
 
 def same(alone: Any, together: Any) -> bool:
-    """Whether two answers are equal, losses up to rounding."""
+    """Whether two answers are equal, losses and scores up to rounding."""
     return alone == together or (
-        isinstance(alone, float) and bool(np.isclose(alone, together, rtol=LOSS_TOLERANCE, atol=LOSS_TOLERANCE))
+        not isinstance(alone, str)
+        and type(alone) is type(together)
+        and np.allclose(alone, together, rtol=LOSS_TOLERANCE, atol=LOSS_TOLERANCE)
     )
 
 
 def check_group(number: int, outcome: Outcome, model_id: str, adapter: TokenDropAdapter) -> None:
     """Answer a group of documents one by one and together."""
     rng = random.Random(number)
-    adapter.task_dict[TASK] = {"test": [draw_document(rng, 1) for _ in range(GROUP)]}
+    head, images = getattr(adapter.engine, "head", None), getattr(adapter.engine, "images", 1)
+    adapter.task_dict[TASK] = {"test": Documents(draw_document(rng, images) for _ in range(GROUP))}
     options = rng.choice(OPTIONS) if "llava" in model_id and rng.random() < 0.7 else {"max_new_tokens": 2}
-    options = None if rng.random() < 0.3 else options
+    options = {CANDIDATES: "texts"} if head == RETRIEVAL else None if rng.random() < 0.3 else options
     alone: dict[int, list[Any]] = {}
     for document in range(GROUP):
         about = f"group {number}, {model_id}, document {document}"
@@ -209,12 +261,10 @@ def check_group(number: int, outcome: Outcome, model_id: str, adapter: TokenDrop
 def check(groups: Sequence[int]) -> Outcome:
     """Check groups of random documents; those of a variant with the same arguments share its model."""
     outcome = Outcome()
-    cases = [(model_id, options) for model_id, choices in VARIANTS.items() for options in choices]
-    for place, (model_id, options) in enumerate(cases):
-        mine = [number for number in groups if number % len(cases) == place]
+    for place, (model_id, options) in enumerate(CASES):
+        mine = [number for number in groups if number % len(CASES) == place]
         if mine:
-            adapter = get_model(model_id)(pretrained="pocket", device="cpu", **options)
-            adapter.on_answer = lambda done, total: None
+            adapter = load(model_id, options)
             for number in mine:
                 check_group(number, outcome, model_id, adapter)
     return outcome

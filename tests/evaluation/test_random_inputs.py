@@ -1,12 +1,14 @@
-"""The first 200 inputs of scripts/check_random_inputs.py."""
+"""The first group of each model of scripts/check_random_inputs.py."""
 
 import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
+from lmms_tokendrop.evaluation.heads import CANDIDATES, RETRIEVAL
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_random_inputs.py"
 
@@ -22,7 +24,7 @@ def script():
 
 
 def test_random_inputs_are_answered_alike_or_refused_by_name(script):
-    outcome = script.check(range(20))
+    outcome = script.check(range(len(script.CASES)))
     assert outcome.faults == []
     assert outcome.counts["answered"] > 100
     assert outcome.counts["refused"] > 10
@@ -40,3 +42,14 @@ def test_what_depends_on_the_batch_or_breaks_is_a_fault(script, monkeypatch):
     faults = script.check([6]).faults  # a group of vilt_full
     assert any("TypeError: a fault of the package" in fault for fault in faults)
     assert any("together: document" in fault for fault in faults)
+
+
+def test_a_ranking_is_counted_as_every_answer_is(script, capsys):
+    adapter, counts = script.load("vilt_full", {"head": RETRIEVAL}), []
+    adapter.on_answer = lambda *numbers: counts.append(numbers)
+    pictures = [{"text": text, "texts": [text], "visuals": Image.new("RGB", (96, 96))} for text in ("red", "blue ?")]
+    adapter.task_dict[script.TASK] = {"test": script.Documents(pictures)}
+    capsys.readouterr()
+    assert [len(scores) for scores in script.ask(adapter, range(2), {CANDIDATES: "texts"})] == [2, 2]
+    assert counts == [(1, 2), (2, 2)]
+    assert capsys.readouterr().err == ""
