@@ -232,8 +232,8 @@ class LlavaNextTokenDropForConditionalGeneration(
         ----------
         pretrained_model_name_or_path : str or os.PathLike
             Repository or folder.
-        config : LlavaNextTokenDropConfig, optional
-            Default: the checkpoint's.
+        config : PreTrainedConfig, str or os.PathLike, optional
+            One of the class or of the stock model, or where it is stored; default: the checkpoint's.
         token_reduction : dict, optional
             Options of :class:`TokenReductionConfig`; default: the config's.
         output_loading_info : bool, optional
@@ -251,9 +251,7 @@ class LlavaNextTokenDropForConditionalGeneration(
         ValueError
             If an option is wrong, or if the checkpoint's keys are not exactly the model's.
         """
-        if config is not None and not isinstance(config, LlavaNextTokenDropConfig):
-            options = {key: value for key, value in config.to_dict().items() if key != "model_type"}
-            config = LlavaNextTokenDropConfig(**options)
+        config = None if config is None else LlavaNextTokenDropConfig.of(config)
         if config is not None and token_reduction is not None:
             config = copy.deepcopy(config)
             config.token_reduction = TokenReductionConfig.from_dict(token_reduction).to_dict()

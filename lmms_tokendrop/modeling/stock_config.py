@@ -1,5 +1,8 @@
 """Configurations of the models without reduction, read as those of the models here."""
 
+import os
+from typing import Any
+
 
 class ReadsStockConfig:
     """Makes a stored configuration of an unreduced model one of the class; comes before it in a class's bases."""
@@ -10,7 +13,34 @@ class ReadsStockConfig:
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
         """Read a configuration; one of a class that this one extends gets this one's type, and nothing else changes."""
         options, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
-        extended = {getattr(base, "model_type", None) for base in cls.__mro__[1:]} - {None, ""}
-        if options.get("model_type") in extended:
+        if options.get("model_type") in cls._extended():
             options = {**options, "model_type": cls.model_type}
         return options, kwargs
+
+    @classmethod
+    def of(cls, config: Any):
+        """A configuration of the class, from one of it, from one of a class that this one extends, or from a folder.
+
+        Parameters
+        ----------
+        config : PreTrainedConfig, str or os.PathLike
+            An object, or where it is stored.
+
+        Raises
+        ------
+        ValueError
+            If it is of another class.
+        """
+        if isinstance(config, cls):
+            return config
+        if isinstance(config, str | os.PathLike):
+            return cls.from_pretrained(config)  # type: ignore[attr-defined]
+        if getattr(config, "model_type", None) not in cls._extended():
+            allowed = ", ".join(sorted({cls.model_type, *cls._extended()}))
+            raise ValueError(f"config of type {type(config).__name__}; allowed: a configuration of {allowed}")
+        return cls(**{name: value for name, value in config.to_dict().items() if name != "model_type"})
+
+    @classmethod
+    def _extended(cls) -> set[str]:
+        """Model types of the classes that this one extends."""
+        return {getattr(base, "model_type", None) for base in cls.__mro__[1:]} - {None, ""}

@@ -20,6 +20,7 @@ class TokenDropLoading(BaseWeightsMixin):
 
     reduction_class: ClassVar[type[FusionReductionConfig]] = FusionReductionConfig
     base_model_prefix: str
+    config_class: Any
     config: Any
 
     @classmethod
@@ -39,8 +40,8 @@ class TokenDropLoading(BaseWeightsMixin):
         ----------
         pretrained_model_name_or_path : str or os.PathLike
             Repository or folder.
-        config : PreTrainedConfig, optional
-            Default: the checkpoint's.
+        config : PreTrainedConfig, str or os.PathLike, optional
+            One of the class or of the stock model, or where it is stored; default: the checkpoint's.
         token_reduction : dict, optional
             Options of the class's reduction; default: the config's.
         new_parameters : Sequence[str]
@@ -61,6 +62,9 @@ class TokenDropLoading(BaseWeightsMixin):
         ValueError
             If an option is wrong, or if the checkpoint's keys are not exactly the model's.
         """
+        if isinstance(new_parameters, str):
+            raise ValueError(f"new_parameters={new_parameters!r}; allowed: prefixes, such as ({new_parameters!r},)")
+        config = None if config is None else cls.config_class.of(config)
         if config is not None and token_reduction is not None:
             config = copy.deepcopy(config)
             config.token_reduction = cls.reduction_class.from_dict(token_reduction).to_dict()
