@@ -170,12 +170,17 @@ def save_with_head(architecture: str, head: str, folder: Path) -> None:
 
 
 def load(model_id: str, options: dict[str, Any]) -> TokenDropAdapter:
-    """Load the bundled model, or one of another head."""
+    """Load the bundled model, or one of another head.
+
+    That one runs in float64: its random weights decide what leaves by differences as small as float32's rounding.
+    """
     with tempfile.TemporaryDirectory() as folder:
         if "head" in options:
             save_with_head(model_id.split("_")[0], options["head"], Path(folder))
         pretrained = folder if "head" in options else "pocket"
         adapter = get_model(model_id)(pretrained=pretrained, device="cpu", **options)
+    if "head" in options:
+        adapter.engine.model.double()
     adapter.on_answer = lambda done, total: None
     return adapter
 
