@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import ModelOutput
 
+from .fusion_inputs import FORMS_OF_SEVERAL, check_tensor, only_one
+
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 TRUTH_LABELS = ("False", "True")
 
@@ -45,8 +47,10 @@ class FusionHead:
         return self.classifier(pooled)
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of logits."""
-        return nn.functional.cross_entropy(logits, labels.view(-1))
+        """Loss of logits; a ValueError unless `labels` has a whole number per row."""
+        labels = labels.view(-1)
+        check_tensor("labels", labels, logits.shape[:1], floating=False)
+        return nn.functional.cross_entropy(logits, labels)
 
     def output(self, pooled: torch.Tensor, labels: torch.Tensor | None, **collected: Any) -> FusionHeadOutput:
         """Logits of pooled states and their loss, beside what the encoder collected."""
@@ -67,11 +71,19 @@ class FusionHead:
             collected[name] = None if entries[0] is None else entries
         return self.output(torch.cat([entry.pooler_output for entry in encoded], dim=-1), labels, **collected)
 
-    def check_images(self, images: torch.Tensor | None) -> None:
-        """Raise a ValueError unless `[batch, images, ...]` has as many as `config.num_images`."""
-        given = 0 if images is None else images.shape[1]
-        if given != self.config.num_images:
-            raise ValueError(f"{given} images per text; the model takes {self.config.num_images}")
+    def check_images(
+        self,
+        pixel_values: torch.Tensor | None,
+        image_embeds: torch.Tensor | None,
+        pixel_mask: torch.Tensor | None = None,
+    ) -> None:
+        """Raise a ValueError unless one of both is `[batch, images, ...]` with `config.num_images`, as is the mask."""
+        images = only_one({"pixel_values": pixel_values, "image_embeds": image_embeds}, FORMS_OF_SEVERAL)
+        if images.shape[1] != self.config.num_images:
+            raise ValueError(f"{images.shape[1]} images per text; the model takes {self.config.num_images}")
+        if pixel_mask is not None and pixel_mask.shape[:2] != images.shape[:2]:
+            batch, number = images.shape[:2]
+            raise ValueError(f"pixel_mask of shape {tuple(pixel_mask.shape)}; allowed: ({batch}, {number}, ...)")
 
 
 class AnswerHead(FusionHead):
@@ -79,6 +91,7 @@ class AnswerHead(FusionHead):
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Binary cross entropy with soft scores `[batch, labels]`, summed over labels, as stock ViLT has it."""
+        check_tensor("labels", labels, logits.shape, floating=True)
         return nn.functional.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]
 
 

@@ -25,6 +25,7 @@ def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) ->
     tuple[torch.LongTensor, torch.BoolTensor]
         `[batch, patches]` raster indices, padded with 0 on the right, and which are not padding.
     """
+    _check_top_left(mask)
     inside = mask.flatten(1)
     if limit is not None:
         counts = inside.sum(-1).tolist()
@@ -102,6 +103,7 @@ def shrink_images(
     if pixel_mask is None:
         pixel_mask = torch.ones(batch, height, width, dtype=torch.long, device=pixel_values.device)
     mask = pixel_mask.bool()
+    _check_top_left(mask)
     sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
     smaller = [tuple(grid_side(side, patch_size, scale) * patch_size for side in size) for size in sizes]
     canvas = (max(rows for rows, _ in smaller), max(columns for _, columns in smaller))
@@ -114,3 +116,9 @@ def shrink_images(
         )[0]
         inside[number, :new_rows, :new_columns] = 1
     return values, inside
+
+
+def _check_top_left(mask: torch.Tensor) -> None:
+    """Raise a ValueError unless each image `[batch, height, width]` starts at its first row and column."""
+    if not bool(mask[:, 0, 0].all()):
+        raise ValueError("pixel_mask: images must be padded on the right and below, and none may be empty")

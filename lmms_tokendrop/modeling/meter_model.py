@@ -11,7 +11,7 @@ from transformers.models.roberta.modeling_roberta import RobertaPooler
 from transformers.utils.generic import can_return_tuple
 
 from .fusion_attention import key_bias
-from .fusion_tokens import check_padded_right
+from .fusion_inputs import check_inputs
 from .meter_layers import MeterCrossLayer
 from .meter_vision import MeterVisionModel
 from .model_limits import check_text_length, check_token_type
@@ -163,6 +163,7 @@ class MeterModel(MeterPreTrainedModel):
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """States `[batch, length, channels]` of the text tower, of texts `[batch, length]`."""
+        check_text_length(input_ids.shape[1], self.config.max_position_embeddings)
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -202,10 +203,12 @@ class MeterModel(MeterPreTrainedModel):
         Raises
         ------
         ValueError
-            If not exactly one of each pair of inputs is given, if their numbers differ, if text is padded on the
-            left or longer than the model's positions, or if the model lacks the image's token type.
+            If not exactly one of each pair of inputs is given, if their numbers or shapes differ, if text is padded
+            on the left or longer than the model's positions, or if the model lacks the image's token type.
         """
-        attention_mask = check_inputs(input_ids, attention_mask, pixel_values, text_embeds, image_embeds)
+        texts = {"input_ids": input_ids, "text_embeds": text_embeds}
+        images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
+        attention_mask = check_inputs(texts, images, attention_mask)
         text, image = self.embed(
             input_ids, attention_mask, pixel_values, text_embeds, image_embeds, image_token_type_idx
         )
@@ -233,7 +236,6 @@ class MeterModel(MeterPreTrainedModel):
         """Text and image `[batch, length, channels]` as the first pair of cross-modal layers reads them."""
         check_token_type(image_token_type_idx, self.config.modality_type_vocab_size)
         if text_embeds is None:
-            check_text_length(input_ids.shape[1], self.config.max_position_embeddings)
             text_embeds = self.get_text_features(input_ids, attention_mask)
         if image_embeds is None:
             image_embeds = self.get_image_features(pixel_values)
@@ -244,19 +246,3 @@ class MeterModel(MeterPreTrainedModel):
     def pool(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Pooled first tokens `[batch, 2 * channels]` of text and image."""
         return torch.cat([self.cross_modal_text_pooler(text), self.cross_modal_image_pooler(image)], dim=-1)
-
-
-def check_inputs(input_ids, attention_mask, pixel_values, text_embeds, image_embeds) -> torch.Tensor:
-    """The attention mask, all ones by default, of inputs that fit each other; else a ValueError says what is wrong."""
-    if (input_ids is None) == (text_embeds is None):
-        raise ValueError("You must specify exactly one of input_ids or text_embeds")
-    if (pixel_values is None) == (image_embeds is None):
-        raise ValueError("You must specify exactly one of pixel_values or image_embeds")
-    text = input_ids if input_ids is not None else text_embeds
-    images = pixel_values if pixel_values is not None else image_embeds
-    if len(text) != len(images):
-        raise ValueError(f"{len(text)} texts and {len(images)} images; their numbers must be equal")
-    if attention_mask is None:
-        return torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
-    check_padded_right(attention_mask)
-    return attention_mask

@@ -52,6 +52,6 @@ class MeterForPreTraining(MeterPreTrainedModel):
 
     @can_return_tuple
     def forward(self, input_ids=None, attention_mask=None, pixel_values=None) -> MeterPreTrainingOutput:
-        """Run the model; the arguments are those of :meth:`MeterModel.forward`."""
+        """Run the model on texts and images as :meth:`MeterModel.forward` takes them; other arguments it has none."""
         outputs = self.meter(input_ids, attention_mask, pixel_values, return_dict=True)
         return MeterPreTrainingOutput(self.mlm_score(outputs.text_states), self.itm_score(outputs.pooler_output))

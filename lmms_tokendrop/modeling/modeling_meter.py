@@ -136,7 +136,7 @@ class MeterForImagesAndTextClassification(FusionHead, MeterPreTrainedModel):
         labels : torch.LongTensor, optional
             `[batch]`.
         *args, **kwargs
-            As :meth:`MeterModel.forward` takes them.
+            As :meth:`MeterModel.forward` takes them, but for `image_token_type_idx`, which is each image's number.
 
         Returns
         -------
@@ -148,8 +148,7 @@ class MeterForImagesAndTextClassification(FusionHead, MeterPreTrainedModel):
         ValueError
             If the number of images is not `config.num_images`.
         """
-        images = pixel_values if pixel_values is not None else image_embeds
-        self.check_images(images)
+        self.check_images(pixel_values, image_embeds)
         if text_embeds is None and input_ids is not None:
             text_embeds, input_ids = self.meter.get_text_features(input_ids, attention_mask), None
         outputs = [

@@ -56,7 +56,7 @@ class _OneImageHead(FusionHead, ViltTokenDropPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        pixel_mask: torch.LongTensor | None = None,
+        pixel_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         image_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
@@ -156,7 +156,7 @@ class ViltTokenDropForImagesAndTextClassification(
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        pixel_mask: torch.LongTensor | None = None,
+        pixel_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         image_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
@@ -169,7 +169,8 @@ class ViltTokenDropForImagesAndTextClassification(
         Parameters
         ----------
         pixel_values : torch.Tensor
-            `[batch, images, 3, height, width]`; `pixel_mask` and `image_embeds` have the same two first dimensions.
+            `[batch, images, 3, height, width]`; `pixel_mask` and `image_embeds` have the same two first dimensions. A
+            model of one image takes all of them without `images` too.
         labels : torch.LongTensor, optional
             `[batch]`.
         sample_seeds : torch.LongTensor, optional
@@ -187,12 +188,14 @@ class ViltTokenDropForImagesAndTextClassification(
         ValueError
             If the number of images is not `config.num_images`.
         """
-        if pixel_values is not None and pixel_values.ndim == 4:
-            pixel_values = pixel_values.unsqueeze(1)
-        if image_embeds is not None and image_embeds.ndim == 3:
-            image_embeds = image_embeds.unsqueeze(1)
-        images = pixel_values if pixel_values is not None else image_embeds
-        self.check_images(images)
+        alone = (pixel_values is not None and pixel_values.ndim == 4) or (
+            image_embeds is not None and image_embeds.ndim == 3
+        )
+        if alone:
+            pixel_values, pixel_mask, image_embeds = (
+                None if values is None else values[:, None] for values in (pixel_values, pixel_mask, image_embeds)
+            )
+        self.check_images(pixel_values, image_embeds, pixel_mask)
 
         def one(values: Any, number: int) -> Any:
             return None if values is None else values[:, number]
@@ -212,6 +215,6 @@ class ViltTokenDropForImagesAndTextClassification(
                 sample_seeds=sample_seeds,
                 return_dict=True,
             )
-            for number in range(images.shape[1])
+            for number in range(self.config.num_images)
         ]
         return self.output_of_several(outputs, labels)

@@ -5,9 +5,10 @@ from typing import ClassVar
 import torch
 from transformers.utils.generic import can_return_tuple
 
+from .fusion_inputs import check_inputs, checked_seeds
 from .fusion_tokens import FusionTokens
 from .image_patches import grid_side, shrink_images
-from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel, check_inputs
+from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel
 from .meter_reduction_config import MeterReductionConfig
 from .saved_code import SavesItsCode
 from .staged_meter import CoAttention, StagedMeterTextLayer
@@ -100,7 +101,9 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
         MeterModelOutput
             States padded on the right; `report` says what happened to the tokens, per pair of layers.
         """
-        attention_mask = check_inputs(input_ids, attention_mask, pixel_values, text_embeds, image_embeds)
+        texts = {"input_ids": input_ids, "text_embeds": text_embeds}
+        images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
+        attention_mask = check_inputs(texts, images, attention_mask)
         vision_tokens: list[int] = []
         if image_embeds is None:
             full_image_tokens = self.full_image_tokens(pixel_values)
@@ -109,8 +112,7 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
             full_image_tokens = [image_embeds.shape[1]] * len(image_embeds)
             tokens = FusionTokens.of_image(image_embeds)
         text, image = self.embed(input_ids, attention_mask, None, text_embeds, image_embeds, image_token_type_idx)
-        if sample_seeds is None:
-            sample_seeds = torch.zeros(len(text), dtype=torch.long)
+        sample_seeds = checked_seeds(sample_seeds, len(text))
         tokens = tokens.behind_text(attention_mask.bool())
         run = CoAttention.start(self.token_reducer, tokens, sample_seeds, self.training, text, image)
         run.report.vision_tokens, run.report.patches = vision_tokens, self.patches(pixel_values)

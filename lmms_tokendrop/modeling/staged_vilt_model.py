@@ -11,8 +11,9 @@ from transformers.models.vilt.modeling_vilt import ViltPooler
 from transformers.utils.generic import can_return_tuple
 
 from .eager_parts import on_host
+from .fusion_inputs import check_inputs, check_pixel_mask, check_tensor, checked_seeds
 from .fusion_reduction_config import FusionReductionConfig
-from .fusion_tokens import FusionReport, FusionTokens, check_padded_right
+from .fusion_tokens import FusionReport, FusionTokens
 from .model_limits import check_text_length, check_token_type
 from .saved_code import SavesItsCode
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
@@ -113,24 +114,21 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         Raises
         ------
         ValueError
-            If not exactly one of each pair of inputs is given, if text is padded on the left or longer than the model's
-            positions, or if the model lacks the image's token type.
+            If not exactly one of each pair of inputs is given, if their numbers or shapes differ, if text is padded
+            on the left or longer than the model's positions, if the model lacks the image's token type, or if
+            `image_embeds` are given to a method that scales images down.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
-        if (pixel_values is None) == (image_embeds is None):
-            raise ValueError("You must specify exactly one of pixel_values or image_embeds")
-        text = input_ids if input_ids is not None else inputs_embeds
-        images = pixel_values if pixel_values is not None else image_embeds
-        if len(text) != len(images):
-            raise ValueError(f"{len(text)} texts and {len(images)} images; their numbers must be equal")
-        check_text_length(text.shape[1], self.config.max_position_embeddings)
+        texts = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
+        images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
+        attention_mask = check_inputs(texts, images, attention_mask)
+        check_text_length(attention_mask.shape[1], self.config.max_position_embeddings)
         check_token_type(image_token_type_idx, self.config.modality_type_vocab_size)
-        if attention_mask is None:
-            attention_mask = torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
-        check_padded_right(attention_mask)
-        if sample_seeds is None:
-            sample_seeds = torch.zeros(len(text), dtype=torch.long)
+        check_pixel_mask(pixel_mask, pixel_values, image_embeds)
+        if token_type_ids is not None:
+            check_tensor("token_type_ids", token_type_ids, attention_mask.shape)
+        if image_embeds is not None and self.token_reducer.image_scale != 1:
+            raise ValueError("image_embeds; allowed with the option image_size: pixel_values, which it scales down")
+        sample_seeds = checked_seeds(sample_seeds, len(attention_mask))
         embeddings, tokens, patches = self.embeddings(
             input_ids,
             attention_mask,
