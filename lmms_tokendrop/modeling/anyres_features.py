@@ -11,7 +11,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .anyres_layout import NEWLINE, AnyresLayout, anyres_layout
-from .eager_parts import on_host, part_by_part_under
+from .eager_parts import compiling, of_any_length, on_host, part_by_part_under
 from .staged_clip import StagedVisionOutput
 from .stages import TokenReducer, VisionContext
 from .tiled_images import TiledImages, VisionDecision
@@ -84,7 +84,10 @@ class AnyresFeaturesMixin:
             return self._plain_output(images, self._plain_features(images, vision_feature_select_strategy))
         stage = images.decide.stage
         vision = self.vision_tower.forward_staged(images.pixel_values, images.layers, stage.layer, images.decide)
-        return self._staged_output(images, vision, self.multi_modal_projector(vision.features[:, 1:]))
+        patches = vision.features[:, 1:]
+        if compiling():
+            of_any_length(1, patches)
+        return self._staged_output(images, vision, self.multi_modal_projector(patches))
 
     @on_host
     def _tiled(self, pixel_values, image_sizes, layers, strategy: str | None, images_per_request) -> TiledImages:

@@ -10,7 +10,7 @@ from .attention_rows import decoder_attention_rows
 from .cache_policies import accumulate_attention, evict_least_attended
 from .chunk_outputs import ChunkOutput
 from .decoder_inputs import Chunk
-from .eager_parts import on_host
+from .eager_parts import of_any_length, on_host
 from .staged_cache import Entries, StagedCache, StagedLayer
 from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
 from .stages import Sequence
@@ -53,17 +53,22 @@ class DecoderRun:
         What goes in.
     cache : StagedCache
         The request so far.
+    compiled : bool
+        Whether compiled layers run. What they read is of one kind then, whatever stays: a mask wherever rows may need
+        padding, positions for each row, and lengths that a graph doesn't fix.
 
     Attributes
     ----------
     states : torch.Tensor
         `[batch, length, channels]`, what the first layer receives.
     alike : bool
-        Whether all layers hold and receive the same, and nothing acts between them.
+        Whether all layers hold and receive the same, as they do if the method acts in no layer.
+    any_length : bool
+        Whether the lengths of what compiled layers read depend on values.
     """
 
-    def __init__(self, decoder: Any, chunk: Chunk, cache: StagedCache):
-        self.decoder, self.cache, request = decoder, cache, chunk.request
+    def __init__(self, decoder: Any, chunk: Chunk, cache: StagedCache, compiled: bool):
+        self.decoder, self.cache, request, self.compiled = decoder, cache, chunk.request, compiled
         self.layers: list[StagedLayer] = cache.layers[: decoder.config.num_hidden_layers]
         self.sequence, self.states = chunk.enter(cache), chunk.states
         self.options: Any = None if request is None else request.reducer.config
@@ -75,9 +80,10 @@ class DecoderRun:
                 self.sequence, self.states = self.prefill.leave(BEFORE_FIRST_LAYER, self.sequence, self.states)
         self.generates = self.prefill is None and bool(cache.received) and self.sequence.index.shape[1] == 1
         self.watches = self.generates and self.options is not None and self.options.decode_interval is not None
-        stays = self.prefill is None or not any(self.prefill.acts_after(number) for number in range(len(self.layers)))
-        same = all(held.entries is self.layers[0].entries for held in self.layers)
-        self.alike = stays and same and not self.watches
+        stages = () if request is None else request.reducer.stages()
+        acts = any(stage.where != "vision" and stage.layer > BEFORE_FIRST_LAYER for stage in stages)
+        self.alike = not acts and all(held.entries is self.layers[0].entries for held in self.layers)
+        self.any_length = compiled and not self.alike
         self.inputs: LayerInputs | None = None
         self.rows: RowScores | None = None
         self.leaving: Leaving | None = None
@@ -99,6 +105,10 @@ class DecoderRun:
         if self.prefill is not None:
             self.prefill.receive(sequence)
         self.rows = RowScores(self.decoder.layers[number], hidden_states, known.position_embeddings, held)
+        if self.any_length:
+            of_any_length(1, hidden_states)
+            if held.is_initialized:
+                of_any_length(2, held.keys, held.values)
         self.leaving = None
         if self.prefill is not None and self.prefill.acts_after(number):
             self.leaving = Leaving(self.prefill, number, sequence, held, known.entries, self.rows)
@@ -144,24 +154,34 @@ class DecoderRun:
             self.cache.generated += 1
             if self.watches and self.cache.generated % self.options.decode_interval == 0:
                 evict_least_attended(self.cache, self.options.decode_drop_ratio, self.options.decode_floor)
+        if self.any_length:
+            of_any_length(1, last_hidden_state)
         return ChunkOutput(last_hidden_state=last_hidden_state, index=self.sequence.index, keys=self.keys)
 
     def _prepare(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
         sequence, before = self.sequence, self.layers[number].entries
         chunk = Entries(sequence.index, sequence.padded)
         entries = chunk if before is None else before.append(chunk)
+        rows = len(entries.index)
+        always_masked = self.compiled and rows > 1
         mask = create_causal_mask(
             config=self.decoder.config,
             inputs_embeds=hidden_states,
-            attention_mask=entries.mask,
+            attention_mask=entries.index >= 0 if always_masked else entries.mask,
             layer_idx=number,
+            allow_is_causal_skip=not always_masked,
             **cache_argument(self.cache),
         )
-        position_ids = sequence.position_ids
+        position_ids = sequence.position_ids.expand(rows, -1) if self.compiled else sequence.position_ids
         if self.options is not None and self.options.position_mode == "compact":
             position_ids = (entries.index >= 0).cumsum(-1)[:, -sequence.index.shape[1] :] - 1
             position_ids = position_ids.clamp_min(0)
         positions = self.decoder.rotary_emb(hidden_states, position_ids=position_ids)
+        if self.any_length:
+            of_any_length(1, *positions)
+            if mask is not None:
+                of_any_length(2, mask)
+                of_any_length(3, mask)
         return LayerInputs(before, sequence, entries, mask, positions)
 
 
@@ -179,6 +199,7 @@ class Leaving:
         self.sequence, hidden_states = self.prefill.leave(
             self.number, self.sequence, hidden_states, self.rows.over_chunk
         )
+        of_any_length(1, hidden_states)
         return hidden_states
 
 

@@ -27,6 +27,21 @@ def part_by_part(function: Function) -> Function:
     return torch.compiler.disable(function, recursive=False, reason="tokens leave between its parts")
 
 
+def compiling() -> bool:
+    """Whether a compiled model runs, for a function marked `part_by_part`: it is not traced itself, but this is."""
+    return torch.compiler.is_compiling()
+
+
+@on_host
+def of_any_length(dimension: int, *tensors: torch.Tensor) -> None:
+    """Tell the compiled part that reads tensors that the size of a dimension depends on values: one graph takes any.
+
+    Otherwise sizes become dynamic in a second graph, which comes with the first request that leaves another number.
+    """
+    for tensor in tensors:
+        torch._dynamo.maybe_mark_dynamic(tensor, dimension)
+
+
 def part_by_part_under(*decorators: Callable[[Function], Function]) -> Callable[[Function], Function]:
     """Mark a function as `part_by_part` does, with the decorators around it, outermost first, left out of graphs too.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import CLIPVisionModel
@@ -9,7 +10,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping, r
 from transformers.masking_utils import create_bidirectional_mask
 
 from .attention_rows import cls_attention
-from .eager_parts import on_host, part_by_part
+from .eager_parts import compiling, of_any_length, on_host, part_by_part
 from .stages import Keep
 
 
@@ -77,7 +78,7 @@ class StagedCLIPVisionModel(CLIPVisionModel):
                 del collected[number]
             if number == stage_block:
                 keep = decide(hidden_states[:, 1:])
-                collected, attention_mask = self._leave(collected, keep)
+                collected, attention_mask = self._leave(collected, keep, compiling())
                 hidden_states = collected[number + 1]
         return _staged_output(collected, wanted, keep, attention)
 
@@ -89,14 +90,19 @@ class StagedCLIPVisionModel(CLIPVisionModel):
         return [layer % (depth + 1) for layer in feature_layers]
 
     @on_host
-    def _leave(self, collected: dict[int, torch.Tensor], keep: Keep) -> tuple[dict, torch.Tensor | None]:
-        """States of what stays, and the mask of the attention among it."""
+    def _leave(self, collected: dict[int, torch.Tensor], keep: Keep, compiled: bool) -> tuple[dict, Any]:
+        """States of what stays, and the mask of the attention among it: always a tensor for compiled blocks."""
         collected = {layer: _slice(states, keep) for layer, states in collected.items()}
-        mask = _padded_mask(keep)
-        if mask is None:
+        valid = _with_cls(keep.valid) if compiled else _padded_mask(keep)
+        if valid is None:
             return collected, None
-        states = next(iter(collected.values()))
-        return collected, create_bidirectional_mask(self.config, states, mask)
+        states = collected[max(collected)]
+        mask = create_bidirectional_mask(self.config, states, valid, allow_is_bidirectional_skip=not compiled)
+        if compiled:
+            of_any_length(1, states)
+            of_any_length(2, mask)
+            of_any_length(3, mask)
+        return collected, mask
 
 
 def _slice(states: torch.Tensor, keep: Keep) -> torch.Tensor:
@@ -112,7 +118,11 @@ def _slice(states: torch.Tensor, keep: Keep) -> torch.Tensor:
 
 def _padded_mask(keep: Keep) -> torch.Tensor | None:
     """`[tiles, 1 + kept]`, False for padding; None where there is none."""
-    return None if bool(keep.valid.all()) else torch.nn.functional.pad(keep.valid, (1, 0), value=True)
+    return None if bool(keep.valid.all()) else _with_cls(keep.valid)
+
+
+def _with_cls(valid: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(valid, (1, 0), value=True)
 
 
 @on_host

@@ -15,7 +15,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .chunk_outputs import ChunkOutput, StagedDecoderOutput, joined
 from .decoder_inputs import Chunk, input_chunks
 from .decoder_run import DecoderRun
-from .eager_parts import on_host, part_by_part_under
+from .eager_parts import compiling, of_any_length, on_host, part_by_part_under
 from .reduction_request import ReductionRequest
 from .staged_cache import StagedCache, checked_cache
 from .transformers_compat import cache_argument, takes_cache
@@ -89,9 +89,9 @@ class StagedDecoderMixin:
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         cache = StagedCache(self.config) if cache is None else checked_cache(cache)
-        outputs = []
+        outputs, compiled = [], compiling()
         for chunk in self._chunks(inputs_embeds, attention_mask, position_ids, cache, reduction):
-            outputs.append(self._run(DecoderRun.start(self, chunk, cache), **kwargs))
+            outputs.append(self._run(DecoderRun.start(self, chunk, cache, compiled), **kwargs))
         return self._output(outputs, cache if use_cache else None)
 
     @on_host
@@ -123,6 +123,8 @@ class StagedDecoderMixin:
                 arguments = run.before_layer(number, hidden_states)
                 hidden_states = run_layer(layer, hidden_states, arguments, **kwargs)
                 run.after_layer(number)
+            if run.any_length:
+                of_any_length(1, hidden_states)
         return run.finish(self.norm(hidden_states))
 
     @on_host
