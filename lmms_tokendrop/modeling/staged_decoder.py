@@ -103,8 +103,7 @@ class StagedDecoderMixin:
         return chunks
 
     def _check_keeps_cache(self) -> None:
-        checkpoints = any(getattr(layer, "gradient_checkpointing", False) for layer in self.layers)
-        if checkpoints and self.training and torch.is_grad_enabled():
+        if self.training and any(layer.gradient_checkpointing for layer in self.layers):
             raise RuntimeError(
                 "gradient checkpointing fills no cache, and a reduction inside the decoder, a prompt_length or a "
                 "continued cache reads it; call model.gradient_checkpointing_disable() or model.eval(), or train with "
@@ -146,10 +145,20 @@ class StagedLayerMixin:
     for a token that leaves.
     """
 
+    checkpointed = False
     input_layernorm: nn.Module
     self_attn: nn.Module
     post_attention_layernorm: nn.Module
     mlp: nn.Module
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether the layer is run again for gradients, and fills no cache; never without, in any transformers."""
+        return self.checkpointed and torch.is_grad_enabled()
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        self.checkpointed = value
 
     def forward(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import KEEP_ALL, METHODS
+from cases import KEEP_ALL, METHODS, greedy, stacked_logits
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 
@@ -46,3 +46,19 @@ def test_an_answer_behind_a_prompt_is_not_trained_without_it(workshop):
     model = training_model(workshop, KEEP_ALL["none"])
     with pytest.raises(RuntimeError, match="a prompt_length or a continued cache reads it"):
         model(**inputs, prompt_length=inputs["input_ids"].shape[1] - 2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_gradients_nothing_changes(workshop, method):
+    inputs = workshop.inputs("one_image")
+    model = training_model(workshop, METHODS[method])
+    prompt_length = inputs["input_ids"].shape[1] - 2
+
+    def logits() -> list[torch.Tensor]:
+        forward = [model(**inputs, prompt_length=length).logits for length in (None, prompt_length)]
+        return [*forward, stacked_logits(greedy(model, inputs))]
+
+    with torch.no_grad():
+        training = logits()
+        model.eval()
+        torch.testing.assert_close(training, logits())
