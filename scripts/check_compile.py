@@ -59,7 +59,7 @@ ARCHITECTURES = {
         LlavaNextForConditionalGeneration,
         LlavaNextTokenDropForConditionalGeneration,
         generated,
-        8,
+        0,
         {"method": "mustdrop", "decode_interval": 2},
         {},
     ),
