@@ -19,7 +19,9 @@ class ReadsStockConfig:
 
     @classmethod
     def of(cls, config: Any):
-        """A configuration of the class, from one of it, from one of a class that this one extends, or from a folder.
+        """A configuration of the class, from one of a class that this one extends, or from a folder.
+
+        One that has the class's model type already is returned as it is, also from another copy of this code.
 
         Parameters
         ----------
@@ -29,13 +31,14 @@ class ReadsStockConfig:
         Raises
         ------
         ValueError
-            If it is of another class.
+            If it is of another model type.
         """
-        if isinstance(config, cls):
-            return config
         if isinstance(config, str | os.PathLike):
             return cls.from_pretrained(config)  # type: ignore[attr-defined]
-        if getattr(config, "model_type", None) not in cls._extended():
+        model_type = getattr(config, "model_type", None)
+        if model_type == cls.model_type:
+            return config
+        if model_type not in cls._extended():
             allowed = ", ".join(sorted({cls.model_type, *cls._extended()}))
             raise ValueError(f"config of type {type(config).__name__}; allowed: a configuration of {allowed}")
         return cls(**{name: value for name, value in config.to_dict().items() if name != "model_type"})
