@@ -99,7 +99,7 @@ def batches(name: str, count: int) -> list[dict[str, torch.Tensor]]:
 
 
 def compiled(name: str, model_class: Any, count: int, **loading) -> CompiledRun:
-    model = model_class.from_pretrained(pocket_path(name, "none"), **loading)
+    model = model_class.from_pretrained(pocket_path(name, "none"), dtype=torch.float32, **loading)
     return run_compiled(model.eval(), ARCHITECTURES[name].answer, batches(name, count))
 
 
