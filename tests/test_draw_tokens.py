@@ -7,7 +7,7 @@ import pytest
 from documents import ROOT
 from tiny_models import tiny_config
 
-from lmms_tokendrop.modeling.staged_cache import TokenReport
+from lmms_tokendrop.modeling.token_report import TokenReport
 from lmms_tokendrop.pocket.questions import Question
 from lmms_tokendrop.pocket.task_data import task_scenes
 

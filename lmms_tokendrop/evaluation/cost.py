@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 
-from lmms_tokendrop.modeling.staged_cache import StagedCache, TokenReport
+from lmms_tokendrop.modeling.staged_cache import StagedCache
+from lmms_tokendrop.modeling.token_report import TokenReport
 
 
 @dataclass(frozen=True)

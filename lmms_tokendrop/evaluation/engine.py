@@ -15,8 +15,9 @@ from lmms_tokendrop.evaluation.prompts import Prompt, collate, continuation_ids,
 from lmms_tokendrop.evaluation.reduction import check_reduced
 from lmms_tokendrop.evaluation.scoring import CandidateScore, score_candidates
 from lmms_tokendrop.evaluation.stopping import AnswerEnds
-from lmms_tokendrop.modeling.staged_cache import StagedCache, TokenReport
+from lmms_tokendrop.modeling.staged_cache import StagedCache
 from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+from lmms_tokendrop.modeling.token_report import TokenReport
 from lmms_tokendrop.modeling.transformers_compat import cache_of
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lmms_tokendrop.modeling.staged_cache import StagedCache, TokenReport
+from lmms_tokendrop.modeling.staged_cache import StagedCache
 from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+from lmms_tokendrop.modeling.token_report import TokenReport
 
 
 def check_reduced(config: TokenReductionConfig, cache: StagedCache, report: TokenReport) -> None:

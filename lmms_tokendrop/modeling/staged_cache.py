@@ -1,17 +1,14 @@
 """A key-value cache whose layers hold different tokens, and all other state of a request."""
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
-from transformers.utils import ModelOutput
 
+from .token_report import StageRecord, TokenReport, token_report
 from .transformers_compat import CACHE
 from .visual_tokens import VisualTokens
-
-COUNTED = ("tokens", "key_tokens", "newlines", "others")
 
 
 @dataclass(frozen=True)
@@ -78,58 +75,6 @@ class StagedLayer(DynamicLayer):
         """Forget everything."""
         super().reset()
         self.entries = self.attention = None
-
-
-@dataclass
-class StageRecord:
-    """What one stage left: `index [batch, kept]` into the unreduced sequence, -1 for padding."""
-
-    name: str
-    index: torch.Tensor
-
-
-@dataclass
-class TokenReport(ModelOutput):
-    """What a request's reduction did.
-
-    Attributes
-    ----------
-    visual_tokens_per_layer : list[list[int]]
-        `[layers][batch]`, visual tokens that each decoder layer received in prefill.
-    average_visual_tokens : list[float]
-        `[batch]`, the mean of the above over layers.
-    average_visual_tokens_release : list[float]
-        `[batch]`, the same, counted after the drop that follows each layer, as the MustDrop release does.
-    full_visual_tokens : list[int]
-        `[batch]`, visual tokens (image placeholders, newlines included) that the unreduced model processes.
-    reduced : list[bool]
-        `[batch]`, whether any visual token left.
-    kv_bytes : int
-        Bytes of all keys and values in the cache, padding included.
-    kv_bytes_per_row : list[int]
-        `[batch]`, bytes of the keys and values of each sequence's own tokens.
-    kv_lengths : list[int]
-        `[layers]`, entries of each cache layer, padding included.
-    kept : dict[str, list[list[tuple[int, int, int, int]]]]
-        Per stage and sequence, (image, tile, row, column) of the visual tokens that it left.
-    counts : dict[str, list[dict[str, int]]]
-        Per stage and sequence, how many `tokens` it left, `key_tokens` and `newlines` among them, and the `others`:
-        after a filter of MustDrop, the places that the text decided.
-    forced_merges : list[int]
-        `[batch]`, windows that were merged, similar or not, because the budget could not be met without.
-    """
-
-    visual_tokens_per_layer: list[list[int]] | None = None
-    average_visual_tokens: list[float] | None = None
-    average_visual_tokens_release: list[float] | None = None
-    full_visual_tokens: list[int] | None = None
-    reduced: list[bool] | None = None
-    kv_bytes: int | None = None
-    kv_bytes_per_row: list[int] | None = None
-    kv_lengths: list[int] | None = None
-    kept: dict[str, list[list[tuple[int, int, int, int]]]] | None = None
-    counts: dict[str, list[dict[str, int]]] | None = None
-    forced_merges: list[int] | None = None
 
 
 class StagedCache(DynamicCache):
@@ -278,68 +223,8 @@ class StagedCache(DynamicCache):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def report(self) -> TokenReport:
-        """What the reduction did; see :class:`TokenReport`."""
-        if self.tokens is None:
-            raise ValueError("report: the cache is empty; run a prefill first")
-        full = self.tokens.visual.sum(-1)
-        none = [torch.zeros_like(full) for _ in self.layers]
-        received, received_release = self.received or none, self.received_release or none
-        per_row = torch.zeros_like(full)
-        for layer in self.layers:
-            heads, width = layer.keys.shape[1], layer.keys.shape[3] + layer.values.shape[3]
-            per_row += (layer.entries.index >= 0).sum(-1).to(full.device) * heads * width * layer.keys.element_size()
-        kept: dict[str, list] = {}
-        counts: dict[str, list[Counter]] = {}
-        for record in self.records:
-            rows = self._places(record.index)
-            earlier = kept.get(record.name, [[] for _ in rows])
-            kept[record.name] = [before + row for before, row in zip(earlier, rows, strict=True)]
-            counted = counts.get(record.name, [Counter() for _ in rows])
-            counts[record.name] = [
-                before + row for before, row in zip(counted, self._stage_counts(record.index), strict=True)
-            ]
-        means = [torch.stack(counts).double().mean(0).tolist() for counts in (received, received_release)]
-        return TokenReport(
-            visual_tokens_per_layer=[counts.tolist() for counts in received],
-            average_visual_tokens=means[0],
-            average_visual_tokens_release=means[1],
-            full_visual_tokens=full.tolist(),
-            reduced=(received_release[-1] < full).tolist(),
-            kv_bytes=self.kv_bytes,
-            kv_bytes_per_row=per_row.tolist(),
-            kv_lengths=[layer.get_seq_length() for layer in self.layers],
-            kept=kept,
-            counts={name: [{kind: row[kind] for kind in COUNTED} for row in rows] for name, rows in counts.items()},
-            forced_merges=self._forced_merges(),
-        )
-
-    def _stage_counts(self, index: torch.Tensor) -> list[Counter]:
-        """Per sequence, what `TokenReport.counts` says of the tokens `index [batch, kept]`."""
-        picked = self.provenance(index)
-        marks = (picked.visual, picked.visual & picked.key, picked.visual & picked.newline)
-        totals = zip(*(mark.sum(-1).tolist() for mark in marks), strict=True)
-        return [Counter(dict(zip(COUNTED, (*row, row[0] - row[1] - row[2]), strict=True))) for row in totals]
-
-    def _places(self, index: torch.Tensor) -> list[list[tuple[int, int, int, int]]]:
-        picked = self.provenance(index)
-        rows = []
-        for row in range(len(index)):
-            chosen = picked.visual[row]
-            columns = [getattr(picked, name)[row][chosen].tolist() for name in ("image", "tile", "row", "column")]
-            rows.append(list(zip(*columns, strict=True)))
-        return rows
-
-    def _forced_merges(self) -> list[int]:
-        totals = []
-        for row in range(self.tokens.image.shape[0]):
-            images = self.tokens.image[row]
-            totals.append(
-                sum(
-                    int(self.tokens.forced_merges[row][images == number].amax())
-                    for number in images[images >= 0].unique().tolist()
-                )
-            )
-        return totals
+        """What the reduction did; a ValueError before the first prefill."""
+        return token_report(self)
 
 
 def checked_cache(cache: Any) -> StagedCache:

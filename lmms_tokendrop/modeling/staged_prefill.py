@@ -4,9 +4,10 @@ import torch
 
 from .cache_policies import compact_cache
 from .reduction_request import ReductionRequest
-from .staged_cache import Entries, StagedCache, StageRecord
+from .staged_cache import Entries, StagedCache
 from .stages import Sequence, StageContext, apply_keep
 from .token_ops import segment_sum
+from .token_report import StageRecord
 
 BEFORE_FIRST_LAYER = -1
 

@@ -1,0 +1,135 @@
+"""What happened to the visual tokens of a request: the record of each stage, and the report of all."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.utils import ModelOutput
+
+from .visual_tokens import VisualTokens
+
+COUNTED = ("tokens", "key_tokens", "newlines", "others")
+
+
+@dataclass
+class StageRecord:
+    """What one stage left: `index [batch, kept]` into the unreduced sequence, -1 for padding."""
+
+    name: str
+    index: torch.Tensor
+
+
+@dataclass
+class TokenReport(ModelOutput):
+    """What a request's reduction did.
+
+    Attributes
+    ----------
+    visual_tokens_per_layer : list[list[int]]
+        `[layers][batch]`, visual tokens that each decoder layer received in prefill.
+    average_visual_tokens : list[float]
+        `[batch]`, the mean of the above over layers.
+    average_visual_tokens_release : list[float]
+        `[batch]`, the same, counted after the drop that follows each layer, as the MustDrop release does.
+    full_visual_tokens : list[int]
+        `[batch]`, visual tokens (image placeholders, newlines included) that the unreduced model processes.
+    reduced : list[bool]
+        `[batch]`, whether any visual token left.
+    kv_bytes : int
+        Bytes of all keys and values in the cache, padding included.
+    kv_bytes_per_row : list[int]
+        `[batch]`, bytes of the keys and values of each sequence's own tokens.
+    kv_lengths : list[int]
+        `[layers]`, entries of each cache layer, padding included.
+    kept : dict[str, list[list[tuple[int, int, int, int]]]]
+        Per stage and sequence, (image, tile, row, column) of the visual tokens that it left.
+    counts : dict[str, list[dict[str, int]]]
+        Per stage and sequence, how many `tokens` it left, `key_tokens` and `newlines` among them, and the `others`:
+        after a filter of MustDrop, the places that the text decided.
+    forced_merges : list[int]
+        `[batch]`, windows that were merged, similar or not, because the budget could not be met without.
+    """
+
+    visual_tokens_per_layer: list[list[int]] | None = None
+    average_visual_tokens: list[float] | None = None
+    average_visual_tokens_release: list[float] | None = None
+    full_visual_tokens: list[int] | None = None
+    reduced: list[bool] | None = None
+    kv_bytes: int | None = None
+    kv_bytes_per_row: list[int] | None = None
+    kv_lengths: list[int] | None = None
+    kept: dict[str, list[list[tuple[int, int, int, int]]]] | None = None
+    counts: dict[str, list[dict[str, int]]] | None = None
+    forced_merges: list[int] | None = None
+
+
+def token_report(cache: Any) -> TokenReport:
+    """Report what a reduction did.
+
+    Parameters
+    ----------
+    cache : StagedCache
+        The request's cache.
+
+    Raises
+    ------
+    ValueError
+        If nothing went into the cache yet.
+    """
+    if cache.tokens is None:
+        raise ValueError("report: the cache is empty; run a prefill first")
+    full = cache.tokens.visual.sum(-1)
+    none = [torch.zeros_like(full) for _ in cache.layers]
+    received, received_release = cache.received or none, cache.received_release or none
+    per_row = torch.zeros_like(full)
+    for layer in cache.layers:
+        heads, width = layer.keys.shape[1], layer.keys.shape[3] + layer.values.shape[3]
+        per_row += (layer.entries.index >= 0).sum(-1).to(full.device) * heads * width * layer.keys.element_size()
+    kept: dict[str, list] = {}
+    counts: dict[str, list[Counter]] = {}
+    for record in cache.records:
+        picked = cache.provenance(record.index)
+        rows = _places(picked)
+        earlier = kept.get(record.name, [[] for _ in rows])
+        kept[record.name] = [before + row for before, row in zip(earlier, rows, strict=True)]
+        counted = counts.get(record.name, [Counter() for _ in rows])
+        counts[record.name] = [before + row for before, row in zip(counted, _stage_counts(picked), strict=True)]
+    means = [torch.stack(counts).double().mean(0).tolist() for counts in (received, received_release)]
+    return TokenReport(
+        visual_tokens_per_layer=[counts.tolist() for counts in received],
+        average_visual_tokens=means[0],
+        average_visual_tokens_release=means[1],
+        full_visual_tokens=full.tolist(),
+        reduced=(received_release[-1] < full).tolist(),
+        kv_bytes=cache.kv_bytes,
+        kv_bytes_per_row=per_row.tolist(),
+        kv_lengths=[layer.get_seq_length() for layer in cache.layers],
+        kept=kept,
+        counts={name: [{kind: row[kind] for kind in COUNTED} for row in rows] for name, rows in counts.items()},
+        forced_merges=_forced_merges(cache.tokens),
+    )
+
+
+def _stage_counts(picked: VisualTokens) -> list[Counter]:
+    """Per sequence, what `TokenReport.counts` says of the tokens that a stage left."""
+    marks = (picked.visual, picked.visual & picked.key, picked.visual & picked.newline)
+    totals = zip(*(mark.sum(-1).tolist() for mark in marks), strict=True)
+    return [Counter(dict(zip(COUNTED, (*row, row[0] - row[1] - row[2]), strict=True))) for row in totals]
+
+
+def _places(picked: VisualTokens) -> list[list[tuple[int, int, int, int]]]:
+    """Per sequence, what `TokenReport.kept` says of the tokens that a stage left."""
+    rows = []
+    for row, chosen in enumerate(picked.visual):
+        columns = [getattr(picked, name)[row][chosen].tolist() for name in ("image", "tile", "row", "column")]
+        rows.append(list(zip(*columns, strict=True)))
+    return rows
+
+
+def _forced_merges(tokens: VisualTokens) -> list[int]:
+    totals = []
+    for images, merges in zip(tokens.image, tokens.forced_merges, strict=True):
+        numbers = images[images >= 0].unique().tolist()
+        totals.append(sum(int(merges[images == number].amax()) for number in numbers))
+    return totals
