@@ -1,0 +1,124 @@
+"""The methods of this package, in the order in which tables show them."""
+
+from lmms_tokendrop.catalogue.entries import Method, Paper
+
+MODELING = "lmms_tokendrop.modeling"
+
+TOME = Paper(
+    title="Token Merging: Your ViT But Faster",
+    url="https://arxiv.org/abs/2210.09461",
+    bibtex="""\
+@inproceedings{bolya2023tome,
+  title     = {Token Merging: Your ViT But Faster},
+  author    = {Bolya, Daniel and Fu, Cheng-Yang and Dai, Xiaoliang and Zhang, Peizhao and Feichtenhofer, Christoph and
+               Hoffman, Judy},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2023}
+}""",
+)
+
+METHODS = (
+    Method(
+        name="none",
+        title="every token; the baseline",
+        reducers={
+            "decoder": f"{MODELING}.reducer_baselines:NoReduction",
+            "fusion": f"{MODELING}.fusion_stages:NoFusionReduction",
+        },
+    ),
+    Method(
+        name="mustdrop",
+        title="MustDrop: merging in CLIP, a dual-attention filter in prefill, a smaller cache",
+        reducers={"decoder": f"{MODELING}.reducer_mustdrop:MustDrop"},
+        needs=frozenset({"clip_tower", "cls_attention", "patch_grid"}),
+        paper=Paper(
+            title="Multi-Stage Vision Token Dropping: Towards Efficient Multimodal Large Language Model",
+            url="https://arxiv.org/abs/2411.10803",
+            bibtex="""\
+@article{liu2024mustdrop,
+  title   = {Multi-Stage Vision Token Dropping: Towards Efficient Multimodal Large Language Model},
+  author  = {Liu, Ting and Shi, Liangtao and Hong, Richang and Hu, Yue and Yin, Quanjun and Zhang, Linfeng},
+  journal = {arXiv preprint arXiv:2411.10803},
+  year    = {2024}
+}""",
+        ),
+    ),
+    Method(
+        name="pumer",
+        title="PuMer: image tokens pruned by what the text looks at, text and image merged apart",
+        reducers={
+            "fusion": f"{MODELING}.reducer_pumer:PuMer",
+            "co_attention": f"{MODELING}.reducer_meter:MeterPuMer",
+        },
+        paper=Paper(
+            title="PuMer: Pruning and Merging Tokens for Efficient Vision Language Models",
+            url="https://arxiv.org/abs/2305.17530",
+            bibtex="""\
+@inproceedings{cao2023pumer,
+  title     = {PuMer: Pruning and Merging Tokens for Efficient Vision Language Models},
+  author    = {Cao, Qingqing and Paranjape, Bhargavi and Hajishirzi, Hannaneh},
+  booktitle = {Proceedings of the 61st Annual Meeting of the Association for Computational Linguistics},
+  year      = {2023}
+}""",
+        ),
+    ),
+    Method(
+        name="tome",
+        title="ToMe: the most similar image tokens merge, a few at every depth",
+        reducers={
+            "fusion": f"{MODELING}.reducer_tome:ToMe",
+            "co_attention": f"{MODELING}.reducer_meter:MeterToMe",
+        },
+        paper=TOME,
+    ),
+    Method(
+        name="vision_tome",
+        title="ToMe in its CLIP tower, which has most of its computation",
+        reducers={"fusion": f"{MODELING}.reducer_meter:VisionToMe"},
+        needs=frozenset({"clip_tower"}),
+        paper=TOME,
+    ),
+    Method(
+        name="dynamicvit",
+        title="DynamicViT: trained predictors decide which patches stay; needs a checkpoint with them",
+        reducers={"fusion": f"{MODELING}.reducer_dynamicvit:DynamicViT"},
+        trained=True,
+        paper=Paper(
+            title="DynamicViT: Efficient Vision Transformers with Dynamic Token Sparsification",
+            url="https://arxiv.org/abs/2106.02034",
+            bibtex="""\
+@inproceedings{rao2021dynamicvit,
+  title     = {DynamicViT: Efficient Vision Transformers with Dynamic Token Sparsification},
+  author    = {Rao, Yongming and Zhao, Wenliang and Liu, Benlin and Lu, Jiwen and Zhou, Jie and Hsieh, Cho-Jui},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2021}
+}""",
+        ),
+    ),
+    Method(
+        name="random",
+        title="visual tokens dropped at random; the control",
+        reducers={
+            "decoder": f"{MODELING}.reducer_baselines:RandomDrop",
+            "fusion": f"{MODELING}.reducer_fusion_baselines:RandomPruning",
+        },
+    ),
+    Method(
+        name="uniform",
+        title="evenly spaced visual tokens kept before the language model; another control",
+        reducers={"decoder": f"{MODELING}.reducer_baselines:UniformDrop"},
+    ),
+    Method(
+        name="cls_attention",
+        title="the image tokens that a CLS token looks at least dropped at PuMer's places",
+        reducers={
+            "fusion": f"{MODELING}.reducer_fusion_baselines:ClsAttentionPruning",
+            "co_attention": f"{MODELING}.reducer_meter:MeterClsAttentionPruning",
+        },
+    ),
+    Method(
+        name="smres",
+        title="images scaled down and positions interpolated",
+        reducers={"fusion": f"{MODELING}.reducer_fusion_baselines:SmallerResolution"},
+    ),
+)
