@@ -11,9 +11,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.pocket.card import write_card
-from lmms_tokendrop.pocket.curriculum import TRAINING_SEEDS
-from lmms_tokendrop.pocket.measuring import (
+from lmms_tokendrop.pocket.registry import pocket_path
+from lmms_tokendrop.pocket.task_data import TASK_IMAGES, TRAINING_SEEDS
+from pocket.card import write_card
+from pocket.measuring import (
     Item,
     by_type,
     count_parameters,
@@ -25,8 +26,6 @@ from lmms_tokendrop.pocket.measuring import (
     row,
     training_facts,
 )
-from lmms_tokendrop.pocket.registry import pocket_path
-from lmms_tokendrop.pocket.task_data import TASK_IMAGES
 
 CARDS = Path(__file__).resolve().parents[1] / "model_cards"
 RESULTS = CARDS / "results" / "pocket_llava_next.json"

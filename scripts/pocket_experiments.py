@@ -26,13 +26,13 @@ from lmms_tokendrop.benchmark.comparison import Run, evaluate, measurement
 from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES as COSTS
 from lmms_tokendrop.benchmark.throughput_protocol import alternate, speed_up
 from lmms_tokendrop.modeling.reduction_options import checked_number
-from lmms_tokendrop.pocket.encoder_card import render_card
-from lmms_tokendrop.pocket.encoder_measuring import UNREDUCED, baselines, model_facts
-from lmms_tokendrop.pocket.experiments import EXPERIMENTS, FULL, STEPS, Experiment, experiments
-from lmms_tokendrop.pocket.measuring import pocket_items
 from lmms_tokendrop.pocket.registry import WEIGHTS, pocket_path
 from lmms_tokendrop.training.architectures import ARCHITECTURES as TRAINABLE
 from lmms_tokendrop.user_errors import check_output_folder, one_line_errors
+from pocket.encoder_card import render_card
+from pocket.encoder_measuring import UNREDUCED, baselines, model_facts
+from pocket.experiments import EXPERIMENTS, FULL, STEPS, Experiment, experiments, tables_of
+from pocket.measuring import pocket_items
 
 Name = StrEnum("Name", sorted(EXPERIMENTS))
 RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
@@ -181,7 +181,7 @@ def main(
         write_card(architecture)
         return
     facts = read(path).get("baselines") or baselines(architecture)
-    write(path, model=model_facts(architecture), baselines=facts)
+    write(path, model=model_facts(architecture), baselines=facts, tables=tables_of(architecture))
     wanted = dict.fromkeys(entry.label for name in chosen for entry in rows_of[name])
     known = experiments(architecture)
     full = answers(architecture, FULL, runs / "full")["scores"]

@@ -1,5 +1,4 @@
 import json
-import math
 import subprocess
 import sys
 from dataclasses import asdict
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, Run, compare, mean_and_stderr, measurement, to_json
+from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, Run, compare, measurement, to_json
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
@@ -156,8 +155,3 @@ def test_measurements_of_one_question_are_json():
     row = measurement(Run("llava_next_full"), {0: 1.0}, {0: 1.0}, cost)
     [read] = json.loads(to_json([row]), parse_constant=lambda name: pytest.fail(name))
     assert (read["accuracy"], read["accuracy_stderr"], read["cost_samples"]) == (1.0, None, 1)
-
-
-def test_mean_and_standard_error():
-    assert mean_and_stderr([1.0, 0.0, 1.0, 0.0]) == (0.5, pytest.approx((1 / 3 / 4) ** 0.5))
-    assert math.isnan(mean_and_stderr([1.0])[1])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmms_tokendrop.benchmark.budget_report import METHODS, Result, result
-from lmms_tokendrop.benchmark.budget_rows import COUNTERS, RATIOS
-from lmms_tokendrop.benchmark.comparison import mean_and_stderr
+from lmms_tokendrop.results.budget_names import COUNTERS, RATIOS
+from lmms_tokendrop.results.budgets import METHODS, Result, result
+from lmms_tokendrop.results.statistics import mean_and_stderr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
+from lmms_tokendrop.results.statistics import mean_and_stderr
 
 if TYPE_CHECKING:
     from lmms_eval.tasks import TaskManager
@@ -196,15 +197,6 @@ def measurement(
         kv_bytes=cost["avg_kv_bytes"],
         seconds=cost["avg_seconds"],
     )
-
-
-def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and its standard error, which is not a number for a single value."""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return mean, math.nan
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, math.sqrt(variance / len(values))
 
 
 def comparison_table(measurements: Sequence[Measurement], title: str) -> Table:

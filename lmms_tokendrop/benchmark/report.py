@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from lmms_tokendrop.benchmark.budget_report import ablation_table, budget_table
-from lmms_tokendrop.benchmark.budget_rows import TEXT_RATIOS
-from lmms_tokendrop.benchmark.measured import measured_table
 from lmms_tokendrop.benchmark.meter_report import meter_macs_table
-from lmms_tokendrop.benchmark.pocket_report import encoder_table
-from lmms_tokendrop.benchmark.throughput_report import throughput_table
 from lmms_tokendrop.evaluation.manifests import VARIANTS
-from lmms_tokendrop.markdown import escaped, markdown_table, number
+from lmms_tokendrop.markdown import markdown_table
 from lmms_tokendrop.modeling.reduction_options import span
 from lmms_tokendrop.modeling.token_reducer import (
     FusionReductionConfig,
@@ -23,7 +17,7 @@ from lmms_tokendrop.modeling.token_reducer import (
     ReductionOptions,
     TokenReductionConfig,
 )
-from lmms_tokendrop.pocket.experiments import EXPERIMENTS
+from lmms_tokendrop.results.tables import RESULTS_TABLES
 from lmms_tokendrop.training.command import read_options
 from lmms_tokendrop.training.options import TrainingOptions, kind
 from lmms_tokendrop.training.recipes import RECIPES
@@ -140,41 +134,6 @@ def recipes_table(results: Path) -> str:
     return markdown_table(header, rows)
 
 
-def prefill_table(speed: dict[str, Any]) -> str:
-    """The prefill speed that `scripts/measure_prefill.py --output` wrote."""
-    rows = [
-        ("stock sdpa, s", _seconds(speed["stock_seconds"], speed["stock_range"])),
-        ("MustDrop, scoring included, s", _seconds(speed["reduced_seconds"], speed["reduced_range"])),
-        ("speed-up", number(speed["speed_up"], ".2f")),
-        ("speed-up that MACs allow, causal attention at half", number(speed["macs_speed_up"], ".2f")),
-        ("the same, attention in full", number(speed["macs_speed_up_full_attention"], ".2f")),
-        ("quotient (measured / allowed, causal)", number(speed["quotient"], ".2f")),
-    ]
-    layers, hidden_size, visual_tokens, text_tokens, kept, drop_after_layer, threads, repeats = (
-        number(speed[name], "d")
-        for name in (
-            "layers",
-            "hidden_size",
-            "visual_tokens",
-            "text_tokens",
-            "kept",
-            "drop_after_layer",
-            "threads",
-            "repeats",
-        )
-    )
-    setting = (
-        f"{layers} layers, hidden size {hidden_size}, {visual_tokens} visual and {text_tokens} text tokens, {kept} "
-        f"visual tokens kept after layer {drop_after_layer}, {escaped(speed['dtype'])}, {escaped(speed['machine'])}, "
-        f"{threads} threads, median of {repeats} alternating runs (smallest to largest in brackets)."
-    )
-    return f"{setting}\n\n{markdown_table(('', 'measured'), rows)}"
-
-
-def _seconds(median: float, spread: Sequence[float]) -> str:
-    return f"{number(median)} ({number(spread[0])} to {number(spread[1])})"
-
-
 TABLES: dict[str, Callable[[Path], str]] = {
     "variants": variants_table,
     "options": options_table(TokenReductionConfig),
@@ -186,17 +145,5 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "meter-macs": meter_macs_table,
     "training-options": training_options_table,
     "recipes": recipes_table,
-    "pocket-scenes": budget_table("pocket_scenes"),
-    "easy-vqa": budget_table("easy_vqa"),
-    "mustdrop-ablation": ablation_table("pocket_scenes"),
-    "mustdrop-choice-pocket": ablation_table("pocket_scenes_validation", TEXT_RATIOS),
-    "mustdrop-choice-easy": ablation_table("easy_vqa_validation", TEXT_RATIOS),
-    **{
-        f"pocket-{architecture}-{table}": encoder_table(architecture, table)
-        for architecture, tables in EXPERIMENTS.items()
-        for table in tables
-    },
-    "prefill": measured_table("prefill_speed.json", prefill_table),
-    "throughput-vilt": measured_table("throughput_vilt.json", throughput_table),
-    "throughput-meter": measured_table("throughput_meter.json", throughput_table),
+    **RESULTS_TABLES,
 }

@@ -49,7 +49,7 @@ class Architecture:
     processors
         Module and class of the processor for each value of the option ``packing``; empty if the stock one serves.
     benchmarks
-        Table of `lmms_tokendrop.benchmark.report` with MACs and time, for each method that has a row there.
+        Table of `lmms_tokendrop.results.tables` with MACs and time, for each method that has a row there.
     pocket_tables
         Tables there with what the bundled model of this architecture was measured on.
     """

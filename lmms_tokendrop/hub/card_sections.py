@@ -11,7 +11,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 import lmms_tokendrop
-from lmms_tokendrop.benchmark.report import TABLES
 from lmms_tokendrop.evaluation.manifests import Variant
 from lmms_tokendrop.hub.architectures import Head
 from lmms_tokendrop.hub.base import POCKET_LICENSE
@@ -23,6 +22,7 @@ from lmms_tokendrop.hub.texts import BASE_LIMIT, COMMON_LIMIT, LIMITS, POCKET_LI
 from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, number
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.registry import POCKET_MODELS
+from lmms_tokendrop.results.tables import RESULTS_TABLES
 
 AT_EXPORT = "resolved at export"
 LICENSE_NAME = "that-of-the-base-model"
@@ -213,8 +213,8 @@ def picture(facts: Facts) -> str:
 
 
 def table(name: str | None, results: Path | None) -> str:
-    """A table of `lmms_tokendrop.benchmark.report`; None: there is none for this model."""
-    return NOT_MEASURED if name is None or results is None else TABLES[name](results)
+    """A table of `lmms_tokendrop.results.tables`; None: there is none for this model."""
+    return NOT_MEASURED if name is None or results is None else RESULTS_TABLES[name](results)
 
 
 def limits(facts: Facts) -> str:

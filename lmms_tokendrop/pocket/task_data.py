@@ -1,4 +1,4 @@
-"""The held-out scenes and questions of the pocket_scenes tasks."""
+"""The held-out scenes and questions of the pocket_scenes tasks, and the seeds that keep them held out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from lmms_tokendrop.pocket.questions import Question, ask
 from lmms_tokendrop.pocket.scenes import Scene, make_scene
 
 TASK_SEEDS = 2
-"""First number of every task seed; training and its validation use others."""
+"""First number of the seed of every scene of the task; what else is drawn has others."""
+TRAINING_SEEDS = 1
+"""The same for training."""
+VALIDATION_SEEDS = 3
+"""The same for the evaluation during training."""
 CHOICE_SEEDS = 6
 """The same for the scenes on which defaults are chosen."""
 TASK_IMAGES = 250

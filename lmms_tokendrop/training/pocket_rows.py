@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lmms_tokendrop.pocket.curriculum import TRAINING_SEEDS, VALIDATION_SEEDS
 from lmms_tokendrop.pocket.questions import Question, ask
 from lmms_tokendrop.pocket.scenes import Scene, make_scene, render
+from lmms_tokendrop.pocket.task_data import TRAINING_SEEDS, VALIDATION_SEEDS
 from lmms_tokendrop.training.options import POCKET_SCENES
 
 EVALUATION_ROWS = 1000

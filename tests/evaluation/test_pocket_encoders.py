@@ -4,7 +4,7 @@ import pytest
 from lmms_results import answers, evaluator
 from local_data import TASKS
 
-from lmms_tokendrop.pocket.encoder_labels import LABELS
+from pocket.encoder_labels import LABELS
 
 QUESTIONS = 16
 

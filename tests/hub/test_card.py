@@ -168,7 +168,7 @@ def test_a_folder_of_results_that_is_not_there_is_an_error(folder, tmp_path):
 
 @pytest.mark.parametrize(("name", "card"), standing_cards(CARDS / "results").items())
 def test_cards_in_the_source_tree_are_fresh(name, card):
-    assert (CARDS / name).read_text() == str(card), "run scripts/render_readme.py"
+    assert (CARDS / name).read_text() == str(card), "run scripts/render_docs.py"
 
 
 def test_cards_of_public_variants_say_what_an_export_will_fill_in():

@@ -8,13 +8,13 @@ from transformers import AutoProcessor
 
 from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
-from lmms_tokendrop.pocket.encoder_labels import LABELS
-from lmms_tokendrop.pocket.encoder_measuring import UNREDUCED, right_answers
-from lmms_tokendrop.pocket.measuring import Item
-from lmms_tokendrop.pocket.recipes import RECIPES
 from lmms_tokendrop.pocket.registry import POCKET_MODELS, WEIGHTS, pocket_path
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
+from pocket.encoder_labels import LABELS
+from pocket.encoder_measuring import UNREDUCED, right_answers
+from pocket.measuring import Item
+from pocket.recipes import RECIPES
 
 REDUCED = {"vilt": ViltTokenDropForQuestionAnswering, "meter": MeterTokenDropForQuestionAnswering}
 FOLDERS = sorted({folder for (architecture, _), folder in POCKET_MODELS.items() if architecture in UNREDUCED})

@@ -5,10 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from lmms_tokendrop.pocket.batches import WORDS
 from lmms_tokendrop.pocket.questions import BUILDERS, EASY_WEIGHTS, QUESTION_WEIGHTS, ask
 from lmms_tokendrop.pocket.scenes import make_scene
-from lmms_tokendrop.pocket.vocabulary import COLOR_NAMES, GROUND_NAMES, SHAPE_NAMES, TEXTURE_NAMES
+from lmms_tokendrop.pocket.vocabulary import COLOR_NAMES, GROUND_NAMES, SHAPE_NAMES, TEXTURE_NAMES, vocabulary
 
 STEPS = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
 WHERE = "|".join(STEPS)
@@ -107,4 +106,4 @@ def test_every_word_is_in_the_vocabulary():
     for _ in range(100):
         for question in ask(make_scene(rng), rng, 10):
             words = question.text.replace("?", " ?").split()
-            assert all(word in WORDS for word in [*words, *question.choices])
+            assert all(word in vocabulary() for word in [*words, *question.choices])

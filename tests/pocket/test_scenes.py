@@ -5,10 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from lmms_tokendrop.pocket.curriculum import TRAINING_SEEDS, VALIDATION_SEEDS
 from lmms_tokendrop.pocket.scenes import make_scene, render, render_array
 from lmms_tokendrop.pocket.sprites import GLYPHS, sprite
-from lmms_tokendrop.pocket.task_data import TASK_SEEDS, task_scenes
+from lmms_tokendrop.pocket.task_data import CHOICE_SEEDS, TASK_SEEDS, TRAINING_SEEDS, VALIDATION_SEEDS, task_scenes
 
 GOLDEN_PIXELS = "622ea0cd27f5dd09"
 GOLDEN_LABELS = "6a92fb0608bb5678"
@@ -52,7 +51,7 @@ def test_every_sprite_differs():
 
 
 def test_seeds_are_held_out():
-    assert len({TRAINING_SEEDS, TASK_SEEDS, VALIDATION_SEEDS}) == 3
+    assert len({TRAINING_SEEDS, TASK_SEEDS, VALIDATION_SEEDS, CHOICE_SEEDS}) == 4
     task = {scene.pixel_seed for scene, _ in task_scenes(50)}
     training = {
         make_scene(np.random.default_rng([TRAINING_SEEDS, seed, step])).pixel_seed

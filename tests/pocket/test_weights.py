@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
-from lmms_tokendrop.pocket.llava_next import build_config, build_processor
 from lmms_tokendrop.pocket.registry import pocket_path
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
+from pocket.llava_next import build_config, build_processor
 
 FOLDER = pocket_path("llava_next", "none")
 

@@ -1,0 +1,1 @@
+"""Tables of results files; nothing is measured here."""

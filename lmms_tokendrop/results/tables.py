@@ -1,0 +1,27 @@
+"""Every table of results files, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lmms_tokendrop.results.budget_names import TEXT_RATIOS
+from lmms_tokendrop.results.budgets import ablation_table, budget_table
+from lmms_tokendrop.results.measured import measured_table
+from lmms_tokendrop.results.pocket_encoders import encoder_table
+from lmms_tokendrop.results.prefill import prefill_table
+from lmms_tokendrop.results.throughput import throughput_table
+
+RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
+    "pocket-scenes": budget_table("pocket_scenes"),
+    "easy-vqa": budget_table("easy_vqa"),
+    "mustdrop-ablation": ablation_table("pocket_scenes"),
+    "mustdrop-choice-pocket": ablation_table("pocket_scenes_validation", TEXT_RATIOS),
+    "mustdrop-choice-easy": ablation_table("easy_vqa_validation", TEXT_RATIOS),
+    "pocket-vilt-methods": encoder_table("vilt", "methods"),
+    "pocket-meter-methods": encoder_table("meter", "methods"),
+    "prefill": measured_table("prefill_speed.json", prefill_table),
+    "throughput-vilt": measured_table("throughput_vilt.json", throughput_table),
+    "throughput-meter": measured_table("throughput_meter.json", throughput_table),
+}
+"""From the folder of the results files to a table in Markdown. A missing file is a table that says so."""

@@ -1,0 +1,1 @@
+"""How the bundled pocket models were trained, measured and described."""

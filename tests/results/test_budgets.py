@@ -1,0 +1,98 @@
+"""Tables and plot of equal budgets have the numbers of the results file."""
+
+import json
+
+import pytest
+
+from lmms_tokendrop.benchmark.accuracy_plot import accuracy_plot
+from lmms_tokendrop.benchmark.budget_rows import ROWS
+from lmms_tokendrop.markdown import NOT_MEASURED
+from lmms_tokendrop.results.budgets import ablation_table, budget_table
+
+
+def run(scores: str, tokens: float = 48.0, **more):
+    return {
+        "scores": scores,
+        "visual_tokens": tokens,
+        "visual_tokens_release": tokens - 8,
+        "full_visual_tokens": 192.0,
+        "kv_bytes": 2000.0,
+        **more,
+    }
+
+
+FOUND = {
+    "full": run("1111", 192.0, seconds=0.02),
+    "mustdrop, input, 25%": run("1101", seconds=0.01),
+    "random, input, 25%, seed 0": run("1000"),
+    "random, input, 25%, seed 1": run("0001"),
+    "mustdrop, release, 5%": {"not_reachable": "the smallest reachable average is 12.00"},
+    "mustdrop, input, 25%, key_ratio 0": run("1001"),
+}
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "budgets_pocket_scenes.json").write_text(json.dumps(FOUND))
+    return tmp_path
+
+
+def row(table: str, start: str) -> list[str]:
+    [line] = [line for line in table.splitlines() if line.startswith(start)]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_differences_are_paired_and_random_is_the_mean_of_its_seeds(results):
+    table = budget_table("pocket_scenes")(results)
+    assert table.startswith("4 questions, 192 visual tokens; random: mean of 2 seeds.")
+    mustdrop = row(table, "| input | 25% | mustdrop")
+    assert mustdrop[3:6] == ["75.0 ± 25.0", "-25.0 ± 25.0", ""]
+    assert mustdrop[6:] == ["48.0", "40.0", "2", "10"]
+    # Questions' scores of random are 0.5, 0, 0, 0.5; MustDrop minus them 0.5, 1, 0, 0.5.
+    random = row(table, "| input | 25% | random")
+    assert random[3:6] == ["25.0 ± 14.4", "-75.0 ± 14.4", "+50.0 ± 20.4"]
+    assert random[9] == NOT_MEASURED
+
+
+def test_what_was_not_run_and_what_cannot_be_reached_say_so(results):
+    table = budget_table("pocket_scenes")(results)
+    assert row(table, "| input | 50% | mustdrop")[3] == NOT_MEASURED
+    assert row(table, "| release | 5% | mustdrop")[3] == "not reachable"
+
+
+def test_an_ablation_is_the_change_from_the_defaults(results):
+    table = ablation_table("pocket_scenes")(results)
+    assert row(table, "| key_ratio 0 ")[1:] == ["50.0 ± 28.9", "-25.0 ± 25.0", NOT_MEASURED, ""]
+
+
+def test_an_ablation_over_fewer_questions_compares_with_the_defaults_on_these(tmp_path):
+    (tmp_path / "budgets_pocket_scenes.json").write_text(
+        json.dumps({**FOUND, "mustdrop, input, 25%, key_ratio 0": run("100")})
+    )
+    table = ablation_table("pocket_scenes")(tmp_path)
+    assert table.startswith("3 questions")
+    assert row(table, "| defaults ")[1] == "66.7 ± 33.3"
+    assert row(table, "| key_ratio 0 ")[1:3] == ["33.3 ± 33.3", "-33.3 ± 33.3"]
+
+
+def test_a_file_that_is_not_there_is_not_measured(tmp_path):
+    assert budget_table("easy_vqa")(tmp_path) == NOT_MEASURED
+
+
+@pytest.mark.parametrize("task", ROWS)
+def test_every_row_has_a_name_of_its_own(task):
+    names = [entry.name for entry in ROWS[task]]
+    assert len(set(names)) == len(names)
+
+
+def test_the_plot_has_a_line_for_each_method_and_the_unreduced_model_as_a_level():
+    figure = accuracy_plot({"scenes": FOUND})
+    tokens, _, time = figure.axes
+    lines = {container.get_label(): container for container in tokens.containers}
+    assert lines.keys() == {"mustdrop", "random"}
+    assert lines["mustdrop"].lines[0].get_xydata().tolist() == [[48.0, pytest.approx(75)]]
+    (bars,) = lines["random"].lines[2]
+    half = 100 * 0.25 / 3**0.5
+    assert bars.get_segments()[0].tolist() == [[48.0, pytest.approx(25 - half)], [48.0, pytest.approx(25 + half)]]
+    assert tokens.lines[0].get_ydata() == pytest.approx([100, 100])
+    assert [container.get_label() for container in time.containers] == ["mustdrop"]
