@@ -175,7 +175,7 @@ def square_image_tokens(text_tokens: int) -> VisualTokens:
         ends = newline.expand(FINE_GRID, 1, -1)
         return [torch.cat([features[0][0], torch.cat([rows, ends], dim=1).flatten(0, 1)])]
 
-    layout = anyres_layout(pack, [5], BASE_GRID**2, newlines=True)
+    layout = anyres_layout(pack, [5], BASE_GRID**2)
     tile, cell, line = layout.tiles[0], layout.cells[0], layout.lines[0]
     newline = cell == NEWLINE
     image = VisualTokens.text(1, len(tile), tile.device).map(lambda values: values[0])

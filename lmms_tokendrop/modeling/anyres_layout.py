@@ -29,20 +29,18 @@ class AnyresLayout:
     first_tile: list[int]
 
 
-def anyres_layout(pack, tiles_per_image: list[int], cells: int, newlines: bool) -> AnyresLayout:
+def anyres_layout(pack, tiles_per_image: list[int], cells: int) -> AnyresLayout:
     """Let the model pack coordinates in place of features, and read off what went where.
 
     Parameters
     ----------
     pack : Callable
-        From per-image features `[tiles, cells, channels]` and a newline vector to packed rows, `[tokens, channels]`
-        per image: the model's own packing.
+        From per-image features `[tiles, cells, channels]` and the row of a newline, if it packs any, to packed rows,
+        `[tokens, channels]` per image: the model's own packing.
     tiles_per_image : list[int]
         Tiles of each image, base view first.
     cells : int
         Patches per tile.
-    newlines : bool
-        Whether packing adds newlines.
 
     Returns
     -------
@@ -59,7 +57,7 @@ def anyres_layout(pack, tiles_per_image: list[int], cells: int, newlines: bool) 
         tile, cell = rows.long().unbind(-1)
         newline = cell == NEWLINE
         line = newline.long().cumsum(0) - newline.long()
-        if not newlines:
+        if not newline.any():
             line = torch.full_like(tile, -1)
         elif tiles_per_image[image] > 1:
             line = line.masked_fill((tile == 0) & ~newline, -1)

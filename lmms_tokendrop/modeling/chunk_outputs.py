@@ -7,31 +7,27 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 
 @dataclass
-class StagedDecoderOutput(BaseModelOutputWithPast):
-    """The decoder's output.
+class ChunkOutput(BaseModelOutputWithPast):
+    """The output for a chunk, or for both.
 
     Attributes
     ----------
     index : torch.LongTensor
         `[batch, kept]`, place of each state's token in the unreduced sequence; -1 for padding.
+    keys : list[torch.LongTensor] or None
+        `[batch, keys]` per layer, the same of what the attention of a single chunk read.
     """
 
     index: torch.Tensor | None = None
-
-
-@dataclass
-class ChunkOutput(StagedDecoderOutput):
-    """Of a chunk; `keys [batch, keys]` per layer are the places of what its attention read."""
-
     keys: list | None = None
 
 
-def joined(chunks: list[ChunkOutput]) -> StagedDecoderOutput:
+def joined(chunks: list[ChunkOutput]) -> ChunkOutput:
     """The output of an input that ran in one chunk, or in two."""
     if len(chunks) == 1:
         return chunks[0]
     prompt, answer = chunks
-    return StagedDecoderOutput(
+    return ChunkOutput(
         last_hidden_state=torch.cat([prompt.last_hidden_state, answer.last_hidden_state], dim=1),
         hidden_states=join_states(prompt.hidden_states, answer.hidden_states),
         attentions=join_attentions(prompt.attentions, answer.attentions, prompt.keys, answer.keys),

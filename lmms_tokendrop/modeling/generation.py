@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from transformers.generation import GenerationMixin, GenerationMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -44,13 +43,13 @@ class StagedGenerationMixin(GenerationMixin):
     def _maybe_prepare_encoder_kwargs_for_generation(
         self, inputs_tensor, model_kwargs, model_input_name, generation_config
     ):
-        if model_input_name == "input_ids" and model_kwargs.get("image_sizes") is not None:
+        if model_input_name == "input_ids" and model_kwargs.get("pixel_values") is not None:
             placeholders = inputs_tensor == self.config.image_token_id
             cache = model_kwargs.get(CACHE)
             if cache is not None and placeholders.shape[1] > cache.get_seq_length():
                 placeholders = placeholders[:, cache.get_seq_length() :]
             model_kwargs["images_per_request"] = self.model.images_per_request(
-                placeholders, model_kwargs["image_sizes"]
+                placeholders, model_kwargs["pixel_values"], model_kwargs.get("image_sizes")
             )
         return super()._maybe_prepare_encoder_kwargs_for_generation(
             inputs_tensor, model_kwargs, model_input_name, generation_config
@@ -78,31 +77,3 @@ def check_loaded(model_class: type, info: dict) -> None:
     if wrong:
         shown = "; ".join(f"{name}: {', '.join(keys[:5])} ({len(keys)} in all)" for name, keys in wrong.items())
         raise ValueError(f"The checkpoint does not fit {model_class.__name__}: {shown}")
-
-
-def check_nothing_left(argument: str, index: torch.Tensor, attention_mask: torch.Tensor | None, length: int) -> None:
-    """Fail where an argument counts positions of the whole input and some of its tokens left.
-
-    Parameters
-    ----------
-    argument : str
-        The argument, for the message.
-    index : torch.LongTensor
-        `[batch, kept]`, place of each token that is left; -1 for padding.
-    attention_mask : torch.Tensor or None
-        `[batch, past + length]`.
-    length : int
-        Tokens of the input.
-
-    Raises
-    ------
-    ValueError
-        If a sequence lost a token.
-    """
-    kept = (index >= 0).sum(-1)
-    whole = torch.full_like(kept, length) if attention_mask is None else attention_mask[:, -length:].sum(-1)
-    if index.shape[1] != length or not bool((kept == whole.to(kept.device)).all()):
-        raise ValueError(
-            f"{argument} counts positions of the unreduced input; of {whole.tolist()} tokens {kept.tolist()} are left. "
-            "Score an answer on the cache of its prompt instead"
-        )

@@ -100,6 +100,8 @@ class StagedCache(DynamicCache):
         What each stage left, in order.
     generated : int
         Single-token steps since the last prefill with an image.
+    left : torch.LongTensor or None
+        `[batch, kept]`, place in the unreduced sequence of each state that the last forward pass gave; -1 for padding.
     """
 
     def __init__(self, config):
@@ -114,6 +116,7 @@ class StagedCache(DynamicCache):
         self.received_release: list[torch.Tensor] = []
         self.records: list[StageRecord] = []
         self.generated = 0
+        self.left: torch.Tensor | None = None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens seen (the logical length), the same for every layer."""

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import LlamaModel, MistralModel, Qwen2Model
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .chunk_outputs import ChunkOutput, StagedDecoderOutput, joined
+from .chunk_outputs import ChunkOutput, joined
 from .decoder_inputs import Chunk, input_chunks
 from .decoder_run import DecoderRun
 from .eager_parts import compiling, of_any_length, on_host, part_by_part_under
@@ -50,7 +51,7 @@ class StagedDecoderMixin:
         use_cache: bool | None = None,
         reduction: ReductionRequest | None = None,
         **kwargs,
-    ) -> StagedDecoderOutput:
+    ) -> BaseModelOutputWithPast:
         """Run the decoder.
 
         Parameters
@@ -72,7 +73,7 @@ class StagedDecoderMixin:
 
         Returns
         -------
-        StagedDecoderOutput
+        BaseModelOutputWithPast
             `last_hidden_state [batch, length - dropped, channels]`; padding stays on the left. `hidden_states` and
             `attentions` have the stock number of entries; see :func:`join_states` and :func:`join_attentions`.
 
@@ -92,7 +93,7 @@ class StagedDecoderMixin:
         outputs, compiled = [], compiling()
         for chunk in self._chunks(inputs_embeds, attention_mask, position_ids, cache, reduction):
             outputs.append(self._run(DecoderRun.start(self, chunk, cache, compiled), **kwargs))
-        return self._output(outputs, cache if use_cache else None)
+        return self._output(outputs, cache, use_cache)
 
     @on_host
     def _chunks(self, embeddings, attention_mask, position_ids, cache, reduction) -> list[Chunk]:
@@ -127,14 +128,14 @@ class StagedDecoderMixin:
         return run.finish(self.norm(hidden_states))
 
     @on_host
-    def _output(self, chunks: list[ChunkOutput], cache: StagedCache | None) -> StagedDecoderOutput:
+    def _output(self, chunks: list[ChunkOutput], cache: StagedCache, use_cache: bool | None) -> BaseModelOutputWithPast:
         output = joined(chunks)
-        return StagedDecoderOutput(
+        cache.left = output.index
+        return BaseModelOutputWithPast(
             last_hidden_state=output.last_hidden_state,
-            **cache_argument(cache),
+            **cache_argument(cache if use_cache else None),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
-            index=output.index,
         )
 
 
@@ -222,3 +223,12 @@ class StagedQwen2Model(StagedDecoderMixin, Qwen2Model):
 
 
 STAGED_DECODERS = {"llama": StagedLlamaModel, "mistral": StagedMistralModel, "qwen2": StagedQwen2Model}
+
+
+def staged_decoder(config: Any) -> StagedDecoderMixin:
+    """The staged decoder of a configuration; a ValueError if its model type has none."""
+    if config.model_type not in STAGED_DECODERS:
+        raise ValueError(
+            f"text_config.model_type={config.model_type!r} has no staged decoder; allowed: {', '.join(STAGED_DECODERS)}"
+        )
+    return STAGED_DECODERS[config.model_type](config)

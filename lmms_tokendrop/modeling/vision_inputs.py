@@ -1,4 +1,4 @@
-"""Checks of what LLaVA-NeXT is given of images, with the argument's name and what is allowed."""
+"""Checks of what a model is given of images, with the argument's name and what is allowed."""
 
 from typing import Any
 
@@ -33,8 +33,28 @@ def feature_layers(layers: Any, depth: int, width: int, projected: int) -> list[
     return chosen
 
 
-def check_image_inputs(pixel_values: torch.Tensor, image_sizes: Any, strategy: str | None, per_request) -> None:
-    """Raise a ValueError unless tiles, sizes, strategy and images per sequence fit each other.
+def check_features(strategy: str | None, per_request: list[int] | None, images: int) -> None:
+    """Raise a ValueError unless features are those of whole tiles and images belong to sequences.
+
+    Parameters
+    ----------
+    strategy : str or None
+        `vision_feature_select_strategy`; tiles are laid out as grids of patches, in which a CLS has no place.
+    per_request : list[int] or None
+        Images of each sequence.
+    images : int
+        Number of images.
+    """
+    if strategy != "default":
+        raise ValueError(
+            f"vision_feature_select_strategy={strategy!r}; allowed: 'default', as tiles are grids without CLS"
+        )
+    if per_request is not None and sum(per_request) != images:
+        raise ValueError(f"images_per_request={per_request}; allowed: numbers that add up to {images}")
+
+
+def check_image_sizes(pixel_values: torch.Tensor, image_sizes: Any) -> None:
+    """Raise a ValueError unless tiles and sizes fit each other.
 
     Parameters
     ----------
@@ -42,23 +62,13 @@ def check_image_inputs(pixel_values: torch.Tensor, image_sizes: Any, strategy: s
         `[images, tiles, 3, height, width]` or `[tiles, 3, height, width]`.
     image_sizes : torch.LongTensor or list
         `[images, 2]`.
-    strategy : str or None
-        `vision_feature_select_strategy`; tiles are laid out as grids of patches, in which a CLS has no place.
-    per_request : list[int] or None
-        Images of each sequence.
     """
-    if strategy != "default":
-        raise ValueError(
-            f"vision_feature_select_strategy={strategy!r}; allowed: 'default', as tiles are grids without CLS"
-        )
     if pixel_values.dim() not in (4, 5):
         raise ValueError(f"pixel_values of shape {tuple(pixel_values.shape)}, expected 4 or 5 dimensions")
     if image_sizes is None or any(isinstance(size, int) or len(size) != 2 for size in _rows(image_sizes)):
         raise ValueError(f"image_sizes={image_sizes!r}; allowed: height and width of each image, [images, 2]")
     if pixel_values.dim() == 5 and len(image_sizes) != len(pixel_values):
         raise ValueError(f"image_sizes of {len(image_sizes)} images; pixel_values has {len(pixel_values)}")
-    if per_request is not None and sum(per_request) != len(image_sizes):
-        raise ValueError(f"images_per_request={per_request}; allowed: numbers that add up to {len(image_sizes)}")
 
 
 def check_encoded(encoded: dict) -> None:

@@ -59,7 +59,7 @@ def layout_of(config, sizes: list[tuple[int, int]]):
     def pack(features, newline):
         return packer.pack_image_features(features, torch.tensor(sizes), "default", newline)[0]
 
-    return anyres_layout(pack, tiles, (view // PATCH_SIZE) ** 2, newlines=True)
+    return anyres_layout(pack, tiles, (view // PATCH_SIZE) ** 2)
 
 
 @settings(max_examples=150)

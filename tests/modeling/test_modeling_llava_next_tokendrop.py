@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 
@@ -70,6 +71,26 @@ def test_the_stock_class_loads_a_saved_model(workshop, tmp_path):
     assert not info["unexpected_keys"]
     inputs = workshop.inputs("one_image")
     torch.testing.assert_close(model(**inputs).logits, workshop.stock()(**inputs).logits)
+
+
+def test_the_forward_pass_has_the_arguments_of_the_stock_class_and_its_own():
+    """`generate` and `Trainer` read them off the signature."""
+    stock, ours = (
+        set(inspect.signature(model_class.forward).parameters)
+        for model_class in (LlavaNextForConditionalGeneration, LlavaNextTokenDropForConditionalGeneration)
+    )
+    assert ours == stock | {"prompt_length", "sample_seeds"}
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_the_base_model_names_the_tokens_that_are_left(workshop, use_cache):
+    inputs = workshop.inputs("ragged_batch")
+    output = workshop.reduced("random").model(**inputs, use_cache=use_cache)
+    assert output.index.shape == output.last_hidden_state.shape[:2]
+    kept = [set(row[row >= 0].tolist()) for row in output.index]
+    text = [set((row != 4).nonzero().flatten().tolist()) for row in inputs["input_ids"]]
+    real = [set(row.nonzero().flatten().tolist()) for row in inputs["attention_mask"]]
+    assert all((words & there) < left < there for words, there, left in zip(text, real, kept, strict=True))
 
 
 def test_the_configuration_names_its_own_type(workshop, tmp_path):

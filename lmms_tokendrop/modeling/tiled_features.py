@@ -1,4 +1,4 @@
-"""Image features of LLaVA-NeXT with a stage inside the vision tower."""
+"""Image features of models that read tiles with one tower, with a stage inside it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,16 +6,17 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .anyres_layout import NEWLINE, AnyresLayout, anyres_layout
 from .eager_parts import compiling, of_any_length, on_host, part_by_part_under
-from .staged_clip import StagedVisionOutput
-from .stages import TokenReducer, VisionContext
+from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput
+from .staged_vlm import StagedVlm
+from .stages import VisionContext
 from .tiled_images import TiledImages, VisionDecision
-from .vision_inputs import check_image_inputs, feature_layers
+from .vision_inputs import check_features, feature_layers
 from .visual_tokens import VisualTokens
 
 
@@ -32,21 +33,67 @@ class TokenDropImageOutput(BaseModelOutputWithPooling):
     visual_tokens: list | None = None
 
 
-class AnyresFeaturesMixin:
-    """Replaces `LlavaNextModel.get_image_features`; needs `token_reducer` and, with a vision stage, a staged tower."""
+class TiledFeatures(StagedVlm):
+    """Replaces `get_image_features` of LLaVA and its like; comes before the stock class in a class's bases.
 
-    config: Any
-    token_reducer: TokenReducer
+    An image is one tile of the tower, unless a class says otherwise in :meth:`tiling`.
+    """
+
+    image_inputs = ("image_sizes", "vision_feature_layer", "vision_feature_select_strategy")
     vision_tower: Any
     multi_modal_projector: Any
-    image_newline: nn.Parameter
-    pack_image_features: Callable[..., Any]
+
+    def build_tower(self) -> nn.Module:
+        """The vision tower of the configuration, with stages if the reducer, built before, has one in there.
+
+        Raises
+        ------
+        ValueError
+            If the reducer needs a CLS token, and the tower or the features have none to read.
+        """
+        config, vision_config = self.config, self.config.vision_config
+        if not any(stage.where == "vision" for stage in self.token_reducer.stages()):
+            return AutoModel.from_config(vision_config)
+        method = self.token_reducer.config.method
+        if vision_config.model_type != "clip_vision_model":
+            raise ValueError(
+                f"method={method!r} needs a vision tower with a CLS token; allowed: 'clip_vision_model', "
+                f"got {vision_config.model_type!r}"
+            )
+        if config.vision_feature_select_strategy != "default":
+            raise ValueError(f"method={method!r} needs vision_feature_select_strategy='default'")
+        return StagedCLIPVisionModel(vision_config)
+
+    def tiling(self, pixel_values: torch.Tensor, image_sizes: Any) -> tuple[list[int], Callable[..., list]]:
+        """Say how images are cut and joined.
+
+        Parameters
+        ----------
+        pixel_values : torch.FloatTensor
+            As :meth:`get_image_features` takes them.
+        image_sizes : torch.LongTensor or list
+            Likewise.
+
+        Returns
+        -------
+        tuple[list[int], Callable]
+            Tiles of each image, and from features per image, `[tiles, cells, channels]` each, to rows per image,
+            `[placeholders, channels]` each; takes the row of a newline as a second argument.
+
+        Raises
+        ------
+        ValueError
+            If they have another form.
+        """
+        if pixel_values.dim() != 4:
+            raise ValueError(f"pixel_values of shape {tuple(pixel_values.shape)}, expected 4 dimensions")
+        return [1] * len(pixel_values), pack_flat
 
     @part_by_part_under(merge_with_config_defaults, can_return_tuple)
     def get_image_features(
         self,
         pixel_values: torch.Tensor,
-        image_sizes: torch.Tensor,
+        image_sizes: torch.Tensor | None = None,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         images_per_request: list[int] | None = None,
@@ -57,9 +104,9 @@ class AnyresFeaturesMixin:
         Parameters
         ----------
         pixel_values : torch.FloatTensor
-            `[images, tiles, 3, height, width]` or `[tiles, 3, height, width]`.
-        image_sizes : torch.LongTensor
-            `[images, 2]`, height and width before preprocessing, or a list of pairs.
+            `[tiles, 3, height, width]`, or with several tiles of an image `[images, tiles, 3, height, width]`.
+        image_sizes : torch.LongTensor, optional
+            `[images, 2]`, height and width before preprocessing, or a list of pairs, for models that cut images.
         vision_feature_layer : int or list[int], optional
             Default: the checkpoint's. As many as the projector reads.
         vision_feature_select_strategy : {"default"}, optional
@@ -92,8 +139,9 @@ class AnyresFeaturesMixin:
     @on_host
     def _tiled(self, pixel_values, image_sizes, layers, strategy: str | None, images_per_request) -> TiledImages:
         """Check images and lay them out."""
-        check_image_inputs(pixel_values, image_sizes, strategy, images_per_request)
-        tiles_per_image, layout, pack = self._layout(image_sizes, strategy)
+        tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
+        check_features(strategy, images_per_request, len(tiles_per_image))
+        layout = anyres_layout(pack, tiles_per_image, self._side**2)
         if pixel_values.dim() == 5:
             pixel_values = torch.cat(
                 [tiles[:count] for tiles, count in zip(pixel_values, tiles_per_image, strict=True)]
@@ -116,7 +164,7 @@ class AnyresFeaturesMixin:
 
     @on_host
     def _plain_output(self, images: TiledImages, features: torch.Tensor) -> TokenDropImageOutput:
-        packed = images.pack(torch.split(features, images.tiles_per_image), self.image_newline)
+        packed = images.pack(torch.split(features, images.tiles_per_image))
         return TokenDropImageOutput(
             pooler_output=packed, visual_tokens=self._provenance(images.layout, features.device)
         )
@@ -144,14 +192,15 @@ class AnyresFeaturesMixin:
                 image.map(lambda values, order=order: values.view(order.shape).gather(1, order).flatten())
                 for image, order in zip(tokens, orders, strict=True)
             ]
-        packed = images.pack(torch.split(dense, images.tiles_per_image), self.image_newline)
+        packed = images.pack(torch.split(dense, images.tiles_per_image))
         return TokenDropImageOutput(pooler_output=packed, visual_tokens=tokens)
 
-    def images_per_request(self, placeholders: torch.Tensor, image_sizes: torch.Tensor) -> list[int] | None:
+    def images_per_request(self, placeholders: torch.Tensor, pixel_values, image_sizes=None) -> list[int] | None:
         """Images of each sequence, told from its placeholders `[batch, length]`; None where no budget needs it."""
-        if self.token_reducer.config.scope != "request" or image_sizes is None:
+        if self.token_reducer.config.scope != "request":
             return None
-        lengths = [len(tile) for tile in self._layout(image_sizes, "default")[1].tiles]
+        tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
+        lengths = [len(tile) for tile in anyres_layout(pack, tiles_per_image, self._side**2).tiles]
         totals = placeholders.sum(-1).tolist()
         if sum(totals) != sum(lengths):
             raise ValueError(f"Image features and image tokens do not match, tokens: {totals}, features: {lengths}")
@@ -166,19 +215,6 @@ class AnyresFeaturesMixin:
     @property
     def _side(self) -> int:
         return self.config.vision_config.image_size // self.config.vision_config.patch_size
-
-    def _layout(self, image_sizes, strategy: str | None) -> tuple[list[int], AnyresLayout, Callable]:
-        """Tiles of each image, where its tokens lie, and what packs them so."""
-        image_size, pinpoints = self.config.vision_config.image_size, self.config.image_grid_pinpoints
-        flat = self.token_reducer.config.packing == "flat"
-        tiles_per_image = [image_size_to_num_patches(size, pinpoints, image_size) for size in image_sizes]
-
-        def pack(features, newline) -> list[torch.Tensor]:
-            if flat:
-                return [image.flatten(0, 1) for image in features]
-            return self.pack_image_features(features, image_sizes, strategy, newline)[0]
-
-        return tiles_per_image, anyres_layout(pack, tiles_per_image, self._side**2, newlines=not flat), pack
 
     def _vision_context(self, layout: AnyresLayout, tiles_per_image, images_per_request, device) -> VisionContext:
         total, cells = sum(tiles_per_image), self._side**2
@@ -234,3 +270,8 @@ class AnyresFeaturesMixin:
                 )
             )
         return images
+
+
+def pack_flat(features: list[torch.Tensor], newline: torch.Tensor | None = None) -> list[torch.Tensor]:
+    """From the tiles `[tiles, cells, channels]` of each image to its rows, one tile behind the other, no newlines."""
+    return [image.flatten(0, 1) for image in features]
