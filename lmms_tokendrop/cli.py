@@ -37,10 +37,10 @@ def list_variants(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """List the variants that lmms-eval can run."""
-    from lmms_tokendrop.evaluation.manifests import VARIANTS, select
+    from lmms_tokendrop.catalogue import variants
 
     with one_line_errors():
-        chosen = select(VARIANTS, architecture=architecture, method=method)
+        chosen = variants(architecture=architecture, method=method)
     if as_json:
         typer.echo(json.dumps([asdict(entry) for entry in chosen], indent=2))
         return
@@ -120,8 +120,8 @@ def calibrate(
     with one_line_errors(ModuleNotFoundError):
         from lmms_tokendrop.benchmark.calibrate import calibrate as find_threshold
         from lmms_tokendrop.benchmark.calibrate import task_batches
+        from lmms_tokendrop.evaluation.adapters import llava_next_mustdrop
         from lmms_tokendrop.evaluation.arguments import parse_layers
-        from lmms_tokendrop.evaluation.generative import LlavaNextMustDrop
         from lmms_tokendrop.evaluation.tasks_path import tasks_path
 
         given = {
@@ -132,7 +132,7 @@ def calibrate(
         }
         options = {name: value for name, value in given.items() if value is not None}
         placement = {} if device is None else {"device": device}
-        adapter = LlavaNextMustDrop(pretrained=pretrained, batch_size=batch_size, **placement)
+        adapter = llava_next_mustdrop(pretrained=pretrained, batch_size=batch_size, **placement)
         batches = task_batches(adapter, task, limit, str(include_path or tasks_path()))
         found = find_threshold(adapter.engine.model, batches, budget, counter=counter, tolerance=tolerance, **options)
     typer.echo(f"global_threshold={found.token_reduction['global_threshold']:.6g}")

@@ -17,7 +17,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,10 +27,11 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.models import get_model
 from PIL import Image
 
+from lmms_tokendrop.catalogue import RETRIEVAL, TWO_IMAGES
+from lmms_tokendrop.catalogue import architecture as family_of
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter
 from lmms_tokendrop.evaluation.batching import Batches
-from lmms_tokendrop.evaluation.heads import CANDIDATES, HEADS, RETRIEVAL, TWO_IMAGES
-from lmms_tokendrop.evaluation.loading import MODEL_CLASSES
+from lmms_tokendrop.evaluation.heads import CANDIDATES, HEADS
 from lmms_tokendrop.evaluation.processors import load_processor
 from lmms_tokendrop.pocket.registry import pocket_path
 
@@ -154,8 +154,8 @@ def draw_document(rng: random.Random, images: int) -> dict[str, Any]:
 
 def save_with_head(architecture: str, head: str, folder: Path) -> None:
     """Write a model of the bundled one's size with another head and random weights, large enough that inputs matter."""
-    source, (module, name) = pocket_path(architecture, "none"), MODEL_CLASSES[architecture]
-    model_class = getattr(import_module(module), name.format(head=HEADS[head]))
+    source, family = pocket_path(architecture, "none"), family_of(architecture)
+    model_class = family.load(family.model_class(HEADS[head]))
     labels = {"id2label": {0: "red", 1: "yes"}, "label2id": {"red": 0, "yes": 1}}
     torch.manual_seed(0)
     model = model_class(

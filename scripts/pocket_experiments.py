@@ -27,7 +27,7 @@ from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES as COSTS
 from lmms_tokendrop.benchmark.throughput_protocol import alternate, speed_up
 from lmms_tokendrop.modeling.reduction_options import checked_number
 from lmms_tokendrop.pocket.registry import WEIGHTS, pocket_path
-from lmms_tokendrop.training.architectures import ARCHITECTURES as TRAINABLE
+from lmms_tokendrop.training.model_classes import head_class
 from lmms_tokendrop.user_errors import check_output_folder, one_line_errors
 from pocket.encoder_card import render_card
 from pocket.encoder_measuring import UNREDUCED, baselines, model_facts
@@ -78,7 +78,7 @@ def fine_tune(architecture: str, entry: Experiment, folder: Path, threads: int) 
 def bundle(architecture: str, entry: Experiment, folder: Path) -> None:
     """Write a fine-tune in half precision to the package's weights, with its log and options."""
     target = WEIGHTS / f"{architecture}_{entry.method}"
-    head = TRAINABLE[architecture].head_class("vqa")
+    head = head_class(architecture, "vqa")
     head.from_pretrained(folder, dtype=torch.float16).save_pretrained(target)
     AutoProcessor.from_pretrained(folder).save_pretrained(target)
     for name in ("training_log.jsonl", "training_results.json"):
@@ -140,7 +140,7 @@ def measure_speed(architecture: str, labels: list[str], seconds: float) -> dict[
     inputs = processor(
         images=[item.image for item in items], text=[item.text for item in items], padding=True, return_tensors="pt"
     )
-    head = TRAINABLE[architecture].head_class("vqa")
+    head = head_class(architecture, "vqa")
     runs = {}
     for label in labels:
         entry = experiments(architecture)[label]

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, Run, compare, measurement, to_json
+from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.cli import app
-from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +27,7 @@ def test_list_shows_every_variant_in_80_columns():
     output = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["list"]).output
     assert max(map(len, output.splitlines())) <= 80
     words = output.split()
-    for entry in VARIANTS:
+    for entry in variants():
         for text in (entry.model_id, entry.method, entry.pretrained or "none: name one", entry.description):
             assert set(text.split()) <= set(words)
 
@@ -37,7 +37,7 @@ def listed(*arguments: str) -> list[str]:
 
 
 def test_list_can_be_read_by_programs_and_filtered():
-    assert json.loads(invoke("list", "--json").output) == [asdict(entry) for entry in VARIANTS]
+    assert json.loads(invoke("list", "--json").output) == [asdict(entry) for entry in variants()]
     names = ["llava_next_full", "llava_next_mustdrop", "llava_next_random", "llava_next_uniform"]
     assert listed("--architecture", "llava_next") == names
     assert listed("--method", "pumer") == ["vilt_pumer", "meter_pumer"]

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from lmms_tokendrop.benchmark.meter_report import meter_macs_table
-from lmms_tokendrop.evaluation.manifests import VARIANTS
+from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.markdown import markdown_table
 from lmms_tokendrop.modeling.reduction_options import span
 from lmms_tokendrop.modeling.token_reducer import (
@@ -19,7 +19,7 @@ from lmms_tokendrop.modeling.token_reducer import (
 )
 from lmms_tokendrop.results.tables import RESULTS_TABLES
 from lmms_tokendrop.training.command import read_options
-from lmms_tokendrop.training.options import TrainingOptions, kind
+from lmms_tokendrop.training.options import TrainingOptions, allowed_values, kind
 from lmms_tokendrop.training.recipes import RECIPES
 
 BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -61,7 +61,7 @@ def variants_table(results: Path) -> str:
             f"`{entry.pretrained}`" if entry.pretrained else "none: name one",
             entry.description,
         )
-        for entry in VARIANTS
+        for entry in variants()
     ]
     return markdown_table(("`--model`", "method", "default `pretrained`", "what it is"), rows)
 
@@ -104,7 +104,7 @@ def training_options_table(results: Path) -> str:
     """Every option of `lmms-tokendrop train`."""
     rows = []
     for entry in fields(TrainingOptions):
-        about, allowed = entry.metadata, entry.metadata["allowed"]
+        about, allowed = entry.metadata, allowed_values(entry)
         values = span(about["low"], about["high"], about["below"]) if kind(entry) in (int, float) else ""
         if allowed is not None:
             values = ", ".join(f"`{value}`" for value in allowed)

@@ -7,7 +7,7 @@ of the group ``lmms_tokendrop.plugins``.
 
 from lmms_tokendrop.catalogue.checks import PARTS
 from lmms_tokendrop.catalogue.entries import POCKET, Architecture, Method, Paper, Variant
-from lmms_tokendrop.catalogue.heads import ENCODER_HEADS, Head
+from lmms_tokendrop.catalogue.heads import ENCODER_HEADS, RETRIEVAL, TWO_IMAGES, Head
 from lmms_tokendrop.catalogue.registry import (
     PLUGINS,
     architecture,
@@ -24,6 +24,8 @@ __all__ = [
     "PARTS",
     "PLUGINS",
     "POCKET",
+    "RETRIEVAL",
+    "TWO_IMAGES",
     "Architecture",
     "Head",
     "Method",

@@ -117,6 +117,8 @@ class Architecture:
         Where texts of a batch are padded: ``"left"`` or ``"right"``.
     limits
         What model cards say of its limits, as Markdown.
+    exported_processor
+        The one that goes with an exported model; None if it is the same.
     packed_processors
         Processors for values of the option ``packing`` that need another.
     unquantized
@@ -126,7 +128,7 @@ class Architecture:
     pocket
         Folder of the bundled model for each method that has its own; the others run on that of ``"none"``.
     pocket_tables
-        Tables of `lmms_tokendrop.benchmark.report` with what the bundled models were measured on.
+        Tables of `lmms_tokendrop.results.tables` with what the bundled models were measured on.
     benchmarks
         Table there with MACs and time, for each method that has a row in one.
 
@@ -147,6 +149,7 @@ class Architecture:
     processor: str
     padding_side: str
     limits: str
+    exported_processor: str | None = None
     packed_processors: Mapping[str, str] = field(default_factory=dict)
     unquantized: tuple[str, ...] | None = None
     token_types: str | None = None
@@ -161,7 +164,7 @@ class Architecture:
         check_parts(owner, "provides", self.provides, tuple, least=1)
         if not self.heads or not all(isinstance(head, Head) for head in self.heads):
             raise ValueError(f"{owner}: heads={self.heads!r}; allowed: at least one Head")
-        for reference in (self.processor, *self.packed_processors.values()):
+        for reference in (self.processor, self.exported_processor or self.processor, *self.packed_processors.values()):
             check_reference(owner, "processor", reference)
         if self.padding_side not in PADDING_SIDES:
             raise ValueError(f"{owner}: padding_side={self.padding_side!r}; allowed: {', '.join(PADDING_SIDES)}")
@@ -208,9 +211,10 @@ class Architecture:
         """Import a class of `module`."""
         return getattr(import_module(self.module), class_name)
 
-    def processor_for(self, reduction: Mapping[str, Any] | None) -> str:
-        """``"module:Class"`` of the processor for the options of a reduction."""
-        return self.packed_processors.get((reduction or {}).get("packing", ""), self.processor)
+    def processor_for(self, reduction: Mapping[str, Any] | None, *, exported: bool = False) -> str:
+        """``"module:Class"`` of the processor for the options of a reduction, here or with an exported model."""
+        plain = (exported and self.exported_processor) or self.processor
+        return self.packed_processors.get((reduction or {}).get("packing", ""), plain)
 
     def pocket_folder(self, method: Method) -> str | None:
         """Folder of the bundled model that a method runs on; None if there is none."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TWO_IMAGES = "images_and_text_classification"
+RETRIEVAL = "image_and_text_retrieval"
+
 
 @dataclass(frozen=True)
 class Head:
@@ -22,6 +25,8 @@ class Head:
         Tasks of lmms-eval that a card has rows for, measured or not.
     images
         Number of images that go with a text.
+    training
+        Task of ``lmms-tokendrop train`` that trains it; None if there is none.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Head:
     auto_class: str | None = None
     tasks: tuple[str, ...] = ()
     images: int = 1
+    training: str | None = None
 
 
 ENCODER_HEADS = (
@@ -39,9 +45,10 @@ ENCODER_HEADS = (
         "visual-question-answering",
         "AutoModelForVisualQuestionAnswering",
         tasks=("tokendrop_vqav2",),
+        training="vqa",
     ),
-    Head("visual_entailment", "VisualEntailment", tasks=("tokendrop_snli_ve",)),
-    Head("images_and_text_classification", "ImagesAndTextClassification", tasks=("tokendrop_nlvr2",), images=2),
-    Head("image_and_text_retrieval", "ImageAndTextRetrieval", tasks=("tokendrop_flickr30k",)),
+    Head("visual_entailment", "VisualEntailment", tasks=("tokendrop_snli_ve",), training="snli-ve"),
+    Head(TWO_IMAGES, "ImagesAndTextClassification", tasks=("tokendrop_nlvr2",), images=2, training="nlvr2"),
+    Head(RETRIEVAL, "ImageAndTextRetrieval", tasks=("tokendrop_flickr30k",), training="retrieval"),
 )
 """The heads of encoders of text and image."""

@@ -12,11 +12,11 @@ from lmms_eval.utils import simple_parse_args_string
 from PIL import Image
 from tqdm import tqdm
 
+from lmms_tokendrop.catalogue import variant
 from lmms_tokendrop.evaluation.arguments import parse_model_args
 from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.cost import CostLedger, SampleCost
 from lmms_tokendrop.evaluation.loading import load_model, resolve_device
-from lmms_tokendrop.evaluation.manifests import variant
 from lmms_tokendrop.evaluation.prompts import Prompt, Question, errors_name, is_padding, load_images
 from lmms_tokendrop.images import whole_files
 

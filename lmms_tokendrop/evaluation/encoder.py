@@ -7,9 +7,10 @@ import json
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from PIL import Image
 
+from lmms_tokendrop.catalogue import TWO_IMAGES
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped, likelihood_result
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
-from lmms_tokendrop.evaluation.heads import CANDIDATES, TWO_IMAGES
+from lmms_tokendrop.evaluation.heads import CANDIDATES
 from lmms_tokendrop.evaluation.prompts import Prompt, Question, errors_name, has_placeholders
 from lmms_tokendrop.evaluation.ranking import Ranker, candidate_texts
 
@@ -94,93 +95,3 @@ def _asked(request: Instance) -> tuple[str, str, str]:
     """Return what requests that rank the same texts have in common."""
     question = Question.of(request)
     return question.task, question.split, json.dumps(request.args[1], sort_keys=True, default=str)
-
-
-class ViltFull(EncoderTokenDrop):
-    """ViLT with every token, through the same code as the reduced ones."""
-
-    model_id = "vilt_full"
-
-
-class ViltPuMer(EncoderTokenDrop):
-    """ViLT with PuMer."""
-
-    model_id = "vilt_pumer"
-
-
-class ViltToMe(EncoderTokenDrop):
-    """ViLT with ToMe (https://arxiv.org/abs/2210.09461)."""
-
-    model_id = "vilt_tome"
-
-
-class ViltDynamicViT(EncoderTokenDrop):
-    """ViLT with DynamicViT (https://arxiv.org/abs/2106.02034)."""
-
-    model_id = "vilt_dynamicvit"
-
-
-class ViltRandom(EncoderTokenDrop):
-    """ViLT with image tokens dropped at random."""
-
-    model_id = "vilt_random"
-
-
-class ViltClsAttention(EncoderTokenDrop):
-    """ViLT with the image tokens dropped that a CLS token looks at least."""
-
-    model_id = "vilt_cls_attention"
-
-
-class ViltSmallerResolution(EncoderTokenDrop):
-    """ViLT with smaller images."""
-
-    model_id = "vilt_smres"
-
-
-class MeterFull(EncoderTokenDrop):
-    """METER with every token, through the same code as the reduced ones."""
-
-    model_id = "meter_full"
-
-
-class MeterPuMer(EncoderTokenDrop):
-    """METER with PuMer."""
-
-    model_id = "meter_pumer"
-
-
-class MeterToMe(EncoderTokenDrop):
-    """METER with ToMe in the cross-modal layers."""
-
-    model_id = "meter_tome"
-
-
-class MeterVisionToMe(EncoderTokenDrop):
-    """METER with ToMe in its CLIP tower."""
-
-    model_id = "meter_vision_tome"
-
-
-class MeterDynamicViT(EncoderTokenDrop):
-    """METER with DynamicViT."""
-
-    model_id = "meter_dynamicvit"
-
-
-class MeterRandom(EncoderTokenDrop):
-    """METER with image tokens dropped at random."""
-
-    model_id = "meter_random"
-
-
-class MeterClsAttention(EncoderTokenDrop):
-    """METER with the image tokens dropped that the text's CLS looks at least."""
-
-    model_id = "meter_cls_attention"
-
-
-class MeterSmallerResolution(EncoderTokenDrop):
-    """METER with smaller images."""
-
-    model_id = "meter_smres"

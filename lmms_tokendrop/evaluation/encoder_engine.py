@@ -13,8 +13,9 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
+from lmms_tokendrop.catalogue import RETRIEVAL, TWO_IMAGES
 from lmms_tokendrop.evaluation.cost import SampleCost
-from lmms_tokendrop.evaluation.heads import HEADS, RETRIEVAL, TWO_IMAGES, head_of
+from lmms_tokendrop.evaluation.heads import HEADS, head_of
 from lmms_tokendrop.evaluation.prompts import Prompt, warn_of_positions
 from lmms_tokendrop.images import with_a_patch
 

@@ -9,10 +9,11 @@ from typing import Any
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from PIL import Image
 
+from lmms_tokendrop.catalogue import RETRIEVAL
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter, grouped, likelihood_result
 from lmms_tokendrop.evaluation.engine import Engine
 from lmms_tokendrop.evaluation.generation import GenerationSettings
-from lmms_tokendrop.evaluation.heads import CANDIDATES, RETRIEVAL
+from lmms_tokendrop.evaluation.heads import CANDIDATES
 from lmms_tokendrop.evaluation.prompts import Prompt, Question, chat_prompt, errors_name, load_images
 
 
@@ -93,27 +94,3 @@ class GenerativeTokenDrop(TokenDropAdapter):
                 return list(answers)
             with errors_name(question.source):
                 prompt = self._prompt(question, context, load_images(visuals))
-
-
-class LlavaNextFull(GenerativeTokenDrop):
-    """LLaVA-NeXT with every visual token, through the same code as the reduced ones."""
-
-    model_id = "llava_next_full"
-
-
-class LlavaNextMustDrop(GenerativeTokenDrop):
-    """LLaVA-NeXT with MustDrop (https://arxiv.org/abs/2411.10803)."""
-
-    model_id = "llava_next_mustdrop"
-
-
-class LlavaNextRandom(GenerativeTokenDrop):
-    """LLaVA-NeXT with visual tokens dropped at random before the language model."""
-
-    model_id = "llava_next_random"
-
-
-class LlavaNextUniform(GenerativeTokenDrop):
-    """LLaVA-NeXT with evenly spaced visual tokens kept before the language model."""
-
-    model_id = "llava_next_uniform"

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-TWO_IMAGES = "images_and_text_classification"
-RETRIEVAL = "image_and_text_retrieval"
-HEADS = {
-    "question_answering": "QuestionAnswering",
-    "visual_entailment": "VisualEntailment",
-    TWO_IMAGES: "ImagesAndTextClassification",
-    RETRIEVAL: "ImageAndTextRetrieval",
-}
-"""What follows ``For`` in the class names of each head, stock or reduced."""
+from lmms_tokendrop.catalogue import ENCODER_HEADS
+
+HEADS = {head.name: head for head in ENCODER_HEADS}
 
 SAME_FORM = {"question_answering", "visual_entailment"}
 """Heads with the same parameters."""
@@ -23,9 +17,9 @@ CANDIDATES = "candidates"
 
 def head_of(class_names: Sequence[str]) -> str | None:
     """Return the head that a class name ends with; None if there is none."""
-    for head, ending in HEADS.items():
-        if any(name.endswith(f"For{ending}") for name in class_names):
-            return head
+    for name, head in HEADS.items():
+        if any(class_name.endswith(f"For{head.ending}") for class_name in class_names):
+            return name
     return None
 
 

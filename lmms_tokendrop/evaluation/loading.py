@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
+from lmms_tokendrop import catalogue
+from lmms_tokendrop.catalogue import Architecture, Head
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.heads import HEADS, choose_head
 from lmms_tokendrop.evaluation.processors import load_processor
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 from lmms_tokendrop.pocket.registry import pocket_path
 
-MODEL_CLASSES = {
-    "llava_next": (
-        "lmms_tokendrop.modeling.modeling_llava_next_tokendrop",
-        "LlavaNextTokenDropForConditionalGeneration",
-    ),
-    "vilt": ("lmms_tokendrop.modeling.modeling_vilt_tokendrop", "ViltTokenDropFor{head}"),
-    "meter": ("lmms_tokendrop.modeling.modeling_meter_tokendrop", "MeterTokenDropFor{head}"),
-}
-"""Module and class that load each architecture; that of an encoder depends on its head."""
-
-ENCODERS = tuple(name for name, (_, class_name) in MODEL_CLASSES.items() if "{head}" in class_name)
-"""Architectures that pick or rank answers instead of writing them."""
-
-PADDING_SIDES = {"llava_next": "left", "vilt": "right", "meter": "right"}
-"""Where texts of a batch are padded."""
-
-QUANTIZABLE = ("llava_next",)
-"""Architectures whose language model bitsandbytes can quantise."""
-
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-UNQUANTIZED_MODULES = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 
 
 def load_model(
@@ -48,7 +27,7 @@ def load_model(
     Parameters
     ----------
     architecture
-        Key of `MODEL_CLASSES`.
+        Name of one in the catalogue.
     method
         Reduction method.
     options
@@ -64,57 +43,57 @@ def load_model(
     tuple of PreTrainedModel and ProcessorMixin
         The model in evaluation mode, and a processor that pads where the model expects it.
     """
-    _check_options(architecture, options)
+    family = catalogue.architecture(architecture)
+    _check_options(family, options)
     path = checkpoint_path(architecture, method, options.pretrained)
     hub = {} if options.revision is None else {"revision": options.revision}
-    config = _checked_config(path, architecture, hub)
-    module, class_name = _model_class(architecture, config.get("architectures") or (), options.head)
+    config = _checked_config(path, family, hub)
+    head = _head(family, config.get("architectures") or (), options.head)
     token_reduction = {"method": method, **reduction}
     saved = REDUCTION_CONFIGS[architecture].restored(config.get("token_reduction"))
     if saved.get("method") == method:
         token_reduction = REDUCTION_CONFIGS[architecture].merged(saved, reduction)
-    model = getattr(module, class_name).from_pretrained(
+    model = family.load(family.model_class(head)).from_pretrained(
         path,
         token_reduction=token_reduction,
         dtype=resolve_dtype(options.dtype, device),
         device_map=options.device_map or str(device),
         attn_implementation=options.attn_implementation,
-        quantization_config=quantization_config(options),
+        quantization_config=quantization_config(options, family.unquantized),
         **hub,
     )
     processor: Any = load_processor(path, model.config, trust_remote_code=options.trust_remote_code, **hub)
-    processor.tokenizer.padding_side = PADDING_SIDES[architecture]
+    processor.tokenizer.padding_side = family.padding_side
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return model.eval(), processor
 
 
-def _checked_config(path: str, architecture: str, hub: dict[str, str]) -> dict[str, Any]:
+def _checked_config(path: str, family: Architecture, hub: dict[str, str]) -> dict[str, Any]:
     """Read a checkpoint's configuration; an error that names the checkpoint if it has none of this architecture."""
     try:
         config = PreTrainedConfig.get_config_dict(path, **hub)[0]
     except OSError as error:
         raise OSError(f"pretrained={path!r}: {error}") from error
     kind = config.get("model_type")
-    if kind not in (architecture, f"{architecture}_tokendrop"):
-        raise ValueError(f"pretrained={path!r} is a checkpoint of {kind}; allowed: one of {architecture}")
+    if kind not in family.model_types:
+        raise ValueError(f"pretrained={path!r} is a checkpoint of {kind}; allowed: one of {family.name}")
     return config
 
 
-def _model_class(architecture: str, saved_as: Sequence[str], head: str | None) -> tuple[ModuleType, str]:
-    """Return the module that loads a checkpoint, and the name of the class."""
-    module_name, class_name = MODEL_CLASSES[architecture]
-    if architecture in ENCODERS:
-        class_name = class_name.format(head=HEADS[choose_head(saved_as, head)])
-    return import_module(module_name), class_name
+def _head(family: Architecture, saved_as: Sequence[str], wanted: str | None) -> Head:
+    """Return the head to load a checkpoint with; models that write have one only."""
+    return family.heads[0] if family.generates else HEADS[choose_head(saved_as, wanted)]
 
 
-def _check_options(architecture: str, options: LoadOptions) -> None:
+def _check_options(family: Architecture, options: LoadOptions) -> None:
     """Raise if an option is for other architectures."""
-    if (options.load_in_4bit or options.load_in_8bit) and architecture not in QUANTIZABLE:
-        raise ValueError(f"load_in_4bit and load_in_8bit are for {', '.join(QUANTIZABLE)}, not for {architecture}")
-    if (options.head is not None or options.square_image) and architecture not in ENCODERS:
-        raise ValueError(f"head and square_image are for {', '.join(ENCODERS)}, not for {architecture}")
+    quantizable = [other.name for other in catalogue.architectures() if other.unquantized is not None]
+    encoders = [other.name for other in catalogue.architectures() if not other.generates]
+    if (options.load_in_4bit or options.load_in_8bit) and family.name not in quantizable:
+        raise ValueError(f"load_in_4bit and load_in_8bit are for {', '.join(quantizable)}, not for {family.name}")
+    if (options.head is not None or options.square_image) and family.name not in encoders:
+        raise ValueError(f"head and square_image are for {', '.join(encoders)}, not for {family.name}")
 
 
 def checkpoint_path(architecture: str, method: str, pretrained: str) -> str:
@@ -143,15 +122,16 @@ def resolve_dtype(name: str, device: torch.device) -> str | torch.dtype:
     return getattr(torch, name)
 
 
-def quantization_config(options: LoadOptions) -> BitsAndBytesConfig | None:
-    """Quantise the language model's layers only, or nothing."""
+def quantization_config(options: LoadOptions, unquantized: Sequence[str] | None) -> BitsAndBytesConfig | None:
+    """Quantise everything but some modules, or nothing."""
+    skipped = list(unquantized or ())
     if options.load_in_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=UNQUANTIZED_MODULES)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     if options.load_in_4bit:
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=UNQUANTIZED_MODULES,
+            llm_int8_skip_modules=skipped,
         )
     return None

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import Any
 
-from transformers import (
-    CONFIG_MAPPING,
-    AutoProcessor,
-    CLIPProcessor,
-    LlavaNextProcessor,
-    PreTrainedConfig,
-    ProcessorMixin,
-    ViltProcessor,
-)
+from transformers import CONFIG_MAPPING, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
-from lmms_tokendrop.modeling.processing_llava_next_tokendrop import FlatLlavaNextProcessor
-
-PROCESSORS: dict[str, Any] = {"llava_next": LlavaNextProcessor, "vilt": ViltProcessor, "meter": CLIPProcessor}
-"""The processor of each architecture."""
+from lmms_tokendrop.catalogue import architecture
 
 
 def load_processor(
@@ -42,17 +32,16 @@ def load_processor(
         See :func:`fit_processor`.
     """
     options: Any = config
-    architecture = config.model_type.removesuffix("_tokendrop")
-    if (options.token_reduction or {}).get("packing") == "flat":
-        processor_class: Any = FlatLlavaNextProcessor
-    elif trust_remote_code:
+    family = architecture(config.model_type.removesuffix("_tokendrop"))
+    reference = family.processor_for(options.token_reduction)
+    if trust_remote_code and reference == family.processor:
         return fit_processor(AutoProcessor.from_pretrained(path, trust_remote_code=True, **location), config)
-    else:
-        processor_class = PROCESSORS[architecture]
     saved_type = PreTrainedConfig.get_config_dict(path, **location)[0].get("model_type")
     # the tokenizer's loader looks for a configuration, and warns of types that transformers does not have
     unknown = {} if saved_type in CONFIG_MAPPING else {"config": config}
-    processor = processor_class.from_pretrained(path, trust_remote_code=trust_remote_code, **unknown, **location)
+    processor: Any = resolve_name(reference).from_pretrained(
+        path, trust_remote_code=trust_remote_code, **unknown, **location
+    )
     return fit_processor(processor, config)
 
 

@@ -10,10 +10,11 @@ import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 
+from lmms_tokendrop.catalogue import RETRIEVAL
 from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.cost import SampleCost, mean_cost
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine, sample_costs
-from lmms_tokendrop.evaluation.heads import CANDIDATES, RETRIEVAL
+from lmms_tokendrop.evaluation.heads import CANDIDATES
 from lmms_tokendrop.evaluation.prompts import Prompt
 
 CANDIDATE_DOCUMENTS = "candidate_documents"

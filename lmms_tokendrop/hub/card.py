@@ -6,9 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 
-from lmms_tokendrop.evaluation.manifests import POCKET, VARIANTS, variant
+from lmms_tokendrop.catalogue import POCKET, architecture, variant, variants
 from lmms_tokendrop.hub import card_sections as sections
-from lmms_tokendrop.hub.architectures import architecture
 from lmms_tokendrop.hub.base import saved_reduction, tuned_with
 from lmms_tokendrop.hub.card_check import TEMPLATE, check_card
 from lmms_tokendrop.hub.card_scores import score_table
@@ -19,11 +18,10 @@ from lmms_tokendrop.hub.measurements import Measured, Scores, read_scores
 from lmms_tokendrop.hub.names import check_repository, check_tag
 from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.shipped import shipped
-from lmms_tokendrop.hub.texts import CITATIONS, OWN_METHOD
 from lmms_tokendrop.markdown import escaped
 from lmms_tokendrop.modeling.tested_transformers import TESTED
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
-from lmms_tokendrop.pocket.registry import POCKET_MODELS, pocket_path
+from lmms_tokendrop.pocket.registry import pocket_path
 
 OWN_TASKS = ("pocket_", "tokendrop_")
 """How names of the tasks begin that come with the package."""
@@ -88,7 +86,7 @@ def variant_card(variant_id: str, results: Path | None = None, *, pocket: bool =
     """The card of a variant with its default checkpoint (or the bundled one), before any export."""
     entry = variant(variant_id)
     pocket = pocket or entry.pretrained == POCKET
-    head = next(iter(architecture(entry.architecture).heads.values()))
+    head = architecture(entry.architecture).heads[0]
     name = f"you/{'pocket-' if pocket else ''}{entry.model_id.replace('_', '-')}"
     config = read_config(pocket_path(entry.architecture, entry.method)) if pocket else {}
     reduction = saved_reduction(config, entry.architecture, entry.method)
@@ -135,7 +133,7 @@ def render(facts: Facts, scores: Scores, results: Path | None, comment: str = ""
         example=sections.example(manifest),
         picture=sections.picture(facts),
         auto_class=auto_class,
-        model_class=facts.head.model_class,
+        model_class=kind.model_class(facts.head),
         pin=facts.pin,
         repo_id=facts.repo_id,
         variant=entry.model_id,
@@ -146,7 +144,7 @@ def render(facts: Facts, scores: Scores, results: Path | None, comment: str = ""
         benchmark=sections.table(kind.benchmarks.get(entry.method), results),
         limits=sections.limits(facts),
         transformers=f"transformers>={TESTED[0]},<{TESTED[1]}",
-        citation=CITATIONS.get(entry.method, OWN_METHOD),
+        citation=sections.citation(entry.method),
         comment=comment,
     )
     check_card(card, comment)
@@ -158,13 +156,12 @@ def standing_cards(results: Path) -> dict[str, ModelCard]:
 
     The variants are those with a checkpoint on the Hub; for a bundled model it is the first that runs on it.
     """
-    reduced = [entry for entry in VARIANTS if entry.method != "none"]
+    reduced = [entry for entry in variants() if entry.method != "none"]
     public = [entry.model_id for entry in reduced if entry.pretrained not in (None, POCKET)]
     bundled: dict[str, str] = {}
     for entry in reduced:
-        model = POCKET_MODELS.get((entry.architecture, entry.method))
-        if model is not None:
-            bundled.setdefault(model, entry.model_id)
+        if entry.pocket is not None:
+            bundled.setdefault(entry.pocket, entry.model_id)
     return {
         **{f"{name}.md": variant_card(name, results) for name in public},
         **{f"pocket_{name}.md": variant_card(name, results, pocket=True) for name in bundled.values()},

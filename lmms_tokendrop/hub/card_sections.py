@@ -11,17 +11,16 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 import lmms_tokendrop
-from lmms_tokendrop.evaluation.manifests import Variant
-from lmms_tokendrop.hub.architectures import Head
+from lmms_tokendrop import catalogue
+from lmms_tokendrop.catalogue import Head, Variant
 from lmms_tokendrop.hub.base import POCKET_LICENSE
 from lmms_tokendrop.hub.folder import MANIFEST
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.measurements import Scores, Subject
 from lmms_tokendrop.hub.picture import PICTURE
-from lmms_tokendrop.hub.texts import BASE_LIMIT, COMMON_LIMIT, LIMITS, POCKET_LIMIT, UNTUNED_LIMIT
+from lmms_tokendrop.hub.texts import BASE_LIMIT, COMMON_LIMIT, OWN_METHOD, POCKET_LIMIT, UNTUNED_LIMIT
 from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, number
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
-from lmms_tokendrop.pocket.registry import POCKET_MODELS
 from lmms_tokendrop.results.tables import RESULTS_TABLES
 
 AT_EXPORT = "resolved at export"
@@ -150,9 +149,8 @@ def weights(facts: Facts) -> str:
 def base(facts: Facts) -> str:
     """The model that the variant is made of."""
     if facts.pocket:
-        name = POCKET_MODELS[facts.variant.architecture, facts.variant.method]
         trained = "fine-tuned with this method" if facts.tuned else "trained without a reduction"
-        return f"`{name}`, bundled with lmms_tokendrop, {trained}"
+        return f"`{facts.variant.pocket}`, bundled with lmms_tokendrop, {trained}"
     if facts.base_repository is not None:
         return code(facts.base_repository)
     return AT_EXPORT if facts.manifest is None else f"{code(facts.manifest.base_model)}, a local folder"
@@ -219,7 +217,7 @@ def table(name: str | None, results: Path | None) -> str:
 
 def limits(facts: Facts) -> str:
     """What to know before using the model."""
-    lines = [LIMITS[facts.variant.architecture]]
+    lines = [catalogue.architecture(facts.variant.architecture).limits]
     if not facts.tuned and facts.variant.method != "none":
         lines.append(UNTUNED_LIMIT)
     if facts.manifest is not None and facts.manifest.form == "config":
@@ -227,3 +225,9 @@ def limits(facts: Facts) -> str:
     if facts.pocket:
         lines.append(POCKET_LIMIT)
     return "\n".join([*lines, COMMON_LIMIT])
+
+
+def citation(method: str) -> str:
+    """How to cite a method, or that there is no paper."""
+    paper = catalogue.method(method).paper
+    return OWN_METHOD if paper is None else paper.bibtex

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lmms_tokendrop.catalogue import Architecture, Head
 from lmms_tokendrop.json_files import read_json
 
+PACKAGE = "lmms_tokendrop.modeling."
 MODELING = Path(__file__).resolve().parent.parent / "modeling"
 LIBRARIES = frozenset({"torch", "transformers"})
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
@@ -88,6 +90,39 @@ def copy_code(module: str, folder: Path) -> None:
     """Copy what a module needs into a folder, unchanged."""
     for file in code_files(module):
         shutil.copyfile(file, folder / file.name)
+
+
+def shipped_class(reference: str) -> str | None:
+    """Name that a class has in an exported folder.
+
+    Parameters
+    ----------
+    reference
+        ``"module:Class"``.
+
+    Returns
+    -------
+    str or None
+        ``"file.Class"``; None if the class is another package's, which has to be installed.
+    """
+    module, _, name = reference.partition(":")
+    return f"{module.rpartition('.')[2]}.{name}" if module.startswith(PACKAGE) else None
+
+
+def model_auto_map(architecture: Architecture, head: Head) -> dict[str, str]:
+    """``auto_map`` of a configuration. ``AutoModel`` gives the class with the head, as stock loaders expect.
+
+    Raises
+    ------
+    ValueError
+        If the architecture's code is not in `lmms_tokendrop.modeling`.
+    """
+    model = shipped_class(f"{architecture.module}:{architecture.model_class(head)}")
+    config = shipped_class(f"{architecture.module}:{architecture.config_class}")
+    if model is None or config is None:
+        raise ValueError(f"architecture {architecture.name!r} can't be exported; its code is in {architecture.module}")
+    task = {} if head.auto_class is None else {head.auto_class: model}
+    return {"AutoConfig": config, "AutoModel": model, **task}
 
 
 def split_code_keys(value: Any) -> tuple[Any, list[tuple[str, Any]]]:

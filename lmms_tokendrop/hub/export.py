@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -12,11 +12,10 @@ from PIL import Image
 from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 import lmms_tokendrop
-from lmms_tokendrop.evaluation.manifests import variant
+from lmms_tokendrop.catalogue import Architecture, Head, architecture, variant
 from lmms_tokendrop.evaluation.processors import fit_processor
-from lmms_tokendrop.hub.architectures import MODELING, Architecture, Head, architecture
 from lmms_tokendrop.hub.base import Base, resolve_base, saved_reduction, tuned_with
-from lmms_tokendrop.hub.code import copy_code, set_auto_maps
+from lmms_tokendrop.hub.code import copy_code, model_auto_map, set_auto_maps, shipped_class
 from lmms_tokendrop.hub.folder import LICENSE, MANIFEST
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.picture import PICTURE, kept_picture
@@ -116,20 +115,21 @@ def build(
         raise ValueError("form='config' needs a base on the Hub; allowed for a local folder: form='full'")
     options, _ = PreTrainedConfig.get_config_dict(found.source, **found.location)
     head = kind.head(options.get("architectures"))
+    auto_map = model_auto_map(kind, head)
     saved = saved_reduction(options, entry.architecture, entry.method)
     reduction = REDUCTION_CONFIGS[entry.architecture].merged(saved, token_reduction or {})
     model = _load(kind, head, found, reduction, meta=check == "meta")
-    processor = kind.processor(model.config.token_reduction)
+    processor = kind.processor_for(model.config.token_reduction, exported=True)
     images, question = _example_input(head.images)
     if check == "meta":
         example = Example(images, question, None, parameter_shapes(model))
     else:
         fitting = fit_processor(_load_processor(found, processor), model.config)
         example = run_example(model, fitting, images, question)
-    model.config.architectures = [head.model_class]
+    model.config.architectures = [kind.model_class(head)]
     _save_model(model, found, form, max_shard_size, folder)
     fit_processor(_load_processor(found, processor), model.config).save_pretrained(folder)
-    _save_code(kind, head, processor, folder)
+    _save_code(auto_map, shipped_class(processor), folder)
     manifest = Manifest(
         package_version=lmms_tokendrop.__version__,
         variant=entry.model_id,
@@ -150,11 +150,9 @@ def build(
 
 def _load(kind: Architecture, head: Head, base: Base, reduction: dict[str, Any], *, meta: bool) -> PreTrainedModel:
     """The reduced model, with the package's own class."""
-    module = import_module(f"{MODELING}.{kind.module}")
-    model_class = getattr(module, head.model_class)
+    model_class = kind.load(kind.model_class(head))
     if meta:
-        config_class = getattr(module, kind.config_class)
-        config = config_class.from_pretrained(base.source, token_reduction=reduction, **base.location)
+        config = model_class.config_class.from_pretrained(base.source, token_reduction=reduction, **base.location)
         with torch.device("meta"):
             return model_class(config)
     return model_class.from_pretrained(
@@ -162,12 +160,9 @@ def _load(kind: Architecture, head: Head, base: Base, reduction: dict[str, Any],
     )
 
 
-def _load_processor(base: Base, reference: str | None) -> ProcessorMixin:
+def _load_processor(base: Base, reference: str) -> ProcessorMixin:
     """The base's processor, in the class that goes with the model."""
-    processor_class = AutoProcessor
-    if reference is not None:
-        module, name = reference.split(".")
-        processor_class = getattr(import_module(f"{MODELING}.{module}"), name)
+    processor_class = AutoProcessor if shipped_class(reference) is None else resolve_name(reference)
     return processor_class.from_pretrained(base.source, trust_remote_code=False, **base.location)
 
 
@@ -190,10 +185,10 @@ def _save_example(example: Example, config: PreTrainedConfig, folder: Path) -> d
     return {"full": example.outputs["full"], "layers": example.outputs["tokens"]}
 
 
-def _save_code(kind: Architecture, head: Head, processor: str | None, folder: Path) -> None:
+def _save_code(auto_map: dict[str, str], processor: str | None, folder: Path) -> None:
     """Write the code, its licence and where the classes are, in place of whatever code the base's files referred to."""
-    auto_maps = {"config.json": kind.auto_map(head)}
-    copy_code(kind.module, folder)
+    auto_maps = {"config.json": auto_map}
+    copy_code(auto_map["AutoModel"].split(".")[0], folder)
     if processor is not None:
         auto_maps["processor_config.json"] = {"AutoProcessor": processor}
         copy_code(processor.split(".")[0], folder)

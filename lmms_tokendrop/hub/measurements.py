@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from lmms_tokendrop.catalogue import Variant
 from lmms_tokendrop.evaluation.arguments import LoadOptions, parse_model_args
-from lmms_tokendrop.evaluation.manifests import Variant
 from lmms_tokendrop.hub.folder import refuse_links
 from lmms_tokendrop.json_files import read_json_object
 from lmms_tokendrop.markdown import is_finite, number

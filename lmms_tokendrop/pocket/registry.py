@@ -1,20 +1,12 @@
-"""Where the bundled models lie, looked up by architecture and method."""
+"""Where the bundled models lie, looked up by architecture and method. Imports no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-WEIGHTS = Path(__file__).resolve().parent / "weights"
+from lmms_tokendrop.catalogue import variants
 
-POCKET_MODELS: dict[tuple[str, str], str] = {
-    **{("llava_next", method): "llava_next" for method in ("none", "random", "uniform", "mustdrop")},
-    **{("vilt", method): "vilt" for method in ("none", "random", "cls_attention", "tome", "smres")},
-    ("vilt", "pumer"): "vilt_pumer",
-    ("vilt", "dynamicvit"): "vilt_dynamicvit",
-    **{("meter", method): "meter" for method in ("none", "random", "cls_attention", "tome", "vision_tome", "smres")},
-    ("meter", "pumer"): "meter_pumer",
-}
-"""Folder name in `WEIGHTS` of the bundled model for each (architecture, method)."""
+WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 
 def pocket_path(architecture: str, method: str) -> Path:
@@ -37,11 +29,8 @@ def pocket_path(architecture: str, method: str) -> Path:
     ValueError
         If no model is bundled for this pair.
     """
-    try:
-        folder = POCKET_MODELS[(architecture, method)]
-    except KeyError:
-        known = ", ".join(f"{name}/{option}" for name, option in sorted(POCKET_MODELS))
-        raise ValueError(
-            f"no bundled model for architecture {architecture!r} with method {method!r}; bundled: {known}"
-        ) from None
-    return WEIGHTS / folder
+    bundled = {(entry.architecture, entry.method): entry.pocket for entry in variants() if entry.pocket is not None}
+    if (architecture, method) not in bundled:
+        known = ", ".join(f"{name}/{option}" for name, option in sorted(bundled))
+        raise ValueError(f"no bundled model for architecture {architecture!r} with method {method!r}; bundled: {known}")
+    return WEIGHTS / bundled[architecture, method]

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
+from lmms_tokendrop import catalogue
 from lmms_tokendrop.evaluation.loading import checkpoint_path
 from lmms_tokendrop.evaluation.processors import load_processor
-from lmms_tokendrop.training.architectures import ARCHITECTURES
+from lmms_tokendrop.training.model_classes import encoder_class, head_class
 from lmms_tokendrop.training.options import TrainingOptions
 from lmms_tokendrop.training.tasks import TASKS
 
@@ -57,7 +58,7 @@ def load_student(options: TrainingOptions) -> PreTrainedModel:
 
 def with_its_head(options: TrainingOptions, path: str) -> PreTrainedModel:
     """Load a checkpoint with its head for the task; a ValueError names what does not fit."""
-    prefix = ARCHITECTURES[options.architecture].encoder_class().base_model_prefix
+    prefix = encoder_class(options.architecture).base_model_prefix
     reduced = {"token_reduction": options.token_reduction(), "new_parameters": (f"{prefix}.token_reducer.",)}
     with loading("pretrained", options.pretrained):
         try:
@@ -77,7 +78,7 @@ def loading(argument: str, name: str) -> Iterator[None]:
 
 def check_reduction(options: TrainingOptions, path: str) -> None:
     """Raise a ValueError if the options of the reduction are wrong for the encoder of a checkpoint."""
-    encoder = ARCHITECTURES[options.architecture].encoder_class()
+    encoder = encoder_class(options.architecture)
     encoder.reduction_class.from_dict(options.token_reduction()).build(encoder.config_class.from_pretrained(path))
 
 
@@ -117,7 +118,7 @@ def load_teacher(options: TrainingOptions, student: PreTrainedModel) -> PreTrain
 
 def load_head(options: TrainingOptions, path: str, **kwargs: Any) -> PreTrainedModel:
     """Load the head of the task with its encoder in float32; a ValueError names what does not fit."""
-    head = ARCHITECTURES[options.architecture].head_class(options.task)
+    head = head_class(options.architecture, options.task)
     # sizes that differ are reported by the model class, with the other keys that do not fit
     return head.from_pretrained(path, dtype=torch.float32, ignore_mismatched_sizes=True, **kwargs)
 
@@ -157,7 +158,7 @@ def read_config(name: str, path: str, architecture: str, argument: str = "pretra
     """Read the configuration of a checkpoint; a ValueError names the argument if there is none or another model's."""
     with loading(argument, name):
         config = PreTrainedConfig.get_config_dict(path)[0]
-    known = ARCHITECTURES[architecture].model_types
+    known = catalogue.architecture(architecture).model_types
     if config.get("model_type") not in known:
         found = config.get("model_type")
         raise ValueError(f"{argument}={name!r} is of type {found!r}; architecture {architecture!r} loads {known}")
@@ -182,10 +183,10 @@ def with_new_head(options: TrainingOptions, path: str) -> PreTrainedModel:
     PreTrainedModel
         In float32.
     """
-    architecture, task = ARCHITECTURES[options.architecture], TASKS[options.task]
+    task, token_types = TASKS[options.task], catalogue.architecture(options.architecture).token_types
     with loading("pretrained", options.pretrained):
         encoder, info = PreTrainedModel.from_pretrained.__func__(
-            architecture.encoder_class(),
+            encoder_class(options.architecture),
             path,
             token_reduction=options.token_reduction(),
             dtype=torch.float32,
@@ -202,11 +203,11 @@ def with_new_head(options: TrainingOptions, path: str) -> PreTrainedModel:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
     config.update(task.config_changes)
-    model = architecture.head_class(options.task)(config)
+    model = head_class(options.architecture, options.task)(config)
     state = encoder.state_dict()
-    types, wanted = state[architecture.token_types], config.modality_type_vocab_size
+    types, wanted = state[token_types], config.modality_type_vocab_size
     if len(types) < wanted:
-        state[architecture.token_types] = torch.cat([types, types[-1:].expand(wanted - len(types), -1)])
+        state[token_types] = torch.cat([types, types[-1:].expand(wanted - len(types), -1)])
     model.base_model.load_state_dict(state)
     if options.task == "retrieval" and "itm_score.weight" in info["unexpected_keys"]:
         start_from_matching(model, path)

@@ -112,7 +112,7 @@ def _parameters() -> list[inspect.Parameter]:
     for entry in fields(TrainingOptions):
         about = entry.metadata
         typed = str if kind(entry) is dict else kind(entry)
-        values = f" Allowed: {', '.join(about['allowed'])}." if about["allowed"] else ""
+        values = f" Allowed: {', '.join(about['allowed'])}." if isinstance(about["allowed"], tuple) else ""
         default = "" if entry.default is None or entry.default is False else f" Default: {entry.default}."
         own.append(
             parameter(

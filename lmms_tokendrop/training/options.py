@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 from lmms_tokendrop.modeling.reduction_options import checked_number
-from lmms_tokendrop.training.architectures import ARCHITECTURES, TASK_HEADS
+from lmms_tokendrop.training.model_classes import TASKS, trainable
 
 POCKET_SCENES = "pocket_scenes"
 LARGEST_SEED = 2**32 - 1
@@ -17,13 +18,13 @@ WORDS = {str: "a text that is not empty", bool: "True, False", dict: "a dict"}
 def option(
     default: Any,
     help: str,
-    allowed: tuple | None = None,
+    allowed: tuple | Callable[[], tuple] | None = None,
     low: float = 0,
     high: float | None = None,
     below: float | None = None,
     group: str = "Training",
 ):
-    """A field of `TrainingOptions` with its help text and the values that it takes; the limits are those of numbers."""
+    """A field of `TrainingOptions` with its help text and the values that it takes, or a function that lists them."""
     about = {"help": help, "allowed": allowed, "low": low, "high": high, "below": below, "group": group}
     return field(default=default, metadata=about)
 
@@ -33,14 +34,20 @@ def kind(entry: Field) -> type:
     return KINDS[entry.type.split("[")[0].split(" ")[0]]
 
 
+def allowed_values(entry: Field) -> tuple | None:
+    """The values that a field of `TrainingOptions` takes; None if they can't be listed."""
+    allowed = entry.metadata["allowed"]
+    return allowed() if callable(allowed) else allowed
+
+
 def check_value(entry: Field, value: Any) -> None:
     """Raise a ValueError unless a field of `TrainingOptions` takes a value."""
-    about, name = entry.metadata, entry.name
+    about, name, allowed = entry.metadata, entry.name, allowed_values(entry)
     if value is None and entry.default is None:
         return
-    if about["allowed"] is not None:
-        if value not in about["allowed"]:
-            raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, about['allowed']))}")
+    if allowed is not None:
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
     elif kind(entry) in (int, float):
         limits = {limit: about[limit] for limit in ("low", "high", "below")}
         checked_number(name, value, whole=kind(entry) is int, **limits)
@@ -52,7 +59,7 @@ def check_value(entry: Field, value: Any) -> None:
 class TrainingOptions:
     """What is trained, on what, and how. Wrong values raise a ValueError that names what is allowed."""
 
-    architecture: str = option("vilt", "The encoder.", tuple(ARCHITECTURES), group="Model")
+    architecture: str = option("vilt", "The encoder.", trainable, group="Model")
     method: str = option("none", "How tokens are reduced; `none` is a plain fine-tune.", group="Model")
     reduction: dict[str, Any] | None = option(
         None, "Options of the method, as `key=value,key=value` (lists: `layers=2+5+8`).", group="Model"
@@ -67,7 +74,7 @@ class TrainingOptions:
     teacher: str | None = option(
         None, "Unreduced fine-tune to distil from: folder, Hub id, `pocket` or `pocket-teacher`.", group="Model"
     )
-    task: str = option("vqa", "The task.", tuple(TASK_HEADS), group="Data")
+    task: str = option("vqa", "The task.", TASKS, group="Data")
     data: str | None = option(
         None, "Training data: `pocket_scenes` (drawn), or a folder, a file or a Hub id for `datasets`.", group="Data"
     )

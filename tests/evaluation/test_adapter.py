@@ -7,12 +7,12 @@ from tiny_models import TEXT_BACKBONES
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
-from lmms_tokendrop.evaluation.manifests import VARIANTS
 from lmms_tokendrop.modeling.reducer_baselines import RandomDrop
 from lmms_tokendrop.modeling.token_reducer import Keep
 
-LLAVA_VARIANTS = [entry for entry in VARIANTS if entry.architecture == "llava_next"]
+LLAVA_VARIANTS = variants(architecture="llava_next")
 
 BUDGETS = {
     "none": {},

@@ -1,7 +1,7 @@
 """The adapter of encoders through lmms-eval itself, on tiny random models."""
 
 import math
-from importlib import import_module
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,14 +10,14 @@ from PIL.Image import Resampling
 from tiny_vilt import ANSWERS
 from transformers import AutoProcessor, ViltForQuestionAnswering, ViltProcessor
 
+from lmms_tokendrop.catalogue import architecture, registry, variants
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
-from lmms_tokendrop.evaluation.loading import ENCODERS, MODEL_CLASSES, load_model
-from lmms_tokendrop.evaluation.manifests import VARIANTS
+from lmms_tokendrop.evaluation.loading import load_model
 from lmms_tokendrop.evaluation.prompts import Prompt
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
 
-ENCODER_VARIANTS = [entry for entry in VARIANTS if entry.architecture in ENCODERS]
+ENCODER_VARIANTS = [entry for entry in variants() if not architecture(entry.architecture).generates]
 
 OPTIONS = {
     "vilt_tome": {"r": 9},
@@ -43,8 +43,8 @@ def checkpoint(fusion_checkpoint, tmp_path_factory):
             return path
         torch.manual_seed(0)
         layers = [int(layer) for layer in OPTIONS[entry.model_id]["layers"].split("+")]
-        module, class_name = MODEL_CLASSES[entry.architecture]
-        model = getattr(import_module(module), class_name.format(head="QuestionAnswering")).from_pretrained(
+        family = architecture(entry.architecture)
+        model = family.load(family.model_class(family.heads[0])).from_pretrained(
             path,
             token_reduction={"method": "dynamicvit", "layers": layers},
             new_parameters=(f"{entry.architecture}.token_reducer.",),
@@ -126,16 +126,15 @@ def test_smaller_images_are_fewer_tokens(classify, tiny_vilt_checkpoint):
 def test_pocket_is_the_methods_own_model_and_pocket_teacher_the_unreduced_one(
     tiny_vilt_checkpoint, tmp_path, monkeypatch
 ):
-    folders = {"none": tmp_path / "teacher", "random": tmp_path / "teacher", "pumer": tmp_path / "student"}
     options = {"method": "pumer", "layers": [1], "prune_ratio": 0.5}
     student = ViltTokenDropForQuestionAnswering.from_pretrained(tiny_vilt_checkpoint(seed=1), token_reduction=options)
     teacher = ViltTokenDropForQuestionAnswering.from_pretrained(tiny_vilt_checkpoint())
-    for model, folder in ((student, folders["pumer"]), (teacher, folders["none"])):
+    for model, folder in ((student, tmp_path / "student"), (teacher, tmp_path / "teacher")):
         model.save_pretrained(folder)
         ViltProcessor.from_pretrained(tiny_vilt_checkpoint()).save_pretrained(folder)
-    bundled = {("vilt", method): folder.name for method, folder in folders.items()}
+    bundled = replace(architecture("vilt"), pocket={"none": "teacher", "pumer": "student"})
     monkeypatch.setattr("lmms_tokendrop.pocket.registry.WEIGHTS", tmp_path)
-    monkeypatch.setattr("lmms_tokendrop.pocket.registry.POCKET_MODELS", bundled)
+    monkeypatch.setitem(registry._architectures, "vilt", bundled)
 
     def load(method, pretrained):
         return load_model("vilt", method, LoadOptions(pretrained), {}, torch.device("cpu"))[0]

@@ -13,7 +13,8 @@ from card_files import write_export, write_results
 from fake_hub import TOKEN, FakeHub, serve
 from huggingface_hub import constants, hf_api
 
-from lmms_tokendrop.pocket.registry import POCKET_MODELS, pocket_path
+from lmms_tokendrop.catalogue import variants
+from lmms_tokendrop.pocket.registry import pocket_path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,7 +53,8 @@ def base_folder() -> Callable[[str, str], Path]:
     """Return ``find(architecture, method)``: the model bundled for the method, else the unreduced one."""
 
     def find(architecture: str, method: str) -> Path:
-        return pocket_path(architecture, method if (architecture, method) in POCKET_MODELS else "none")
+        [entry] = variants(architecture=architecture, method=method)
+        return pocket_path(architecture, "none" if entry.pocket is None else method)
 
     return find
 

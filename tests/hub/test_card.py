@@ -10,14 +10,13 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES as ENCODERS
+from lmms_tokendrop.catalogue import architecture, variants
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
-from lmms_tokendrop.hub.architectures import ARCHITECTURES
 from lmms_tokendrop.hub.card import standing_cards, variant_card
 from lmms_tokendrop.hub.card_check import TEMPLATE
 from lmms_tokendrop.hub.folder import CARD
 from lmms_tokendrop.hub.shipped import shipped
-from lmms_tokendrop.pocket.registry import POCKET_MODELS
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 GOLDEN = Path(__file__).parent / "golden_card.md"
@@ -185,7 +184,7 @@ def test_time_of_another_method_is_not_this_one_s(results, name):
 @pytest.mark.parametrize(("name", "encoder"), ENCODERS.items())
 def test_methods_with_a_benchmark_are_those_that_are_measured(name, encoder):
     methods = {entry.token_reduction["method"] for entry in encoder.variants if entry.token_reduction is not None}
-    assert ARCHITECTURES[name].benchmarks == dict.fromkeys(methods, f"throughput-{name}")
+    assert architecture(name).benchmarks == dict.fromkeys(methods, f"throughput-{name}")
 
 
 @pytest.mark.parametrize("card", standing_cards(CARDS / "results").values(), ids=lambda card: card.data.model_name)
@@ -201,7 +200,9 @@ def test_every_bundled_model_and_every_reduced_variant_on_the_hub_has_a_card():
     names = set(standing_cards(CARDS / "results"))
     assert {"pocket_llava_next_mustdrop.md", "pocket_meter_pumer.md", "pocket_vilt_dynamicvit.md"} <= names
     assert {"llava_next_mustdrop.md", "llava_next_random.md", "vilt_pumer.md", "vilt_tome.md"} <= names
-    assert len([name for name in names if name.startswith("pocket_")]) == len(set(POCKET_MODELS.values()))
+    assert len([name for name in names if name.startswith("pocket_")]) == len(
+        {entry.pocket for entry in variants() if entry.pocket is not None}
+    )
 
 
 @pytest.mark.parametrize(

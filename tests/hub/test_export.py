@@ -15,11 +15,12 @@ from safetensors import safe_open
 from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
 from typer.testing import CliRunner
 
+from lmms_tokendrop import catalogue
+from lmms_tokendrop.catalogue import architectures
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.hub import self_check as self_check_module
-from lmms_tokendrop.hub.architectures import ARCHITECTURES, architecture
 from lmms_tokendrop.hub.base import resolve_base, saved_reduction
-from lmms_tokendrop.hub.code import LIBRARIES, MODELING, check_auto_map, code_files, set_auto_maps
+from lmms_tokendrop.hub.code import LIBRARIES, MODELING, PACKAGE, check_auto_map, code_files, set_auto_maps
 from lmms_tokendrop.hub.export import build, export
 from lmms_tokendrop.hub.folder import CARD, LICENSE, MANIFEST
 from lmms_tokendrop.hub.fresh_check import check_folder
@@ -62,11 +63,12 @@ def copied(built, tmp_path):
     return Path(shutil.copytree(folder, tmp_path / folder.name)), example
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_code_of_an_architecture_imports_nothing_else_and_is_flat(name):
-    files = code_files(architecture(name).module)
+@pytest.mark.parametrize("family", architectures(), ids=lambda family: family.name)
+def test_the_code_of_an_architecture_imports_nothing_else_and_is_flat(family):
+    module = family.module.removeprefix(PACKAGE)
+    files = code_files(module)
     assert {file.parent for file in files} == {MODELING}
-    assert f"{architecture(name).module}.py" in {file.name for file in files}
+    assert f"{module}.py" in {file.name for file in files}
     assert frozenset({"torch", "transformers"}) == LIBRARIES
 
 
@@ -381,11 +383,13 @@ def test_every_file_has_the_mode_that_the_umask_gives(tiny_vilt_checkpoint, tmp_
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-def test_unknown_names_list_those_that_exist():
-    with pytest.raises(ValueError, match=r"'qwen'.*allowed: llava_next, vilt"):
-        architecture("qwen")
-    with pytest.raises(ValueError, match=r"\['BertModel'\].*ViltForQuestionAnswering"):
-        architecture("vilt").head(["BertModel"])
+def test_an_architecture_whose_code_is_elsewhere_is_refused_before_its_weights_are_read(
+    tiny_vilt_checkpoint, tmp_path, monkeypatch
+):
+    elsewhere = replace(catalogue.architecture("vilt"), module="mine")
+    monkeypatch.setitem(catalogue.registry._architectures, "vilt", elsewhere)
+    with pytest.raises(ValueError, match="architecture 'vilt' can't be exported; its code is in mine"):
+        build("vilt_pumer", tmp_path, base=str(tiny_vilt_checkpoint()), form="full")
 
 
 def test_half_precision_stays_and_keys_are_those_of_public_checkpoints(tmp_path):

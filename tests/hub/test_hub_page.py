@@ -12,7 +12,7 @@ import pytest
 from documents import ACTIVATE, PAGES, blocks, paste
 from lmms_results import answers, evaluator
 
-from lmms_tokendrop.evaluation.manifests import variant
+from lmms_tokendrop.catalogue import variant
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
 from lmms_tokendrop.hub import fresh_check
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
+from lmms_tokendrop.catalogue import architecture
 from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
-from lmms_tokendrop.pocket.registry import POCKET_MODELS, WEIGHTS, pocket_path
+from lmms_tokendrop.pocket.registry import WEIGHTS, pocket_path
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 from pocket.encoder_labels import LABELS
@@ -17,7 +18,7 @@ from pocket.measuring import Item
 from pocket.recipes import RECIPES
 
 REDUCED = {"vilt": ViltTokenDropForQuestionAnswering, "meter": MeterTokenDropForQuestionAnswering}
-FOLDERS = sorted({folder for (architecture, _), folder in POCKET_MODELS.items() if architecture in UNREDUCED})
+FOLDERS = sorted(folder for family in REDUCED for folder in architecture(family).pocket.values())
 STUDENTS = [folder for folder in FOLDERS if folder not in UNREDUCED]
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import ViltForQuestionAnswering
 
-from lmms_tokendrop.training.architectures import ARCHITECTURES
+from lmms_tokendrop import catalogue
 from lmms_tokendrop.training.checkpoints import check_same, load_student, load_teacher
 from lmms_tokendrop.training.run import prepare
 
@@ -102,7 +102,7 @@ def test_a_new_head_stands_on_the_encoder(
     model = load_student(options(task, **changes, labels=labels))
     prefix = f"{architecture}."
     saved = {name.removeprefix(prefix): value for name, value in load_file(start / "model.safetensors").items()}
-    types = ARCHITECTURES[architecture].token_types
+    types = catalogue.architecture(architecture).token_types
     state = model.base_model.state_dict()
     assert torch.equal(state.pop(types), saved[types] if task != "nlvr2" else saved[types][[0, 1, 1]])
     assert all(torch.equal(value, saved[name]) for name, value in state.items() if "position_ids" not in name)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmms_tokendrop.cli import app
-from lmms_tokendrop.evaluation.encoder import ViltPuMer
+from lmms_tokendrop.evaluation.adapters import vilt_pumer
 from lmms_tokendrop.training.run import prepare
 
 
@@ -30,7 +30,7 @@ def test_what_the_command_writes_loads_with_the_same_reduction(checkpoint, tmp_p
     results = json.loads((output / "training_results.json").read_text())
     assert results["token_reduction"] == reduction
     assert (results["steps"], results["options"]["seed"]) == (2, 3)
-    adapter = ViltPuMer(pretrained=str(output), batch_size=2, device="cpu")
+    adapter = vilt_pumer(pretrained=str(output), batch_size=2, device="cpu")
     assert adapter.engine.model.config.token_reduction == reduction
     assert adapter.engine.model.config.num_labels == 33
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from lmms_tokendrop.training.architectures import ARCHITECTURES, TASK_HEADS
+from lmms_tokendrop.training import model_classes
 from lmms_tokendrop.training.command import read_options
 from lmms_tokendrop.training.options import TrainingOptions, kind
 from lmms_tokendrop.training.recipes import RECIPES
@@ -19,9 +19,9 @@ STORED = {"pretrained": "start", "data": "folder", "max_steps": 5}
 
 
 def test_every_task_has_a_head_and_its_data():
-    assert tuple(TASKS) == tuple(TASK_HEADS)
-    for architecture in ARCHITECTURES.values():
-        assert all(hasattr(architecture.head_class(task), "forward") for task in TASKS)
+    assert tuple(TASKS) == model_classes.TASKS
+    for architecture in model_classes.trainable():
+        assert all(hasattr(model_classes.head_class(architecture, task), "forward") for task in TASKS)
 
 
 @pytest.mark.parametrize(

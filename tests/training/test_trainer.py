@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
-from lmms_tokendrop.training.architectures import ARCHITECTURES
+from lmms_tokendrop.training.model_classes import head_class
 from lmms_tokendrop.training.run import LOG, prepare
 from lmms_tokendrop.training.trainer import parameter_groups
 
@@ -109,7 +109,7 @@ def test_every_method_trains_and_is_saved_with_its_options(
     teacher = None if method == "none" else checkpoint(seed=1, architecture=architecture)
     given = {"architecture": architecture, "method": method, "reduction": reduction, "teacher": teacher}
     results = prepare(options(**given), tmp_path).train()
-    loaded = ARCHITECTURES[architecture].head_class("vqa").from_pretrained(tmp_path)
+    loaded = head_class(architecture, "vqa").from_pretrained(tmp_path)
     assert loaded.config.token_reduction == results["token_reduction"] == {"method": method, **(reduction or {})}
     first, second = log_lines(tmp_path)
     assert first["task_loss"] != second["task_loss"]
