@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 
+import measure_throughput as script
 import pytest
 import torch
 from tiny_meter import tiny_meter_config
@@ -27,7 +26,6 @@ from lmms_tokendrop.benchmark.throughput import (
 from lmms_tokendrop.benchmark.training_step import measure_training_step, seconds_in_turn
 from lmms_tokendrop.markdown import NOT_MEASURED
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure_throughput.py"
 SIZES = {
     "vilt": ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "image_size", "patch_size"),
     "meter": (
@@ -69,15 +67,7 @@ def tiny(request):
     return TINY[request.param]
 
 
-@pytest.fixture
-def script():
-    spec = importlib.util.spec_from_file_location("measure_throughput", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(script, *arguments: str):
+def run(*arguments: str):
     app = script.typer.Typer()
     app.command()(script.main)
     return CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
@@ -200,12 +190,12 @@ def test_each_is_timed_in_each_round_but_the_first():
     assert seconds_in_turn({"a": run, "b": run}, 2, lambda: now[0]) == {"a": [1.0, 3.0], "b": [2.0, 4.0]}
 
 
-def test_the_script_writes_what_the_tables_show(script, tmp_path, monkeypatch):
+def test_the_script_writes_what_the_tables_show(tmp_path, monkeypatch):
     monkeypatch.setitem(script.ARCHITECTURES, "vilt", TINY["vilt"])
     output = tmp_path / "throughput_vilt.json"
     options = ("--seconds", "0", "--window", "0", "--max-batch-size", "10", "--no-memory", "--training-steps", "1")
     chosen = ("--variants", "full,pumer-vqav2", "--training-batch-size", "1", "--dtype", "bfloat16")
-    result = run(script, "vilt", "--output", str(output), *options, *chosen)
+    result = run("vilt", "--output", str(output), *options, *chosen)
     assert result.exit_code == 0, result.output
     measured = json.loads(output.read_text())
     assert measured["dtype"] == "bfloat16"
@@ -228,7 +218,7 @@ def test_the_script_writes_what_the_tables_show(script, tmp_path, monkeypatch):
         (["vilt", "--seconds", "-1"], "--seconds"),
     ],
 )
-def test_wrong_options_are_named_with_what_is_allowed(script, arguments, message):
-    result = run(script, *arguments)
+def test_wrong_options_are_named_with_what_is_allowed(arguments, message):
+    result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.output

@@ -1,36 +1,20 @@
 """The first group of each model of scripts/check_random_inputs.py."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
-import pytest
+import check_random_inputs
 from PIL import Image
 
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
 from lmms_tokendrop.evaluation.heads import CANDIDATES, RETRIEVAL
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_random_inputs.py"
 
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("check_random_inputs", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for their module there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
-def test_random_inputs_are_answered_alike_or_refused_by_name(script):
-    outcome = script.check(range(len(script.CASES)))
+def test_random_inputs_are_answered_alike_or_refused_by_name():
+    outcome = check_random_inputs.check(range(len(check_random_inputs.CASES)))
     assert outcome.faults == []
     assert outcome.counts["answered"] > 100
     assert outcome.counts["refused"] > 10
 
 
-def test_what_depends_on_the_batch_or_breaks_is_a_fault(script, monkeypatch):
+def test_what_depends_on_the_batch_or_breaks_is_a_fault(monkeypatch):
     classify = EncoderEngine.classify
 
     def spoiled(self, prompts):
@@ -39,17 +23,17 @@ def test_what_depends_on_the_batch_or_breaks_is_a_fault(script, monkeypatch):
         return classify(self, prompts[:1]) * len(prompts)
 
     monkeypatch.setattr(EncoderEngine, "classify", spoiled)
-    faults = script.check([6]).faults  # a group of vilt_full
+    faults = check_random_inputs.check([6]).faults  # a group of vilt_full
     assert any("TypeError: a fault of the package" in fault for fault in faults)
     assert any("together: document" in fault for fault in faults)
 
 
-def test_a_ranking_is_counted_as_every_answer_is(script, capsys):
-    adapter, counts = script.load("vilt_full", {"head": RETRIEVAL}), []
+def test_a_ranking_is_counted_as_every_answer_is(capsys):
+    adapter, counts = check_random_inputs.load("vilt_full", {"head": RETRIEVAL}), []
     adapter.on_answer = lambda *numbers: counts.append(numbers)
     pictures = [{"text": text, "texts": [text], "visuals": Image.new("RGB", (96, 96))} for text in ("red", "blue ?")]
-    adapter.task_dict[script.TASK] = {"test": script.Documents(pictures)}
+    adapter.task_dict[check_random_inputs.TASK] = {"test": check_random_inputs.Documents(pictures)}
     capsys.readouterr()
-    assert [len(scores) for scores in script.ask(adapter, range(2), {CANDIDATES: "texts"})] == [2, 2]
+    assert [len(scores) for scores in check_random_inputs.ask(adapter, range(2), {CANDIDATES: "texts"})] == [2, 2]
     assert counts == [(1, 2), (2, 2)]
     assert capsys.readouterr().err == ""

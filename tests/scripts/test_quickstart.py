@@ -1,21 +1,11 @@
 import importlib.util
 import venv
-from pathlib import Path
 
 import pytest
-
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "quickstart.py"
-
-
-@pytest.fixture
-def quickstart():
-    spec = importlib.util.spec_from_file_location("quickstart", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+import quickstart
 
 
-def test_an_environment_without_pip_is_made_anew_and_a_good_one_stays(quickstart, tmp_path):
+def test_an_environment_without_pip_is_made_anew_and_a_good_one_stays(tmp_path):
     environment = tmp_path / ".venv"
     venv.create(environment, with_pip=False)
     (environment / "left_over").touch()
@@ -27,7 +17,7 @@ def test_an_environment_without_pip_is_made_anew_and_a_good_one_stays(quickstart
     assert (environment / "installed").exists()
 
 
-def test_a_python_without_ensurepip_is_told_the_package_to_install(quickstart, tmp_path, monkeypatch):
+def test_a_python_without_ensurepip_is_told_the_package_to_install(tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ensurepip" else find_spec(name))
     with pytest.raises(SystemExit, match="python3-venv"):

@@ -1,12 +1,11 @@
 """The converter of METER's checkpoints, on synthetic files with exactly their keys."""
 
 import argparse
-import importlib.util
 import json
 import sys
 import types
-from pathlib import Path
 
+import convert_meter
 import pytest
 import torch
 from public_meter import BLOCKS, HEADS, UNUSED, WIDTH, classifier, encoder, public_weights
@@ -24,19 +23,6 @@ from lmms_tokendrop.modeling.modeling_meter import (
     MeterForVisualEntailment,
 )
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "convert_meter.py"
-
-
-@pytest.fixture(scope="module")
-def converter():
-    spec = importlib.util.spec_from_file_location("convert_meter", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["convert_meter"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["convert_meter"]
-
-
 CLASSES = {
     "pretraining": MeterForPreTraining,
     "vqav2": MeterForQuestionAnswering,
@@ -51,12 +37,12 @@ class Refused(Exception):
 
 
 @pytest.fixture
-def run(converter, tmp_path):
+def run(tmp_path):
     """Return `run(weights, task, *options)`: the output folder and what the command printed, or raise `Refused`."""
     tokenizer = tmp_path / "tokenizer"
     tiny_meter_tokenizer().save_pretrained(tokenizer)
-    app = converter.typer.Typer()
-    app.command()(converter.main)
+    app = convert_meter.typer.Typer()
+    app.command()(convert_meter.main)
 
     def convert(weights, task, *options, name="meter.ckpt"):
         path, output = tmp_path / name, tmp_path / "converted"
@@ -254,7 +240,7 @@ def test_wrong_options_are_named(run, options, message):
         ("meter.ckpt", {"state_dict": {"a": 1}}),
     ],
 )
-def test_files_that_are_no_checkpoints_are_named(converter, name, content, tmp_path):
+def test_files_that_are_no_checkpoints_are_named(name, content, tmp_path):
     path = tmp_path / name
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -263,12 +249,12 @@ def test_files_that_are_no_checkpoints_are_named(converter, name, content, tmp_p
     with pytest.raises(
         ValueError, match=rf"^{path} (is no checkpoint, or a broken one|holds other things than tensors)"
     ):
-        converter.read_weights(path)
+        convert_meter.read_weights(path)
 
 
-def test_a_missing_file_and_an_output_that_is_a_file_are_one_line(run, converter, tmp_path):
-    app = converter.typer.Typer()
-    app.command()(converter.main)
+def test_a_missing_file_and_an_output_that_is_a_file_are_one_line(run, tmp_path):
+    app = convert_meter.typer.Typer()
+    app.command()(convert_meter.main)
     missing = CliRunner().invoke(app, [str(tmp_path / "gone.ckpt"), str(tmp_path / "out"), "--task", "nlvr2"])
     assert missing.exit_code == 1
     assert missing.stderr.startswith("Error: ")
@@ -290,25 +276,25 @@ def test_sizes_that_cannot_be_are_errors(run):
 
 
 @pytest.mark.parametrize("content", ["{", "3", "[]", "[1, 2]", '{"a": "0"}', '{"a": 0, "b": true}'])
-def test_labels_that_are_none_name_their_file(converter, content, answers):
+def test_labels_that_are_none_name_their_file(content, answers):
     answers.write_text(content)
     with pytest.raises(ValueError, match=str(answers)):
-        converter.read_labels(answers)
+        convert_meter.read_labels(answers)
 
 
-def test_labels_come_from_lists_objects_and_lines(converter, answers):
-    assert converter.read_labels(answers) == ["yes", "no", "red", "net", "2"]
+def test_labels_come_from_lists_objects_and_lines(answers):
+    assert convert_meter.read_labels(answers) == ["yes", "no", "red", "net", "2"]
     answers.write_text('["a", "b"]')
-    assert converter.read_labels(answers) == ["a", "b"]
+    assert convert_meter.read_labels(answers) == ["a", "b"]
     answers.write_text('{"a": 0, "b": 2}')
     with pytest.raises(ValueError, match="numbers of answers must be 0 to 1"):
-        converter.read_labels(answers)
+        convert_meter.read_labels(answers)
     lines = answers.with_suffix(".txt")
     lines.write_text("light blue\nnot\n")
-    assert converter.read_labels(lines) == ["light blue", "not"]
+    assert convert_meter.read_labels(lines) == ["light blue", "not"]
 
 
-def test_other_objects_in_a_checkpoint_are_ignored_and_never_run(converter, tmp_path, monkeypatch):
+def test_other_objects_in_a_checkpoint_are_ignored_and_never_run(tmp_path, monkeypatch):
     lightning = types.ModuleType("lightning_callbacks")
     ran = []
 
@@ -330,5 +316,5 @@ def test_other_objects_in_a_checkpoint_are_ignored_and_never_run(converter, tmp_
         "state_dict": {"a": torch.ones(2)},
     }
     torch.save(content, path)
-    assert torch.equal(converter.read_weights(path)["a"], torch.ones(2))
+    assert torch.equal(convert_meter.read_weights(path)["a"], torch.ones(2))
     assert ran == []
