@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from typing import Annotated, Any
 
@@ -40,7 +41,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Compiled:
     """A stock class, its counterpart with methods, how to ask them, and how many graphs more a method may have.
 
     `more` is a reduction beside one of each method; `loading` lets a method's own parameters start at random.
@@ -54,8 +55,8 @@ class Architecture:
     loading: dict[str, Any]
 
 
-ARCHITECTURES = {
-    "llava_next": Architecture(
+COMPILED = {
+    "llava_next": Compiled(
         LlavaNextForConditionalGeneration,
         LlavaNextTokenDropForConditionalGeneration,
         generated,
@@ -63,7 +64,7 @@ ARCHITECTURES = {
         {"method": "mustdrop", "decode_interval": 2},
         {},
     ),
-    "vilt": Architecture(
+    "vilt": Compiled(
         ViltForQuestionAnswering,
         ViltTokenDropForQuestionAnswering,
         classified,
@@ -71,7 +72,7 @@ ARCHITECTURES = {
         {"method": "pumer", "reference": "release"},
         {"new_parameters": ("vilt.token_reducer.",)},
     ),
-    "meter": Architecture(
+    "meter": Compiled(
         MeterForQuestionAnswering,
         MeterTokenDropForQuestionAnswering,
         classified,
@@ -82,9 +83,12 @@ ARCHITECTURES = {
 }
 
 
+Name = StrEnum("Name", list(COMPILED))
+
+
 def reductions(name: str) -> Iterator[dict[str, Any]]:
     yield from ({"method": method} for method in REDUCTION_CONFIGS[name].reducers)
-    yield ARCHITECTURES[name].more
+    yield COMPILED[name].more
 
 
 def batches(name: str, count: int) -> list[dict[str, torch.Tensor]]:
@@ -100,18 +104,18 @@ def batches(name: str, count: int) -> list[dict[str, torch.Tensor]]:
 
 def compiled(name: str, model_class: Any, count: int, **loading) -> CompiledRun:
     model = model_class.from_pretrained(pocket_path(name, "none"), dtype=torch.float32, **loading)
-    return run_compiled(model.eval(), ARCHITECTURES[name].answer, batches(name, count))
+    return run_compiled(model.eval(), COMPILED[name].answer, batches(name, count))
 
 
 def main(
-    architecture: Annotated[list[str] | None, typer.Option(help="llava_next, vilt or meter; default: all.")] = None,
+    architecture: Annotated[list[Name] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     requests: Annotated[int, typer.Option(min=3, help="Batches that each model answers.")] = 10,
 ) -> None:
     """Compile, count and compare."""
     table = Table("architecture", "method", "graphs", "stock's graphs", f"compiled in 3 to {requests}", "as uncompiled")
     broken = 0
-    for name in architecture or ARCHITECTURES:
-        kind = ARCHITECTURES[name]
+    for name in architecture or COMPILED:
+        kind = COMPILED[name]
         stock = compiled(name, kind.stock, requests).total
         for options in reductions(name):
             method = options["method"]

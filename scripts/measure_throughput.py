@@ -10,13 +10,13 @@ import torch
 import typer
 from rich.console import Console
 
-from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES, HEADLINE, STOCK, Architecture, Variant
+from lmms_tokendrop.benchmark.encoder_variants import ENCODERS, HEADLINE, STOCK, MeasuredEncoder, Variant
 from lmms_tokendrop.benchmark.throughput import Settings, measure_memory, measure_throughput
 from lmms_tokendrop.benchmark.training_step import measure_training_step
 from lmms_tokendrop.modeling.reduction_options import checked_number
 from lmms_tokendrop.user_errors import check_output_file, one_line_errors
 
-Name = StrEnum("Name", list(ARCHITECTURES))
+Name = StrEnum("Name", list(ENCODERS))
 
 
 class DType(StrEnum):
@@ -26,7 +26,7 @@ class DType(StrEnum):
     bfloat16 = "bfloat16"
 
 
-def chosen_variants(architecture: Architecture, names: str) -> list[Variant]:
+def chosen_variants(architecture: MeasuredEncoder, names: str) -> list[Variant]:
     if not names:
         return list(architecture.variants)
     try:
@@ -60,7 +60,7 @@ def main(
         for name, value in {"seconds": seconds, "window": window, "max_memory": max_memory}.items():
             checked_number(name, value, whole=False, low=0)
         check_output_file("output", output)
-    encoder = ARCHITECTURES[architecture]
+    encoder = ENCODERS[architecture]
     chosen = chosen_variants(encoder, variants)
     if max_batch_size is not None and max_batch_size < encoder.first_batch:
         raise typer.BadParameter(f"the first is {encoder.first_batch}", param_hint="--max-batch-size")

@@ -1,8 +1,10 @@
 """What is in the catalogue, what register refuses, and what other packages add."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
@@ -23,6 +25,7 @@ from lmms_tokendrop.catalogue import (
     variants,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 ENCODER_METHODS = ["full", "pumer", "tome", "dynamicvit", "random", "cls_attention", "smres"]
 PLUGIN = """
 from lmms_tokendrop.catalogue import Method, method, register
@@ -270,3 +273,20 @@ def test_a_broken_plugin_is_named_whenever_the_catalogue_is_asked_and_leaves_not
             ask()
     plugin("KEPT")
     assert "vilt_kept" in ids()
+
+
+def test_at_the_command_line_a_broken_plugin_is_one_line_and_help_needs_none(plugin, tmp_path):
+    plugin("fails")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+
+    def run(argument: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "lmms_tokendrop.cli", argument]
+        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+
+    assert run("--help").returncode == 0
+    failed = run("list")
+    assert failed.returncode == 1
+    named = (
+        f"Error: entry point fails = kept_plugin:fails of {registry.PLUGINS} is broken: RuntimeError: no such machine"
+    )
+    assert failed.stderr.splitlines() == [named]

@@ -45,7 +45,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Architecture:
+class MeasuredEncoder:
     """An encoder with its question answering head, at its published size, with random weights.
 
     Attributes
@@ -118,7 +118,7 @@ _PUMER_VILT = {"method": "pumer", "preset": "vilt-vqav2"}
 _PUMER_METER = {"method": "pumer", "preset": "meter-vqav2"}
 _MEMORY_VILT, _MEMORY_METER = "-45 to -51 %, over tasks", "-38 to -43 %, over tasks"
 
-VILT = Architecture(
+VILT = MeasuredEncoder(
     title="ViLT-B/32",
     stock=ViltForQuestionAnswering,
     reduced=ViltTokenDropForQuestionAnswering,
@@ -136,7 +136,7 @@ VILT = Architecture(
     ),
 )
 
-METER = Architecture(
+METER = MeasuredEncoder(
     title="METER (CLIP ViT-B/16, RoBERTa)",
     stock=MeterForQuestionAnswering,
     reduced=MeterTokenDropForQuestionAnswering,
@@ -157,4 +157,4 @@ METER = Architecture(
     ),
 )
 
-ARCHITECTURES = {"vilt": VILT, "meter": METER}
+ENCODERS = {"vilt": VILT, "meter": METER}

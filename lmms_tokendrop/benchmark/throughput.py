@@ -14,7 +14,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from lmms_tokendrop.benchmark.encoder_variants import FULL, STOCK, TEXT_TOKENS, Architecture, Variant
+from lmms_tokendrop.benchmark.encoder_variants import FULL, STOCK, TEXT_TOKENS, MeasuredEncoder, Variant
 from lmms_tokendrop.benchmark.peak_memory import MemoryUse, in_fresh_process, memory_use
 from lmms_tokendrop.benchmark.throughput_protocol import BATCH_STEP, Spread, alternate, speed_up, try_batch_sizes
 
@@ -49,7 +49,7 @@ class Settings:
             return itertools.count(first, BATCH_STEP)
         return range(first, self.max_batch_size + 1, BATCH_STEP)
 
-    def conditions(self, architecture: Architecture) -> dict[str, Any]:
+    def conditions(self, architecture: MeasuredEncoder) -> dict[str, Any]:
         """What was measured on what, as JSON types."""
         return {
             "model": architecture.title,
@@ -65,7 +65,7 @@ class Settings:
 
 @torch.inference_mode()
 def measure_throughput(
-    architecture: Architecture,
+    architecture: MeasuredEncoder,
     variants: Sequence[Variant],
     settings: Settings,
     batch_size: int | None = None,
@@ -131,7 +131,7 @@ def measure_throughput(
 
 
 def measure_memory(
-    architecture: Architecture, variants: Sequence[Variant], settings: Settings, batch_size: int, say: Say = print
+    architecture: MeasuredEncoder, variants: Sequence[Variant], settings: Settings, batch_size: int, say: Say = print
 ) -> list[dict[str, Any]]:
     """Peak memory of a forward pass, each in a process of its own, with and without gradients.
 
@@ -160,7 +160,7 @@ def measure_memory(
 
 
 def forward_memory(
-    architecture: Architecture, variant: Variant, dtype: torch.dtype, batch_size: int, mode: str
+    architecture: MeasuredEncoder, variant: Variant, dtype: torch.dtype, batch_size: int, mode: str
 ) -> MemoryUse:
     """Memory of one forward pass in this process; its output is kept, and in mode `grad` what backward would need."""
     model, inputs = architecture.build(variant, dtype), architecture.inputs(batch_size, dtype)
@@ -171,7 +171,7 @@ def forward_memory(
 class _Batches:
     """Runs a model on a batch of a size; the inputs of that size are made once."""
 
-    def __init__(self, architecture: Architecture, dtype: torch.dtype):
+    def __init__(self, architecture: MeasuredEncoder, dtype: torch.dtype):
         self.architecture, self.dtype = architecture, dtype
         self.inputs: dict[int, dict[str, torch.Tensor]] = {}
 
@@ -183,7 +183,7 @@ class _Batches:
 
 
 def sharing_weights(
-    architecture: Architecture, variants: Sequence[Variant], dtype: torch.dtype
+    architecture: MeasuredEncoder, variants: Sequence[Variant], dtype: torch.dtype
 ) -> dict[str, PreTrainedModel]:
     """Variants whose common parameters are the same tensors."""
     models: dict[str, PreTrainedModel] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lmms_tokendrop.benchmark.encoder_variants import FULL, Architecture, Variant
+from lmms_tokendrop.benchmark.encoder_variants import FULL, MeasuredEncoder, Variant
 from lmms_tokendrop.benchmark.throughput_protocol import Spread
 from lmms_tokendrop.training.losses import distillation_loss
 
@@ -19,7 +19,7 @@ TEACHER = "teacher"
 
 
 def measure_training_step(
-    architecture: Architecture,
+    architecture: MeasuredEncoder,
     variants: Sequence[Variant],
     dtype: torch.dtype,
     batch_size: int,

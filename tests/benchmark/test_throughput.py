@@ -13,7 +13,7 @@ from tiny_vilt import tiny_vilt_config
 from typer.testing import CliRunner
 
 from lmms_tokendrop.benchmark import throughput
-from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES, FULL, HEADLINE, METER, STOCK, VILT
+from lmms_tokendrop.benchmark.encoder_variants import ENCODERS, FULL, HEADLINE, METER, STOCK, VILT
 from lmms_tokendrop.benchmark.peak_memory import MemoryUse
 from lmms_tokendrop.benchmark.report import TABLES
 from lmms_tokendrop.benchmark.throughput import (
@@ -74,7 +74,7 @@ def run(*arguments: str):
 
 
 def test_every_architecture_has_the_baselines_and_the_headline():
-    for architecture in ARCHITECTURES.values():
+    for architecture in ENCODERS.values():
         names = [variant.name for variant in architecture.variants]
         assert len(set(names)) == len(names)
         assert {STOCK, FULL, *HEADLINE} <= set(names)
@@ -191,7 +191,7 @@ def test_each_is_timed_in_each_round_but_the_first():
 
 
 def test_the_script_writes_what_the_tables_show(tmp_path, monkeypatch):
-    monkeypatch.setitem(script.ARCHITECTURES, "vilt", TINY["vilt"])
+    monkeypatch.setitem(script.ENCODERS, "vilt", TINY["vilt"])
     output = tmp_path / "throughput_vilt.json"
     options = ("--seconds", "0", "--window", "0", "--max-batch-size", "10", "--no-memory", "--training-steps", "1")
     chosen = ("--variants", "full,pumer-vqav2", "--training-batch-size", "1", "--dtype", "bfloat16")

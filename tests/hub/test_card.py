@@ -9,7 +9,7 @@ from card_files import FULL, REDUCED, changed, rendered, row, run_file
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
-from lmms_tokendrop.benchmark.encoder_variants import ARCHITECTURES as ENCODERS
+from lmms_tokendrop.benchmark.encoder_variants import ENCODERS
 from lmms_tokendrop.catalogue import architecture, variants
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
