@@ -12,7 +12,7 @@ from lmms_tokendrop.evaluation.arguments import LoadOptions, parse_model_args
 from lmms_tokendrop.hub.folder import refuse_links
 from lmms_tokendrop.json_files import read_json_object
 from lmms_tokendrop.markdown import is_finite, number
-from lmms_tokendrop.modeling.base_weights import REPOSITORY
+from lmms_tokendrop.modeling.loading import REPOSITORY
 from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
 
 SAMPLES = "n"

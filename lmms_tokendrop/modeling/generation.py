@@ -62,18 +62,3 @@ class StagedGenerationMixin(GenerationMixin):
             super()._expand_multimodal_outputs(input_ids, {"image": tokens}, expand_size, inputs_embeds)
             images.visual_tokens = tokens.pooler_output
         return super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)
-
-
-def check_loaded(model_class: type, info: dict) -> None:
-    """Fail unless a checkpoint filled exactly the model's parameters.
-
-    Raises
-    ------
-    ValueError
-        Naming the missing, unexpected or mismatched keys.
-    """
-    wrong = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")}
-    wrong = {name: keys for name, keys in wrong.items() if keys}
-    if wrong:
-        shown = "; ".join(f"{name}: {', '.join(keys[:5])} ({len(keys)} in all)" for name, keys in wrong.items())
-        raise ValueError(f"The checkpoint does not fit {model_class.__name__}: {shown}")

@@ -42,7 +42,7 @@ class MeterConfig(PreTrainedConfig):
         Images that the head for several images takes.
     """
 
-    model_type = "meter"
+    model_type: ClassVar = "meter"
     keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "report"]
     sub_configs: ClassVar = {"text_config": RobertaConfig, "vision_config": CLIPVisionConfig}
 

@@ -3,7 +3,6 @@
 from .tested_transformers import TESTED  # noqa: F401, warns before an import of another version fails
 
 # isort: split
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,15 +22,14 @@ from transformers.models.llava_next.modeling_llava_next import (
     image_size_to_num_patches,
 )
 
-from .base_weights import BaseWeightsMixin
 from .checkpoint_keys import SavesPublicKeys
-from .generation import StagedGenerationMixin, check_loaded
+from .generation import StagedGenerationMixin
+from .loading import TokenDropLoading
 from .processing_llava_next_tokendrop import FlatLlavaNextProcessor, LlavaNextTokenDropProcessor
-from .saved_code import SavesItsCode
 from .staged_decoder import staged_decoder
 from .staged_vlm import with_reduction
-from .stock_config import ReadsStockConfig
 from .tiled_features import TiledFeatures, pack_flat
+from .token_drop_config import TokenDropConfig
 from .token_reduction_config import TokenReductionConfig
 from .vision_inputs import check_image_sizes
 
@@ -45,32 +43,11 @@ __all__ = [
 ]
 
 
-class LlavaNextTokenDropConfig(SavesItsCode, ReadsStockConfig, LlavaNextConfig):
-    """LLaVA-NeXT's configuration and a `token_reduction`.
-
-    Parameters
-    ----------
-    token_reduction : dict, optional
-        Options of :class:`TokenReductionConfig`, read when a model is built; None is the unreduced model.
-    base_weights : dict, optional
-        Hub repository and commit that hold the weights, see :class:`BaseWeightsMixin`; default: they are beside this.
-    """
+class LlavaNextTokenDropConfig(TokenDropConfig, LlavaNextConfig):
+    """LLaVA-NeXT's configuration and a `token_reduction`, the options of :class:`TokenReductionConfig`."""
 
     model_type = "llava_next_tokendrop"
-    token_reduction: dict | None = None
-    base_weights: dict | None = None
-
-    @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Read a configuration; options that were saved in an earlier format keep their meaning."""
-        options, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if options.get("token_reduction") is not None:
-            options = {**options, "token_reduction": TokenReductionConfig.restored(options["token_reduction"])}
-        return options, kwargs
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
-        self.token_reduction = TokenReductionConfig.from_dict(self.token_reduction).to_dict()
+    reduction_class = TokenReductionConfig
 
 
 @dataclass
@@ -89,8 +66,7 @@ class LlavaNextTokenDropModel(TiledFeatures, LlavaNextModel):
     def __init__(self, config: LlavaNextTokenDropConfig):
         LlavaNextPreTrainedModel.__init__(self, config)
         text_config = config.text_config
-        options = TokenReductionConfig.from_dict(getattr(config, "token_reduction", None))
-        self.token_reducer = options.build(text_config.num_hidden_layers)
+        self.token_reducer = LlavaNextTokenDropConfig.reduction_of(config).build(text_config.num_hidden_layers)
         self.vision_tower = self.build_tower()
         self.multi_modal_projector = LlavaNextMultiModalProjector(config)
         self.image_newline = nn.Parameter(torch.randn(text_config.hidden_size) * text_config.hidden_size**-0.5)
@@ -111,7 +87,7 @@ class LlavaNextTokenDropModel(TiledFeatures, LlavaNextModel):
 
 
 class LlavaNextTokenDropForConditionalGeneration(
-    StagedGenerationMixin, BaseWeightsMixin, SavesPublicKeys, LlavaNextForConditionalGeneration
+    StagedGenerationMixin, TokenDropLoading, SavesPublicKeys, LlavaNextForConditionalGeneration
 ):
     """LLaVA-NeXT that drops or merges visual tokens, as `config.token_reduction` says."""
 
@@ -124,53 +100,6 @@ class LlavaNextTokenDropForConditionalGeneration(
         self.model = LlavaNextTokenDropModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path,
-        *args,
-        config=None,
-        token_reduction=None,
-        output_loading_info=False,
-        **kwargs,
-    ):
-        """Load a stock LLaVA-NeXT checkpoint, or one of this class.
-
-        Parameters
-        ----------
-        pretrained_model_name_or_path : str or os.PathLike
-            Repository or folder.
-        config : PreTrainedConfig, str or os.PathLike, optional
-            One of the class or of the stock model, or where it is stored; default: the checkpoint's.
-        token_reduction : dict, optional
-            Options of :class:`TokenReductionConfig`; default: the config's.
-        output_loading_info : bool, optional
-            Whether to return the loading report too.
-        *args, **kwargs
-            As `PreTrainedModel.from_pretrained` takes them.
-
-        Returns
-        -------
-        LlavaNextTokenDropForConditionalGeneration
-            The model, in eval mode; with `output_loading_info` a pair of it and a dict.
-
-        Raises
-        ------
-        ValueError
-            If an option is wrong, or if the checkpoint's keys are not exactly the model's.
-        """
-        config = None if config is None else LlavaNextTokenDropConfig.of(config)
-        if config is not None and token_reduction is not None:
-            config = copy.deepcopy(config)
-            config.token_reduction = TokenReductionConfig.from_dict(token_reduction).to_dict()
-        elif token_reduction is not None:
-            kwargs["token_reduction"] = TokenReductionConfig.from_dict(token_reduction).to_dict()
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
-        )
-        check_loaded(cls, info)
-        return (model, info) if output_loading_info else model
 
 
 for name in ("LlavaNextTokenDropForConditionalGeneration", LlavaNextTokenDropConfig.model_type):

@@ -8,33 +8,19 @@ from transformers.utils.generic import can_return_tuple
 from .fusion_inputs import check_inputs, checked_seeds
 from .fusion_tokens import FusionTokens
 from .image_patches import grid_side, shrink_images
+from .loading import TokenDropLoading
 from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel
 from .meter_reduction_config import MeterReductionConfig
-from .saved_code import SavesItsCode
 from .staged_meter import CoAttention, StagedMeterTextLayer
 from .staged_meter_vision import StagedMeterVisionModel, vision_reducer
-from .stock_config import ReadsStockConfig
-from .token_drop_loading import TokenDropLoading
+from .token_drop_config import TokenDropConfig
 
 
-class MeterTokenDropConfig(SavesItsCode, ReadsStockConfig, MeterConfig):
-    """METER's configuration and a `token_reduction`.
-
-    Parameters
-    ----------
-    token_reduction : dict, optional
-        Options of :class:`MeterReductionConfig`; None is the unreduced model.
-    base_weights : dict, optional
-        Hub repository and commit that hold the weights, see :class:`BaseWeightsMixin`; default: they are beside this.
-    """
+class MeterTokenDropConfig(TokenDropConfig, MeterConfig):
+    """METER's configuration and a `token_reduction`, the options of :class:`MeterReductionConfig`."""
 
     model_type = "meter_tokendrop"
-    token_reduction: dict | None = None
-    base_weights: dict | None = None
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
-        self.token_reduction = MeterReductionConfig.from_dict(self.token_reduction).to_dict()
+    reduction_class = MeterReductionConfig
 
 
 class MeterTokenDropPreTrainedModel(TokenDropLoading, MeterPreTrainedModel):
@@ -42,7 +28,6 @@ class MeterTokenDropPreTrainedModel(TokenDropLoading, MeterPreTrainedModel):
 
     config: MeterTokenDropConfig
     config_class = MeterTokenDropConfig
-    reduction_class = MeterReductionConfig
     _no_split_modules: ClassVar = ["MeterTokenDropModel"]
 
 
@@ -54,8 +39,7 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
 
     def __init__(self, config: MeterTokenDropConfig):
         super().__init__(config)
-        options = MeterReductionConfig.from_dict(config.token_reduction)
-        self.token_reducer = options.build(config)
+        self.token_reducer = MeterTokenDropConfig.reduction_of(config).build(config)
         vision = config.vision_config
         self.vision_reducer = vision_reducer(self.token_reducer.vision_r, vision)
         self.post_init()

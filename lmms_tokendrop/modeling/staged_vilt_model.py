@@ -14,32 +14,18 @@ from .eager_parts import on_host
 from .fusion_inputs import check_inputs, check_pixel_mask, check_tensor, checked_seeds
 from .fusion_reduction_config import FusionReductionConfig
 from .fusion_tokens import FusionReport, FusionTokens
+from .loading import TokenDropLoading
 from .model_limits import check_text_length, check_token_type
-from .saved_code import SavesItsCode
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
-from .stock_config import ReadsStockConfig
-from .token_drop_loading import TokenDropLoading
+from .token_drop_config import TokenDropConfig
 
 
-class ViltTokenDropConfig(SavesItsCode, ReadsStockConfig, ViltConfig):
-    """ViLT's configuration and a `token_reduction`.
-
-    Parameters
-    ----------
-    token_reduction : dict, optional
-        Options of :class:`FusionReductionConfig`; None is the unreduced model.
-    base_weights : dict, optional
-        Hub repository and commit that hold the weights, see :class:`BaseWeightsMixin`; default: they are beside this.
-    """
+class ViltTokenDropConfig(TokenDropConfig, ViltConfig):
+    """ViLT's configuration and a `token_reduction`, the options of :class:`FusionReductionConfig`."""
 
     model_type = "vilt_tokendrop"
     keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "report"]
-    token_reduction: dict | None = None
-    base_weights: dict | None = None
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
-        self.token_reduction = FusionReductionConfig.from_dict(self.token_reduction).to_dict()
+    reduction_class = FusionReductionConfig
 
 
 @dataclass
@@ -79,12 +65,11 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
 
     def __init__(self, config: ViltTokenDropConfig, add_pooling_layer: bool = True):
         ViltPreTrainedModel.__init__(self, config)
-        options = FusionReductionConfig.from_dict(config.token_reduction)
         self.embeddings = StagedViltEmbeddings(config)
         self.encoder = StagedViltEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = ViltPooler(config) if add_pooling_layer else None
-        self.token_reducer = options.build(config)
+        self.token_reducer = ViltTokenDropConfig.reduction_of(config).build(config)
         self.post_init()
 
     @can_return_tuple

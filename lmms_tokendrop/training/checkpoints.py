@@ -79,7 +79,8 @@ def loading(argument: str, name: str) -> Iterator[None]:
 def check_reduction(options: TrainingOptions, path: str) -> None:
     """Raise a ValueError if the options of the reduction are wrong for the encoder of a checkpoint."""
     encoder = encoder_class(options.architecture)
-    encoder.reduction_class.from_dict(options.token_reduction()).build(encoder.config_class.from_pretrained(path))
+    config_class = encoder.config_class
+    config_class.reduction_class.from_dict(options.token_reduction()).build(config_class.from_pretrained(path))
 
 
 def load_teacher(options: TrainingOptions, student: PreTrainedModel) -> PreTrainedModel | None:

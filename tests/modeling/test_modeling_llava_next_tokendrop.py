@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import shutil
@@ -91,6 +92,36 @@ def test_the_base_model_names_the_tokens_that_are_left(workshop, use_cache):
     text = [set((row != 4).nonzero().flatten().tolist()) for row in inputs["input_ids"]]
     real = [set(row.nonzero().flatten().tolist()) for row in inputs["attention_mask"]]
     assert all((words & there) < left < there for words, there, left in zip(text, real, kept, strict=True))
+
+
+@pytest.mark.parametrize("given", [None, {"method": "random", "keep_ratio": 0.5}])
+def test_loading_checks_options_once(workshop, tmp_path, monkeypatch, given):
+    workshop.reduced("budget").save_pretrained(tmp_path)
+    checked, check = [], TokenReductionConfig.from_dict
+    monkeypatch.setattr(TokenReductionConfig, "from_dict", lambda options: checked.append(options) or check(options))
+    model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(tmp_path, token_reduction=given)
+    assert len(checked) == 1
+    assert model.model.token_reducer.config == check(given or BUDGET)
+
+
+def test_options_that_change_in_a_configuration_are_those_of_the_model_built_from_it(workshop):
+    config = LlavaNextTokenDropConfig.from_pretrained(workshop.checkpoint(), token_reduction=BUDGET)
+    config.token_reduction = {"method": "random", "seed": 3}
+    assert LlavaNextTokenDropForConditionalGeneration(config).model.token_reducer.config.seed == 3
+    config.token_reduction["seed"] = 4
+    assert LlavaNextTokenDropForConditionalGeneration(config).model.token_reducer.config.seed == 4
+
+
+def test_what_a_configuration_keeps_for_its_model_is_neither_saved_nor_compared(workshop):
+    one, other = (
+        LlavaNextTokenDropConfig.from_pretrained(workshop.checkpoint(), token_reduction=options)
+        for options in (BUDGET, {"method": "random"})
+    )
+    assert one != other
+    other.token_reduction = one.token_reduction
+    assert one == other == copy.deepcopy(one)
+    assert one.to_dict() == other.to_dict()
+    assert "_parsed" not in one.to_json_string()
 
 
 def test_the_configuration_names_its_own_type(workshop, tmp_path):
