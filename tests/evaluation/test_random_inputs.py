@@ -3,8 +3,9 @@
 import check_random_inputs
 from PIL import Image
 
+from lmms_tokendrop.catalogue import RETRIEVAL
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
-from lmms_tokendrop.evaluation.heads import CANDIDATES, RETRIEVAL
+from lmms_tokendrop.evaluation.heads import CANDIDATES
 
 
 def test_random_inputs_are_answered_alike_or_refused_by_name():
