@@ -14,6 +14,7 @@ from typing import Annotated
 
 import torch
 import typer
+from transformers.utils.logging import disable_progress_bar
 
 from lmms_tokendrop.catalogue import variant, variants
 from lmms_tokendrop.user_errors import one_line_errors
@@ -44,6 +45,7 @@ def main(
 ) -> None:
     """Write golden data."""
     torch.set_num_threads(1)
+    disable_progress_bar()
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
         for entry in [variant(name) for name in model_ids] if model_ids else variants():
             check_without_ties(entry.architecture, entry.method, Path(folder))
