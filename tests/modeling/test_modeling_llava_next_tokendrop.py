@@ -100,7 +100,8 @@ def test_loading_checks_options_once(workshop, tmp_path, monkeypatch, given):
     checked, check = [], TokenReductionConfig.from_dict
     monkeypatch.setattr(TokenReductionConfig, "from_dict", lambda options: checked.append(options) or check(options))
     model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(tmp_path, token_reduction=given)
-    assert len(checked) == 1
+    # Transformers 5.19 makes a default configuration, too, which has no options.
+    assert len([options for options in checked if options is not None]) == 1
     assert model.model.token_reducer.config == check(given or BUDGET)
 
 
