@@ -28,6 +28,8 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
         ("measure_prefill.py", ("--repeats", "0"), "repeats=0; allowed: a whole number from 1"),
         ("measure_prefill.py", ("--drop-after-layer", "7"), "drop_after_layer=7; allowed: a whole number from 0 to 6"),
         ("measure_prefill.py", ("--kept", "2928"), "kept=2928; allowed: a whole number from 1 to 2927"),
+        ("compare_commits.py", ("no-such", "HEAD"), "'no-such' is no commit of this repository"),
+        ("write_goldens.py", ("vilt_other",), "unknown variant 'vilt_other'"),
         ("make_pocket_tasks.py", ("--output", "folder"), "output='folder' is a folder; name a file"),
         ("draw_tokens.py", ("folder",), "output='folder' is a folder; name a file"),
         ("draw_tokens.py", ("new.txt",), "output='new.txt'; allowed: a name that ends like a picture's, such as .png"),
