@@ -16,7 +16,7 @@ _SOURCES = {
     "LlavaNextTokenDropForConditionalGeneration": "lmms_tokendrop.modeling.modeling_llava_next_tokendrop",
     "StagedCache": "lmms_tokendrop.modeling.staged_cache",
     "TokenReductionConfig": "lmms_tokendrop.modeling.token_reducer",
-    "FusionReductionConfig": "lmms_tokendrop.modeling.fusion_reduction_config",
+    "FusionReductionConfig": "lmms_tokendrop.modeling.token_reducer",
     "MeterReductionConfig": "lmms_tokendrop.modeling.token_reducer",
     "MeterConfig": "lmms_tokendrop.modeling.modeling_meter",
     "MeterForImageAndTextRetrieval": "lmms_tokendrop.modeling.modeling_meter",
@@ -76,7 +76,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lmms_tokendrop.modeling.fusion_reduction_config import FusionReductionConfig
     from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import (
         LlavaNextTokenDropConfig,
         LlavaNextTokenDropForConditionalGeneration,
@@ -109,7 +108,11 @@ if TYPE_CHECKING:
     )
     from lmms_tokendrop.modeling.processing_meter import meter_processor
     from lmms_tokendrop.modeling.staged_cache import StagedCache
-    from lmms_tokendrop.modeling.token_reducer import MeterReductionConfig, TokenReductionConfig
+    from lmms_tokendrop.modeling.token_reducer import (
+        FusionReductionConfig,
+        MeterReductionConfig,
+        TokenReductionConfig,
+    )
     from lmms_tokendrop.modeling.transformers_compat import cache_of
     from lmms_tokendrop.pocket.registry import pocket_path
 

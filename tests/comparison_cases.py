@@ -88,7 +88,7 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"preset": "meter-snli-ve"},
             {"preset": "meter-nlvr2"},
         ],
-        "tome": [{"r": 9}, {"r": 7, "proportional_attention": False, "schedule": "decreasing"}],
+        "tome": [{"r": 14}, {"r": 7, "proportional_attention": False, "schedule": "decreasing"}],
         "vision_tome": [{"vision_r": 9}, {"vision_r": 5}],
         "dynamicvit": [{}, {"layers": [2, 4, 6], "keep_ratio": 0.6}],
         "random": [{}, {"layers": [0, 4], "prune_ratio": 0.3, "seed": 3}],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer, plan
 from lmms_tokendrop.modeling.image_patches import grid_side
 from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig
 
@@ -66,7 +67,7 @@ def planned_macs(config: Any, token_reduction: dict, text_tokens: int, image_siz
         Side of the image in pixels; None: the configuration's.
     """
     options = FusionReductionConfig.from_dict(token_reduction)
-    reducer = options.build(config)
+    reducer = build_fusion_reducer(FusionReductionConfig, options, config)
     patches = grid_side(image_size or config.image_size, config.patch_size, reducer.image_scale) ** 2
-    plan = reducer.plan(text_tokens, 1 + patches, config.num_hidden_layers)
-    return encoder_macs(config, *plan, patches) + reducer.module_macs(text_tokens, 1 + patches)
+    lengths = plan(reducer, text_tokens, 1 + patches, config.num_hidden_layers)
+    return encoder_macs(config, *lengths, patches) + reducer.module_macs(text_tokens, 1 + patches)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmms_tokendrop.benchmark.encoder_accounting import encoder_layer_macs, patch_embedding_macs
+from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer, plan_apart
 from lmms_tokendrop.modeling.image_patches import grid_side
-from lmms_tokendrop.modeling.meter_reduction_config import MeterReductionConfig
-from lmms_tokendrop.modeling.staged_meter_vision import vision_reducer
+from lmms_tokendrop.modeling.token_reducer import MeterReductionConfig
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,19 @@ def meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size:
         Side of the image in pixels; None: the configuration's.
     """
     options = MeterReductionConfig.from_dict(token_reduction)
-    reducer = options.build(config)
+    reducer = build_fusion_reducer(MeterReductionConfig, options, config)
     patches = grid_side(image_size or config.image_size, config.patch_size, reducer.image_scale) ** 2
     vision_config = config.vision_config
     blocks = vision_config.num_hidden_layers
-    tower = vision_reducer(reducer.vision_r, vision_config).plan(0, 1 + patches, blocks)
-    vision = [encoder_layer_macs(vision_config, *lengths) for lengths in zip(*tower, strict=True)]
-    text_config, image_tokens = config.text_config, tower[1][-1]
+    tower = plan_apart(reducer, 0, 1 + patches, blocks, "vision")
+    lengths = zip(*([image for _, image in point] for point in tower), strict=True)
+    vision = [encoder_layer_macs(vision_config, *pair) for pair in lengths]
+    text_config, image_tokens = config.text_config, tower[1][-1][1]
     text = encoder_layer_macs(text_config, text_tokens, text_tokens) * text_config.num_hidden_layers
     projections = text_tokens * text_config.hidden_size + image_tokens * vision_config.hidden_size
     cross_modal = projections * config.hidden_size + reducer.module_macs(text_tokens, image_tokens)
-    plan = reducer.plan_apart(text_tokens, image_tokens, config.num_hidden_layers)
-    for (words, patches_before), (words_left, patches_left) in zip(*plan, strict=True):
+    pairs = plan_apart(reducer, text_tokens, image_tokens, config.num_hidden_layers)
+    for (words, patches_before), (words_left, patches_left) in zip(*pairs, strict=True):
         read = words_left if reducer.sequential else words
         cross_modal += cross_layer_macs(config, words, patches_before, words_left)
         cross_modal += cross_layer_macs(config, patches_left, read, patches_left)

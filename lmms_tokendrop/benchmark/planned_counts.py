@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from lmms_tokendrop.modeling.reducer_mustdrop import WINDOW, MustDrop
-from lmms_tokendrop.modeling.stages import VisionContext
-from lmms_tokendrop.modeling.token_ops import merge_windows, window_cells
+from lmms_tokendrop.modeling.mustdrop_options import MustDropOptions
+from lmms_tokendrop.modeling.reducer_mustdrop import WINDOW, drop_layers
+from lmms_tokendrop.modeling.tiles import Tiles
+from lmms_tokendrop.modeling.token_ops import window_cells, window_targets
 from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
 from lmms_tokendrop.modeling.window_merging import key_counts, merged_windows
 
@@ -70,14 +71,13 @@ def planned_counts(
     PlannedCounts
         The counts, which depend on the picture only through which windows are similar.
     """
-    config = TokenReductionConfig.from_dict({"method": "mustdrop", **reduction})
-    reducer = MustDrop(config, num_layers)
+    options = TokenReductionConfig.from_dict({"method": "mustdrop", **reduction})
+    layers = drop_layers(options.layers, num_layers)
     alive = (torch.arange(SIDE) < torch.tensor(rows).unsqueeze(-1)).repeat_interleave(SIDE, dim=1)
     windows = window_cells(SIDE, SIDE, WINDOW)
-    similarity = _similarity(config, alive[:, windows].any(-1), similar, in_turn)
+    similarity = _similarity(options, alive[:, windows].any(-1), similar, in_turn)
     tile = torch.zeros(len(rows), dtype=torch.long)
-    context = VisionContext(
-        hidden_states=None,
+    tiles = Tiles(
         grid=(SIDE, SIDE),
         alive=alive,
         image=tile,
@@ -86,24 +86,25 @@ def planned_counts(
         line_owner=torch.zeros(0, dtype=torch.long),
         num_layers=num_layers,
     )
-    merged, forced = merged_windows(config, reducer.layers, context, windows, similarity)
-    left = merge_windows(alive.unsqueeze(-1).float(), windows, alive, merged)[1] & alive
-    least = key_counts(left.sum(-1), config.key_ratio).sum(0, keepdim=True).clamp_min(1)
+    merged, forced = merged_windows(options, layers, tiles, windows, similarity)
+    stays = window_targets(windows, alive, merged) == torch.arange(SIDE * SIDE)
+    left = stays & alive
+    least = key_counts(left.sum(-1), options.key_ratio).sum(0, keepdim=True).clamp_min(1)
     received, stages, current = [], [], left.sum().unsqueeze(0)
     for layer in range(num_layers):
         received.append(current)
-        if layer in reducer.layers:
-            budget, available = config.budget(), alive.sum().unsqueeze(0)
-            current = budget.next_count(available, received, current, least, reducer.layers, num_layers)
+        if layer in layers:
+            budget, available = options.budget(), alive.sum().unsqueeze(0)
+            current = budget.next_count(available, received, current, least, layers, num_layers)
             stages.append(int(current))
     return PlannedCounts(int(forced), int(received[0]), int(least), tuple(stages))
 
 
-def _similarity(config: TokenReductionConfig, there: torch.Tensor, similar: int, in_turn: bool) -> torch.Tensor:
+def _similarity(options: MustDropOptions, there: torch.Tensor, similar: int, in_turn: bool) -> torch.Tensor:
     """Similarities `[tiles, windows]` in the asked order, the first `similar` of them at the threshold or above."""
     tiles, windows = there.shape
     rank = torch.arange(tiles * windows)
     rank = rank.view(windows, tiles).T if in_turn else rank.view(tiles, windows)
     order = rank.masked_fill(~there, tiles * windows).flatten().argsort().argsort().view_as(there)
-    similarity = config.merge_threshold + (similar - 0.5 - order) / order.numel()
+    similarity = options.merge_threshold + (similar - 0.5 - order) / order.numel()
     return similarity.masked_fill(~there, float("-inf"))

@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lmms_tokendrop.benchmark.accounting import decoder_macs
 from lmms_tokendrop.modeling.anyres_layout import NEWLINE, anyres_layout
-from lmms_tokendrop.modeling.reduction_options import checked_number
+from lmms_tokendrop.modeling.options import checked_number
+from lmms_tokendrop.modeling.reducer import Host
 from lmms_tokendrop.modeling.reduction_request import ReductionRequest
 from lmms_tokendrop.modeling.staged_decoder import StagedLlamaModel
 from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
@@ -121,7 +122,9 @@ def measure_prefill(
     staged.load_state_dict(stock.model.state_dict())
     average = ((drop_after_layer + 1) * visual + (layers - drop_after_layer - 1) * kept) / layers
     options = {"method": "mustdrop", "visual_tokens": average, "layers": [drop_after_layer], "newlines": "row"}
-    reducer = TokenReductionConfig.from_dict(options).build(layers)
+    reducer = TokenReductionConfig.build(
+        TokenReductionConfig.from_dict(options), Host(layers, hidden_size, image_size=336)
+    )
     embeddings = torch.randn(1, visual + TEXT_TOKENS, hidden_size)
 
     def run_stock() -> torch.Tensor:

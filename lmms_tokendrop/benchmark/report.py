@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 
 from lmms_tokendrop.benchmark.meter_report import meter_macs_table
 from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.markdown import markdown_table
-from lmms_tokendrop.modeling.reduction_options import span
+from lmms_tokendrop.modeling.options import Reductions, span
 from lmms_tokendrop.modeling.token_reducer import (
     FusionReductionConfig,
     MeterReductionConfig,
-    ReductionOptions,
     TokenReductionConfig,
 )
 from lmms_tokendrop.results.tables import RESULTS_TABLES
@@ -66,34 +65,40 @@ def variants_table(results: Path) -> str:
     return markdown_table(("`--model`", "method", "default `pretrained`", "what it is"), rows)
 
 
-def options_table(config: type[ReductionOptions]) -> Callable[[Path], str]:
-    """A table of every option of a reduction, and the methods that read it."""
+def options_table(reductions: Reductions) -> Callable[[Path], str]:
+    """A table of every option of an architecture's methods, and the methods that read it as it is there."""
 
     def table(results: Path) -> str:
-        rows = []
-        for entry in fields(config):
-            readers = [name for name, reducer in config.reducers.items() if entry.name in reducer.options]
-            if not readers and entry.name != "method":
-                continue  # an option of a related architecture
-            allowed = entry.metadata["allowed"]
-            low, high = entry.metadata["low"], entry.metadata["high"]
-            values = "" if low is None else span(low, high)
-            if allowed is not None and entry.name != "preset":
-                values = ", ".join(f"`{value}`" for value in allowed)
-            default = "" if entry.default is None else f"`{entry.default}`"
-            rows.append((f"`{entry.name}`", default, values, entry.metadata["help"], ", ".join(readers) or "all"))
-        return markdown_table(("option", "default", "allowed", "meaning", "methods"), rows)
+        readers: dict[tuple[str, ...], list[str]] = {("`method`", "`none`", "", "The method."): []}
+        for method, reducer in reductions.reducers.items():
+            for name, entry in reducer.Options.entries().items():
+                readers.setdefault((f"`{name}`", *_described(entry)), []).append(method)
+        rows = sorted(readers, key=lambda row: [first[0] for first in readers].index(row[0]))
+        return markdown_table(
+            ("option", "default", "allowed", "meaning", "methods"),
+            [(*row, ", ".join(readers[row]) or "all") for row in rows],
+        )
 
     return table
 
 
-def presets_table(config: type[ReductionOptions]) -> Callable[[Path], str]:
-    """A table of every preset and what it stands for."""
+def _described(entry: Field) -> tuple[str, str, str]:
+    """Default, allowed values and meaning of an option."""
+    about = entry.metadata
+    values = "" if about["low"] is None else span(about["low"], about["high"])
+    if about["allowed"] is not None and entry.name != "preset":
+        values = ", ".join(f"`{value}`" for value in about["allowed"])
+    return "" if entry.default is None else f"`{entry.default}`", values, about["help"]
+
+
+def presets_table(reductions: Reductions) -> Callable[[Path], str]:
+    """A table of every preset of an architecture's methods and what it stands for."""
 
     def table(results: Path) -> str:
         rows = [
             (f"`{name}`", ", ".join(f"`{key}={value}`" for key, value in options.items()))
-            for name, options in config.presets.items()
+            for reducer in reductions.reducers.values()
+            for name, options in reducer.Options.presets.items()
         ]
         return markdown_table(("preset", "stands for"), rows)
 

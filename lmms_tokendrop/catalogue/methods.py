@@ -22,8 +22,8 @@ METHODS = (
         name="none",
         title="every token; the baseline",
         reducers={
-            "decoder": f"{MODELING}.reducer_baselines:NoReduction",
-            "fusion": f"{MODELING}.fusion_stages:NoFusionReduction",
+            "decoder": f"{MODELING}.reducer:NoReduction",
+            "fusion": f"{MODELING}.reducer:NoReduction",
         },
     ),
     Method(
@@ -48,7 +48,7 @@ METHODS = (
         title="PuMer: image tokens pruned by what the text looks at, text and image merged apart",
         reducers={
             "fusion": f"{MODELING}.reducer_pumer:PuMer",
-            "co_attention": f"{MODELING}.reducer_meter:MeterPuMer",
+            "co_attention": f"{MODELING}.reducer_pumer:PairPuMer",
         },
         paper=Paper(
             title="PuMer: Pruning and Merging Tokens for Efficient Vision Language Models",
@@ -67,21 +67,24 @@ METHODS = (
         title="ToMe: the most similar image tokens merge, a few at every depth",
         reducers={
             "fusion": f"{MODELING}.reducer_tome:ToMe",
-            "co_attention": f"{MODELING}.reducer_meter:MeterToMe",
+            "co_attention": f"{MODELING}.reducer_tome:PairToMe",
         },
         paper=TOME,
     ),
     Method(
         name="vision_tome",
         title="ToMe in its CLIP tower, which has most of its computation",
-        reducers={"fusion": f"{MODELING}.reducer_meter:VisionToMe"},
+        reducers={"fusion": f"{MODELING}.reducer_tome:TowerToMe"},
         needs=frozenset({"clip_tower"}),
         paper=TOME,
     ),
     Method(
         name="dynamicvit",
         title="DynamicViT: trained predictors decide which patches stay; needs a checkpoint with them",
-        reducers={"fusion": f"{MODELING}.reducer_dynamicvit:DynamicViT"},
+        reducers={
+            "fusion": f"{MODELING}.reducer_dynamicvit:DynamicViT",
+            "co_attention": f"{MODELING}.reducer_dynamicvit:PairDynamicViT",
+        },
         trained=True,
         paper=Paper(
             title="DynamicViT: Efficient Vision Transformers with Dynamic Token Sparsification",
@@ -99,26 +102,27 @@ METHODS = (
         name="random",
         title="visual tokens dropped at random; the control",
         reducers={
-            "decoder": f"{MODELING}.reducer_baselines:RandomDrop",
-            "fusion": f"{MODELING}.reducer_fusion_baselines:RandomPruning",
+            "decoder": f"{MODELING}.reducer_random:RandomDrop",
+            "fusion": f"{MODELING}.reducer_random:RandomPruning",
+            "co_attention": f"{MODELING}.reducer_random:PairRandomPruning",
         },
     ),
     Method(
         name="uniform",
         title="evenly spaced visual tokens kept before the language model; another control",
-        reducers={"decoder": f"{MODELING}.reducer_baselines:UniformDrop"},
+        reducers={"decoder": f"{MODELING}.reducer_uniform:UniformDrop"},
     ),
     Method(
         name="cls_attention",
         title="the image tokens that a CLS token looks at least dropped at PuMer's places",
         reducers={
-            "fusion": f"{MODELING}.reducer_fusion_baselines:ClsAttentionPruning",
-            "co_attention": f"{MODELING}.reducer_meter:MeterClsAttentionPruning",
+            "fusion": f"{MODELING}.reducer_cls_attention:ClsAttentionPruning",
+            "co_attention": f"{MODELING}.reducer_cls_attention:PairClsAttentionPruning",
         },
     ),
     Method(
         name="smres",
         title="images scaled down and positions interpolated",
-        reducers={"fusion": f"{MODELING}.reducer_fusion_baselines:SmallerResolution"},
+        reducers={"fusion": f"{MODELING}.reducer_smres:SmallerResolution"},
     ),
 )

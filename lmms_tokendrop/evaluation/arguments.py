@@ -98,7 +98,7 @@ def parse_model_args(
         If an argument is unknown, and the message names those that exist; or if there is no checkpoint.
     """
     load_names = [field.name for field in fields(LoadOptions)]
-    reducer_names = sorted(REDUCTION_CONFIGS[architecture].reducers[method].options)
+    reducer_names = sorted(REDUCTION_CONFIGS[architecture].options_of(method).entries())
     unknown = sorted(set(args) - set(load_names) - set(reducer_names))
     if unknown:
         raise ValueError(

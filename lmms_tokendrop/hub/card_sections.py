@@ -169,11 +169,10 @@ def options(architecture_name: str, token_reduction: Mapping[str, Any]) -> str:
     """A table of the options that are set."""
     kind = REDUCTION_CONFIGS[architecture_name]
     options = kind.from_dict(dict(token_reduction))
-    read = {"method", *kind.reducers[options.method].options} - {"preset"}
     rows = [
         (code(entry.name), code(json.dumps(getattr(options, entry.name))), entry.metadata["help"])
-        for entry in fields(kind)
-        if entry.name in read and getattr(options, entry.name) is not None
+        for entry in fields(options)
+        if entry.name != "preset" and getattr(options, entry.name) is not None
     ]
     return markdown_table(("option", "value", "meaning"), rows)
 

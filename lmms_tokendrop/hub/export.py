@@ -206,11 +206,12 @@ def _set_modes(folder: Path) -> None:
 def _stages(model: PreTrainedModel) -> list[str]:
     """Where tokens leave, in words."""
     reducer = next(module.token_reducer for module in model.modules() if hasattr(module, "token_reducer"))
+    lines: dict[tuple[str, str], list[int]] = {}
+    for stage in reducer.stages():
+        lines.setdefault((stage.place, stage.point), []).append(stage.layer)
     return [
-        f"{stage.where}, before the first layer"
-        if stage.layer < 0
-        else f"{stage.where}, layer {stage.layer}, {stage.point.replace('_', ' ')}"
-        for stage in reducer.stages()
+        f"{place}, {point.replace('_', ' ')}" + ("" if layers == [-1] else f", layer {', '.join(map(str, layers))}")
+        for (place, point), layers in lines.items()
     ]
 
 

@@ -9,8 +9,7 @@ import torch
 from .model_limits import warn_of_long_sequence
 from .reduction_request import ReductionRequest
 from .staged_cache import StagedCache
-from .stages import Sequence
-from .visual_tokens import VisualTokens
+from .visual_tokens import DecoderTokens, VisualTokens
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Chunk:
     mask: torch.Tensor | None
     request: ReductionRequest | None
 
-    def enter(self, cache: StagedCache) -> Sequence:
+    def enter(self, cache: StagedCache) -> DecoderTokens:
         """The sequence before the first layer; its provenance joins the cache's."""
         batch, length, device = *self.states.shape[:2], self.position_ids.device
         index = torch.arange(cache.seen, cache.seen + length, device=device).expand(batch, -1)
@@ -48,7 +47,7 @@ class Chunk:
         cache.extend(batch, length, device, tokens)
         if tokens is None:
             tokens = VisualTokens.text(batch, length, device)
-        return Sequence(index, self.position_ids, tokens, padded)
+        return DecoderTokens(index, self.position_ids, tokens, padded)
 
 
 def input_chunks(

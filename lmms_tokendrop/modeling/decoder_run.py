@@ -1,5 +1,6 @@
 """One chunk on its way through the layers of a staged decoder."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,14 +8,15 @@ import torch
 from transformers.masking_utils import create_causal_mask
 
 from .attention_rows import decoder_attention_rows
-from .cache_policies import accumulate_attention, evict_least_attended
 from .chunk_outputs import ChunkOutput
 from .decoder_inputs import Chunk
+from .decoder_options import setting
 from .eager_parts import of_any_length, on_host
 from .staged_cache import Entries, StagedCache, StagedLayer
+from .staged_decode import accumulate_attention, drop_from_cache
 from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
-from .stages import Sequence
 from .transformers_compat import cache_argument
+from .visual_tokens import DecoderTokens
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class LayerInputs:
     ----------
     before : Entries or None
         What the cache layer held.
-    sequence : Sequence
+    sequence : DecoderTokens
         The chunk.
     entries : Entries
         Both, in this order.
@@ -36,7 +38,7 @@ class LayerInputs:
     """
 
     before: Entries | None
-    sequence: Sequence
+    sequence: DecoderTokens
     entries: Entries
     mask: torch.Tensor | None
     position_embeddings: tuple[torch.Tensor, torch.Tensor]
@@ -71,18 +73,19 @@ class DecoderRun:
         self.decoder, self.cache, request, self.compiled = decoder, cache, chunk.request, compiled
         self.layers: list[StagedLayer] = cache.layers[: decoder.config.num_hidden_layers]
         self.sequence, self.states = chunk.enter(cache), chunk.states
-        self.options: Any = None if request is None else request.reducer.config
+        self.reducer = None if request is None else request.reducer
         self.prefill: StagedPrefill | None = None
         if request is not None and request.tokens is not None and bool(self.sequence.tokens.visual.any()):
             training = decoder.training and torch.is_grad_enabled()
             self.prefill = StagedPrefill(request, self.sequence, cache, len(self.layers), training)
             if self.prefill.acts_after(BEFORE_FIRST_LAYER):
                 self.sequence, self.states = self.prefill.leave(BEFORE_FIRST_LAYER, self.sequence, self.states)
-        self.generates = self.prefill is None and bool(cache.received) and self.sequence.index.shape[1] == 1
-        self.watches = self.generates and self.options is not None and self.options.decode_interval is not None
-        stages = () if request is None else request.reducer.stages()
-        acts = any(stage.where != "vision" and stage.layer > BEFORE_FIRST_LAYER for stage in stages)
-        self.alike = not acts and all(held.entries is self.layers[0].entries for held in self.layers)
+        self.generates = self.prefill is None and bool(cache.received) and self.sequence.place.shape[1] == 1
+        stages = () if self.reducer is None else self.reducer.stages_at("decoder", "decode")
+        self.dropping = [stage for stage in stages if self.generates and stage.point == "after_token"]
+        watched = {stage.layer for stage in self.dropping}
+        self.watches = [number in watched for number in range(len(self.layers))]
+        self.alike = not stages and all(held.entries is self.layers[0].entries for held in self.layers)
         self.any_length = compiled and not self.alike
         self.inputs: LayerInputs | None = None
         self.rows: RowScores | None = None
@@ -128,8 +131,8 @@ class DecoderRun:
             held.extend(self.inputs.entries)
         else:
             self.sequence = self.leaving.sequence
-        if self.watches:
-            accumulate_attention(held, self.rows.over_cache(self.sequence.valid)[0].mean(1).squeeze(1))
+        if self.watches[number]:
+            accumulate_attention(held, self.rows.over_cache(self.sequence.valid).mean(1).squeeze(1))
         if self.prefill is not None:
             self.prefill.left(self.sequence)
 
@@ -152,15 +155,14 @@ class DecoderRun:
             self.cache.generated = 0
         if self.generates:
             self.cache.generated += 1
-            if self.watches and self.cache.generated % self.options.decode_interval == 0:
-                evict_least_attended(self.cache, self.options.decode_drop_ratio, self.options.decode_floor)
+            drop_from_cache(self.cache, self.reducer, self.dropping)
         if self.any_length:
             of_any_length(1, last_hidden_state)
-        return ChunkOutput(last_hidden_state=last_hidden_state, index=self.sequence.index, keys=self.keys)
+        return ChunkOutput(last_hidden_state=last_hidden_state, index=self.sequence.place, keys=self.keys)
 
     def _prepare(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
         sequence, before = self.sequence, self.layers[number].entries
-        chunk = Entries(sequence.index, sequence.padded)
+        chunk = Entries(sequence.place, sequence.padded)
         entries = chunk if before is None else before.append(chunk)
         rows = len(entries.index)
         always_masked = self.compiled and rows > 1
@@ -173,8 +175,8 @@ class DecoderRun:
             **cache_argument(self.cache),
         )
         position_ids = sequence.position_ids.expand(rows, -1) if self.compiled else sequence.position_ids
-        if self.options is not None and self.options.position_mode == "compact":
-            position_ids = (entries.index >= 0).cumsum(-1)[:, -sequence.index.shape[1] :] - 1
+        if self.reducer is not None and setting(self.reducer.options, "position_mode") == "compact":
+            position_ids = (entries.index >= 0).cumsum(-1)[:, -sequence.place.shape[1] :] - 1
             position_ids = position_ids.clamp_min(0)
         positions = self.decoder.rotary_emb(hidden_states, position_ids=position_ids)
         if self.any_length:
@@ -188,7 +190,7 @@ class DecoderRun:
 class Leaving:
     """Called between a layer's attention and its MLP: runs the stage, and remembers the sequence that it leaves."""
 
-    def __init__(self, prefill: StagedPrefill, number: int, sequence: Sequence, held, entries: Entries, rows):
+    def __init__(self, prefill: StagedPrefill, number: int, sequence: DecoderTokens, held, entries: Entries, rows):
         self.prefill, self.number, self.sequence = prefill, number, sequence
         self.held, self.entries, self.rows = held, entries, rows
 
@@ -197,7 +199,7 @@ class Leaving:
         """From states `[batch, length, channels]` to those of what stays."""
         self.held.extend(self.entries)
         self.sequence, hidden_states = self.prefill.leave(
-            self.number, self.sequence, hidden_states, self.rows.over_chunk
+            self.number, self.sequence, hidden_states, **self.rows.providers()
         )
         of_any_length(1, hidden_states)
         return hidden_states
@@ -224,13 +226,20 @@ class RowScores:
     position_embeddings: tuple[torch.Tensor, torch.Tensor]
     held: StagedLayer
 
-    def over_cache(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def over_cache(self, rows: torch.Tensor) -> torch.Tensor:
         """See :func:`decoder_attention_rows`."""
         return decoder_attention_rows(
             self.layer, self.layer_input, self.position_embeddings, self.held.keys, self.held.entries.mask, rows
         )
 
-    def over_chunk(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def over_chunk(self, rows: torch.Tensor) -> torch.Tensor:
         """The same, for the keys of the layer's own input only."""
-        probabilities, valid = self.over_cache(rows)
-        return probabilities[..., -self.layer_input.shape[1] :], valid
+        return self.over_cache(rows)[..., -self.layer_input.shape[1] :]
+
+    def keys(self) -> torch.Tensor:
+        """Mean over heads of the rotated keys of the layer's own input, `[batch, length, head_dim]`."""
+        return self.held.keys[:, :, -self.layer_input.shape[1] :].mean(1)
+
+    def providers(self) -> dict[str, Callable]:
+        """What a method may ask for."""
+        return {"attention_rows": self.over_chunk, "keys": self.keys}

@@ -1,4 +1,4 @@
-"""Attention in encoders of text and image: sdpa or eager, policies, and the rows of a few queries."""
+"""Attention in encoders of text and image: sdpa or eager, and policies."""
 
 import math
 
@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from .eager_parts import on_host
-from .token_ops import right_padded_indices
 
 POLICY_EPS = 1e-6
 
@@ -106,41 +105,3 @@ def key_bias(valid: torch.Tensor, dtype: torch.dtype, size: torch.Tensor | None 
         return None
     bias = size.clamp_min(1).log().to(dtype) if sized else torch.zeros_like(valid, dtype=dtype)
     return bias.masked_fill(~valid, torch.finfo(dtype).min)[:, None, None]
-
-
-def attention_rows(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    mask: torch.Tensor | None,
-    rows: torch.Tensor,
-    policy: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Softmax attention of some queries, without the others.
-
-    Parameters
-    ----------
-    query, key : torch.Tensor
-        `[batch, heads, queries, head_dim]` and `[batch, heads, keys, head_dim]`.
-    mask : torch.Tensor or None
-        Additive, `[batch, 1, 1, keys]`.
-    rows : torch.BoolTensor
-        `[batch, queries]`, those that are wanted.
-    policy : torch.Tensor or None
-        `[batch, keys]`, how much each token of the one sequence counts as a key; see :func:`policy_softmax`.
-
-    Returns
-    -------
-    torch.Tensor
-        `[batch, heads, wanted, keys]` float32, zero where a row has fewer wanted queries than the longest.
-    """
-    index, valid = right_padded_indices(rows)
-    chosen = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-    logits = (chosen @ key.contiguous().transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
-    if mask is not None:
-        logits = logits + mask.float()
-    if policy is None:
-        probabilities = logits.softmax(-1)
-    else:
-        itself = index.unsqueeze(-1) == torch.arange(key.shape[2], device=key.device)
-        probabilities = policy_softmax(logits, policy, itself)
-    return probabilities.masked_fill(~valid[:, None, :, None], 0.0)

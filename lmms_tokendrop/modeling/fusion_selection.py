@@ -1,44 +1,119 @@
 """What the reducers of encoders of text and image share: layers, shares of counts, pruning by score."""
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 
-from .fusion_stages import FusionContext
 from .fusion_tokens import FusionTokens
+from .options import Options, option
+from .reducer import Context, Host, Keep, Stage, TokenReducer
 from .token_matching import ranks
 
-PAPER_DEPTH = 12
+
+@dataclass(frozen=True)
+class FusionCounts:
+    """What the counts of a stage can be computed from, `[batch]` each; CLS tokens included, padding excluded.
+
+    Attributes
+    ----------
+    text, image : torch.LongTensor
+        Tokens before the stage.
+    first_text, first_image : torch.LongTensor
+        Tokens of the unreduced sequence.
+    """
+
+    text: torch.Tensor
+    image: torch.Tensor
+    first_text: torch.Tensor
+    first_image: torch.Tensor
+
+    def fitted(self, stage: Any, reducer: TokenReducer):
+        """A count budget is for decoders."""
+        raise ValueError(f"{type(reducer).__name__}: no count is stated for {stage}; a budget is for decoders")
 
 
-def fusion_layers(
-    layers: list[int] | None, num_layers: int, default: tuple[int, ...], depth: int = PAPER_DEPTH
-) -> tuple[int, ...]:
-    """The blocks in which a method acts.
+@dataclass
+class BlockOptions(Options):
+    """Where a method acts."""
+
+    layers: list[int] | None = option(
+        None, "Blocks (zero-based) that drop or merge; default: 2, 5, 8 (dynamicvit: 3, 6, 9) of 12, scaled."
+    )
+
+
+@dataclass
+class PairOptions(Options):
+    """Where a method acts in pairs of layers."""
+
+    layers: list[int] | None = option(
+        None,
+        "Layers that drop or merge, 0, 2, 4, ... for the first, second, third pair; default: 0, 2, 4, 6 (dynamicvit: "
+        "2, 6, 10) of 12, scaled.",
+    )
+
+
+class LayeredReducer(TokenReducer):
+    """Acts in some of the encoder's layers, before their FFN.
+
+    Attributes
+    ----------
+    default_layers : tuple[int, ...]
+        Zero-based layers of an encoder of `paper_depth`; pairs where layers come in pairs.
+    point : str
+        Where in the layers.
+    """
+
+    default_layers: ClassVar[tuple[int, ...]] = (2, 5, 8)
+    paper_depth: ClassVar[int] = 12
+    point: ClassVar[str] = "before_ffn"
+
+    def __init__(self, options, host: Host):
+        super().__init__(options, host)
+        self.layers = fusion_layers(options.layers, host, self.default_layers, self.paper_depth)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One stage in each of the layers."""
+        return tuple(Stage("fusion", layer, self.point) for layer in self.layers)
+
+
+def fusion_layers(layers: list[int] | None, host: Host, default: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """The layers in which a method acts; of an encoder with pairs of layers, the pairs.
 
     Parameters
     ----------
     layers : list[int] or None
-        Zero-based, ascending; None: the default, scaled.
-    num_layers : int
-        Blocks of the encoder.
+        Zero-based, ascending; None: the default, scaled. In pairs, both layers are counted: pair p has the layers 2p,
+        the text's, in which tokens leave, and 2p + 1, the image's.
+    host : Host
+        The encoder.
     default : tuple[int, ...]
-        Zero-based blocks of `depth`. Block l of stage s becomes `max(s, (l + 1) * num_layers // depth - 1)`.
+        Of an encoder of `depth`. Layer l of stage s becomes `max(s, (l + 1) * num_layers // depth - 1)`.
     depth : int
-        Blocks of the encoder that the default is for.
+        Layers (pairs) of the encoder that the default is for.
 
     Raises
     ------
     ValueError
-        If a block lies past the last one, where it could not act.
+        If a layer lies past the last one, or is not the text's of a pair, where it could not act.
     """
+    number = host.num_layers
     if layers is None:
-        scaled = (max(s, (layer + 1) * num_layers // depth - 1) for s, layer in enumerate(default))
-        layers = [layer for layer in scaled if layer < num_layers]
-    if layers[-1] >= num_layers:
+        scaled = (max(stage, (layer + 1) * number // depth - 1) for stage, layer in enumerate(default))
+        return tuple(layer for layer in scaled if layer < number)
+    step = 2 if host.in_pairs else 1
+    wrong = [layer for layer in layers if layer % step or layer >= step * number]
+    if wrong and host.in_pairs:
         raise ValueError(
-            f"layers={list(layers)}: layer {layers[-1]} can't act in an encoder of {num_layers} layers; "
-            f"allowed are 0 to {num_layers - 1}"
+            f"layers={list(layers)}: layer {wrong[0]} can't act in {number} pairs of layers; allowed are the text's "
+            f"layers, the even numbers from 0 to {2 * number - 2}"
         )
-    return tuple(layers)
+    if wrong:
+        raise ValueError(
+            f"layers={list(layers)}: layer {wrong[-1]} can't act in an encoder of {number} layers; allowed are 0 to "
+            f"{number - 1}"
+        )
+    return tuple(layer // step for layer in layers)
 
 
 def share(counts: torch.Tensor, ratio: float) -> torch.Tensor:
@@ -46,8 +121,8 @@ def share(counts: torch.Tensor, ratio: float) -> torch.Tensor:
     return torch.round(ratio * counts.double()).long()
 
 
-def pruned_image(tokens: FusionTokens, scores: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Mark the tokens that stay where each row keeps its best image tokens; the image's CLS always stays.
+def keep_best_of_image(tokens: FusionTokens, scores: torch.Tensor, count: tuple) -> Keep:
+    """Keep, of each row, the text, the image's CLS and its best other tokens.
 
     Parameters
     ----------
@@ -55,15 +130,11 @@ def pruned_image(tokens: FusionTokens, scores: torch.Tensor, kept: torch.Tensor)
         The tokens.
     scores : torch.Tensor
         `[batch, length]`, read at image tokens.
-    kept : torch.LongTensor
-        `[batch]`, image tokens that stay, the CLS included.
-
-    Returns
-    -------
-    torch.BoolTensor
-        `[batch, length]`; padding does not stay.
+    count : tuple[torch.LongTensor, torch.LongTensor]
+        `[batch]` each, tokens of text and image that stay, the CLS included.
     """
-    return tokens.text | (tokens.image & (ranks(image_priority(tokens, scores)) < kept.unsqueeze(-1)))
+    best = ranks(image_priority(tokens, scores)) < count[1].unsqueeze(-1)
+    return Keep.of(tokens.text | (tokens.image & best))
 
 
 def image_priority(tokens: FusionTokens, scores: torch.Tensor, protect: bool = True) -> torch.Tensor:
@@ -77,12 +148,12 @@ def staying_target(stays: torch.Tensor) -> torch.Tensor:
     return torch.arange(stays.shape[1], device=stays.device).expand_as(stays).masked_fill(~stays, -1)
 
 
-def text_scores(context: FusionContext, kind: str) -> torch.Tensor:
+def text_scores(context: Context, kind: str) -> torch.Tensor:
     """How much the text looks at each token (PuMer, text-informed pruning).
 
     Parameters
     ----------
-    context : FusionContext
+    context : Context
         The stage.
     kind : {"attention", "first_head", "keys", "queries"}
         Post-softmax attention of the text's rows, averaged over heads or of head 0; or the product of the text's
@@ -93,7 +164,7 @@ def text_scores(context: FusionContext, kind: str) -> torch.Tensor:
     torch.Tensor
         `[batch, length]` float32, the mean over the text's tokens; padding has no vote.
     """
-    text = context.tokens.text
+    text = context.text_rows
     count = text.sum(-1, keepdim=True)
     if kind in ("attention", "first_head"):
         rows = context.attention_rows(text)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .eager_parts import on_host
+from .token_matching import group_sizes
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,33 @@ class FusionTokens:
         """`[batch, length]`, True for the tokens of the text."""
         return self.valid & ~self.image
 
+    @property
+    def visual(self) -> torch.Tensor:
+        """`[batch, length]`, True for the tokens of the image."""
+        return self.image
+
     def counts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens of the text and of the image, `[batch]` each."""
         return self.text.sum(-1), self.image.sum(-1)
+
+    def images(self) -> tuple[torch.Tensor, int]:
+        """Image of each of its tokens over the batch `[batch, length]`, -1 for text, and the number of images."""
+        rows = torch.arange(len(self.image), device=self.image.device).unsqueeze(-1)
+        return torch.where(self.image, rows, -1), len(self.image)
+
+    def after(self, target: torch.Tensor, index: torch.Tensor, valid: torch.Tensor) -> "FusionTokens":
+        """The tokens at `index [batch, kept]`, of which each is what `target [batch, length]` gives it."""
+        slots = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        new_slot = torch.full_like(target, -1).scatter_reduce(1, index, slots.masked_fill(~valid, -1), "amax")
+        moved = torch.where(target >= 0, new_slot.gather(1, target.clamp_min(0)), -1)
+        return FusionTokens(
+            valid=valid,
+            image=self.image.gather(1, index) & valid,
+            image_cls=self.image_cls.gather(1, index) & valid,
+            place=self.place.gather(1, index).masked_fill(~valid, -1),
+            size=group_sizes(target, self.size).gather(1, index).masked_fill(~valid, 0.0),
+            owner=torch.where(self.owner >= 0, moved.gather(1, self.owner.clamp_min(0)), -1),
+        )
 
 
 @dataclass

@@ -43,6 +43,7 @@ class MeterConfig(PreTrainedConfig):
     """
 
     model_type: ClassVar = "meter"
+    in_pairs: ClassVar = True
     keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "report"]
     sub_configs: ClassVar = {"text_config": RobertaConfig, "vision_config": CLIPVisionConfig}
 

@@ -23,14 +23,15 @@ from transformers.models.llava_next.modeling_llava_next import (
 )
 
 from .checkpoint_keys import SavesPublicKeys
+from .decoder_options import setting
 from .generation import StagedGenerationMixin
 from .loading import TokenDropLoading
+from .methods import reductions
 from .processing_llava_next_tokendrop import FlatLlavaNextProcessor, LlavaNextTokenDropProcessor
 from .staged_decoder import staged_decoder
 from .staged_vlm import with_reduction
 from .tiled_features import TiledFeatures, pack_flat
 from .token_drop_config import TokenDropConfig
-from .token_reduction_config import TokenReductionConfig
 from .vision_inputs import check_image_sizes
 
 __all__ = [
@@ -44,10 +45,10 @@ __all__ = [
 
 
 class LlavaNextTokenDropConfig(TokenDropConfig, LlavaNextConfig):
-    """LLaVA-NeXT's configuration and a `token_reduction`, the options of :class:`TokenReductionConfig`."""
+    """LLaVA-NeXT's configuration and a `token_reduction`."""
 
     model_type = "llava_next_tokendrop"
-    reduction_class = TokenReductionConfig
+    reduction_class = reductions("llava_next")
 
 
 @dataclass
@@ -66,7 +67,7 @@ class LlavaNextTokenDropModel(TiledFeatures, LlavaNextModel):
     def __init__(self, config: LlavaNextTokenDropConfig):
         LlavaNextPreTrainedModel.__init__(self, config)
         text_config = config.text_config
-        self.token_reducer = LlavaNextTokenDropConfig.reduction_of(config).build(text_config.num_hidden_layers)
+        self.token_reducer = self.build_reducer(LlavaNextTokenDropConfig)
         self.vision_tower = self.build_tower()
         self.multi_modal_projector = LlavaNextMultiModalProjector(config)
         self.image_newline = nn.Parameter(torch.randn(text_config.hidden_size) * text_config.hidden_size**-0.5)
@@ -83,7 +84,7 @@ class LlavaNextTokenDropModel(TiledFeatures, LlavaNextModel):
         def pack(features: list[torch.Tensor], newline: torch.Tensor = self.image_newline) -> list[torch.Tensor]:
             return self.pack_image_features(features, image_sizes, "default", newline)[0]
 
-        return tiles_per_image, pack_flat if self.token_reducer.config.packing == "flat" else pack
+        return tiles_per_image, pack_flat if setting(self.token_reducer.options, "packing") == "flat" else pack
 
 
 class LlavaNextTokenDropForConditionalGeneration(

@@ -1,15 +1,30 @@
 """DynamicViT: small predictors decide which patches stay (NeurIPS 2021, arXiv 2106.02034)."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import nn
 
-from .fusion_selection import fusion_layers, pruned_image, staying_target
-from .fusion_stages import FusionContext, FusionReducer
+from .fusion_selection import BlockOptions, FusionCounts, LayeredReducer, PairOptions
 from .fusion_tokens import FusionReport, FusionTokens
-from .stages import Keep, Stage
-from .token_ops import right_padded_indices, take_tokens
+from .options import option
+from .reducer import Context, Host, Stage
+from .token_ops import padded_indices, take_tokens
 
-PAPER_LAYERS = (3, 6, 9)
+
+@dataclass
+class DynamicViTOptions(BlockOptions):
+    """Options of DynamicViT."""
+
+    keep_ratio: float = option(
+        0.7, "Share of the patches that each stage leaves, below 1: the ratio, its square, its cube.", low=1e-9, high=1
+    )
+
+
+@dataclass
+class PairDynamicViTOptions(PairOptions, DynamicViTOptions):
+    """Options of DynamicViT in pairs of layers."""
 
 
 class KeepPredictor(nn.Module):
@@ -54,7 +69,7 @@ class KeepPredictor(nn.Module):
         return self.decide(torch.cat([own, mean.to(own.dtype).expand_as(common)], dim=-1)).log_softmax(-1)
 
 
-class DynamicViT(FusionReducer):
+class DynamicViT(LayeredReducer):
     """Before some blocks, keep the patches that a trained predictor rates highest.
 
     Stage k of an image of I patches leaves `int(I * keep_ratio ** k)` of them, k = 1, 2, ...; the CLS tokens and the
@@ -65,43 +80,38 @@ class DynamicViT(FusionReducer):
     the loss (the paper: twice).
     """
 
+    Options = DynamicViTOptions
     soft_training = True
-    options = frozenset({"layers", "keep_ratio"})
+    default_layers: ClassVar[tuple[int, ...]] = (3, 6, 9)
+    point: ClassVar[str] = "before_block"
 
-    def __init__(self, config, num_layers: int, hidden_size: int, image_size: int):
-        super().__init__(config, num_layers, hidden_size, image_size)
-        self.layers = fusion_layers(config.layers, num_layers, PAPER_LAYERS)
-        self.predictors = nn.ModuleList(KeepPredictor(hidden_size) for _ in self.layers)
+    def __init__(self, options, host: Host):
+        super().__init__(options, host)
+        self.predictors = nn.ModuleList(KeepPredictor(host.hidden_size) for _ in self.layers)
 
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage before each of the blocks."""
-        return tuple(Stage("fusion", layer, "before_block") for layer in self.layers)
-
-    def counts(self, stage: Stage, text, image, first):
+    def count(self, stage: Stage, counts: FusionCounts):
         """A share of the patches of the unreduced image, and its CLS."""
-        ratio = self.config.keep_ratio ** (1 + self.layers.index(stage.layer))
-        patches = torch.floor((first[1] - 1).double() * ratio + 1e-9).long()
-        return text, torch.minimum(1 + patches, image)
+        ratio = self.options.keep_ratio ** (1 + self.layers.index(stage.layer))
+        patches = torch.floor((counts.first_image - 1).double() * ratio + 1e-9).long()
+        return counts.text, torch.minimum(1 + patches, counts.image)
 
-    def keep(self, stage: Stage, context: FusionContext) -> Keep:
-        """Keep the patches most likely to be kept."""
+    def score(self, stage: Stage, context: Context) -> torch.Tensor:
+        """How likely each patch is to be kept."""
         tokens = context.tokens
         patches = tokens.image & ~tokens.image_cls
-        index, valid = right_padded_indices(patches)
+        index, valid = padded_indices(patches, "right")
         states = take_tokens(context.hidden_states, index)
         judged = self.predictors[self.layers.index(stage.layer)](states, valid)[..., 0].float()
-        scores = judged.new_zeros(patches.shape).scatter_add(1, index, judged.masked_fill(~valid, 0.0))
-        kept = self.counts(stage, *tokens.counts(), context.first_counts)[1]
-        return Keep.from_target(staying_target(pruned_image(tokens, scores, kept)))
+        return judged.new_zeros(patches.shape).scatter_add(1, index, judged.masked_fill(~valid, 0.0))
 
     def module_macs(self, text: int, image: int) -> int:
         """Of the predictors, each on the patches that it judges."""
-        first = now = (torch.tensor([text]), torch.tensor([image]))
-        total = 0
+        texts, now = torch.tensor([text]), torch.tensor([image])
+        first, total = now, 0
         for stage, predictor in zip(self.stages(), self.predictors, strict=True):
             weights = sum(module.weight.numel() for module in predictor.modules() if isinstance(module, nn.Linear))
-            total += int(now[1] - 1) * weights
-            now = self.counts(stage, *now, first)
+            total += int(now - 1) * weights
+            now = self.count(stage, FusionCounts(texts, now, texts, first))[1]
         return total
 
     def soft_policy(self, stage: Stage, hidden_states: torch.Tensor, tokens: FusionTokens, policy: torch.Tensor):
@@ -122,5 +132,13 @@ class DynamicViT(FusionReducer):
         tokens = report.received[0]
         patches = tokens.image & ~tokens.image_cls
         kept = torch.stack([(policy * patches).sum(-1) for policy in report.policies]) / patches.sum(-1)
-        targets = [self.config.keep_ratio ** (1 + number) for number in range(len(self.layers))]
+        targets = [self.options.keep_ratio ** (1 + number) for number in range(len(self.layers))]
         return (kept - kept.new_tensor(targets).unsqueeze(-1)).square().mean()
+
+
+class PairDynamicViT(DynamicViT):
+    """The same in METER's pairs of layers."""
+
+    Options = PairDynamicViTOptions
+    default_layers: ClassVar[tuple[int, ...]] = (1, 3, 5)
+    paper_depth: ClassVar[int] = 6

@@ -2,9 +2,19 @@
 
 import torch
 
-from .selection import keep_by_mask, keep_by_priority, next_counts
-from .stages import Keep, Stage, StageContext, TokenReducer, VisionContext
-from .token_ops import merge_windows, segment_sum, similarity_order, window_cells, window_similarity, window_slots
+from .mustdrop_options import MustDropOptions
+from .reducer import Context, Host, Keep, Stage, TokenReducer
+from .selection import keep_by_mask
+from .token_ops import (
+    fit_counts,
+    rank_in_groups,
+    segment_sum,
+    window_cells,
+    window_order,
+    window_similarity,
+    window_slots,
+    window_targets,
+)
 from .window_merging import key_counts, merged_windows
 
 PAPER_LAYERS = (2, 6, 10, 14)
@@ -21,82 +31,67 @@ class MustDrop(TokenReducer):
     options `merge_count`, `merge_order`, `position_mode` and `packing` reproduce it.
     """
 
+    Options = MustDropOptions
+    needs = frozenset({"cls_attention"})
     merges = True
-    options = frozenset(
-        {
-            "format",
-            "visual_tokens",
-            "keep_ratio",
-            "scope",
-            "counter",
-            "preset",
-            "merge_threshold",
-            "global_threshold",
-            "individual_threshold",
-            "key_ratio",
-            "text_ratio",
-            "layers",
-            "newlines",
-            "compact_first_layers",
-            "decode_interval",
-            "decode_drop_ratio",
-            "decode_floor",
-            "merge_count",
-            "merge_order",
-            "packing",
-            "position_mode",
-        }
-    )
 
-    def __init__(self, config, num_layers: int):
-        super().__init__(config, num_layers)
-        self.layers = drop_layers(config.layers, num_layers)
+    def __init__(self, options, host: Host):
+        super().__init__(options, host)
+        self.layers = drop_layers(options.layers, host.num_layers)
 
     def stages(self) -> tuple[Stage, ...]:
         """Vision block 0, the place before the decoder, the dual-attention filters, the cache."""
-        compacted_from = 0 if self.config.compact_first_layers else 2
+        options, layers = self.options, range(self.host.num_layers)
+        compacted = layers[0 if options.compact_first_layers else 2 :]
+        evicted = layers if options.decode_interval is not None else ()
         return (
-            Stage("vision", 0),
-            Stage("prefill", -1),
-            *(Stage("prefill", layer) for layer in self.layers),
-            Stage("decode", compacted_from),
+            Stage("vision", 0, "after_block"),
+            Stage("features"),
+            *(Stage("decoder", layer) for layer in self.layers),
+            *(Stage("decode", layer) for layer in compacted),
+            *(Stage("decode", layer, "after_token", options.decode_interval) for layer in evicted),
         )
 
-    def keep(self, stage: Stage, context) -> Keep:
+    def count(self, stage: Stage, counts):
+        """What the budget leaves after a filter; elsewhere, and with thresholds, it depends on the data."""
+        filters = stage.place == "decoder" and not self.options.by_threshold
+        return counts.next(self.layers) if filters else None
+
+    def keep(self, stage: Stage, context: Context) -> Keep:
         """Decide for a stage; see the functions of this module."""
-        if stage.where == "vision":
+        if stage.place == "vision":
             return self._merge(context)
-        if stage.layer == -1:
-            every, attention = torch.ones_like(context.valid), context.tokens.cls_attention
-            return keep_by_mask(self.config, context, every, attention)
-        return self._filter(context)
+        if stage.place == "features":
+            return self._protect(context)
+        if stage.place == "decoder":
+            return self._filter(stage, context)
+        if stage.point == "after_prefill":
+            return Keep.of(context.provided("survivors"))
+        return least_attended(context, self.options.decode_drop_ratio, self.options.decode_floor)
 
-    def key_tokens(self, cls_attention: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
-        """The ceil(key_ratio * tokens) tokens of each tile that CLS attends most, counted after merging."""
-        counts = key_counts(alive.sum(-1, keepdim=True), self.config.key_ratio)
-        order = cls_attention.masked_fill(~alive, -1.0).argsort(dim=-1, descending=True, stable=True)
-        rank = torch.empty_like(order).scatter_(
-            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-        )
-        return alive & (rank < counts)
+    def _merge(self, context: Context) -> Keep:
+        """Merge windows of patches, whose CLS is first."""
+        tiles, states = context.provided("tiles"), context.hidden_states[:, 1:]
+        windows = window_cells(*tiles.grid, WINDOW).to(states.device)
+        similarity = window_similarity(states[:, windows], tiles.alive[:, windows])
+        merged, forced = merged_windows(self.options, self.layers, tiles, windows, similarity)
+        carry = {"forced_merges": forced[tiles.image].unsqueeze(-1).expand(context.valid.shape)}
+        target = window_targets(windows, tiles.alive, merged)
+        if self.options.merge_order == "similarity":
+            order = window_order(window_slots(windows, tiles.alive), merged, similarity, target)
+            carry["order"] = torch.nn.functional.pad(order, (1, 0))
+        target = torch.nn.functional.pad(torch.where(target >= 0, target + 1, -1), (1, 0))
+        return Keep.merged(target, carry=carry)
 
-    def _merge(self, context: VisionContext) -> Keep:
-        windows = window_cells(*context.grid, WINDOW).to(context.hidden_states.device)
-        similarity = window_similarity(context.hidden_states[:, windows], context.alive[:, windows])
-        merged, forced = merged_windows(self.config, self.layers, context, windows, similarity)
-        if not bool(merged.any()):
-            return Keep.from_mask(torch.ones_like(context.alive), forced_merges=forced)
-        present = merge_windows(context.hidden_states, windows, context.alive, merged)[1]
+    def _protect(self, context: Context) -> Keep:
+        """Drop what merged, and mark the tokens of each tile that CLS attends most, counted after merging."""
+        tokens, attention = context.tokens, context.cls_attention()
+        key = key_tokens(attention, tokens.visual & ~tokens.newline & tokens.present, tokens, self.options.key_ratio)
+        carry = {"key": key, **({"protected": key} if self.options.protects_key_tokens else {})}
+        return keep_by_mask(self.options, context, torch.ones_like(context.valid), attention, carry=carry)
 
-        def merge(states: torch.Tensor) -> torch.Tensor:
-            return merge_windows(states, windows, context.alive, merged)[0]
-
-        order = None
-        if self.config.merge_order == "similarity":
-            order = similarity_order(window_slots(windows, context.alive), merged, similarity, present)
-        return Keep.from_mask(present, merge=merge, forced_merges=forced, order=order)
-
-    def _filter(self, context: StageContext) -> Keep:
+    def _filter(self, stage: Stage, context: Context) -> Keep:
+        """Keep key tokens, and what the text looks at."""
         place = torch.arange(context.valid.shape[1], device=context.valid.device)
         last_text = torch.where(context.text_rows, place, -1).amax(-1)
         if not bool((context.tokens.visual & (place > last_text.unsqueeze(-1))).any(-1).logical_not().all()):
@@ -104,18 +99,71 @@ class MustDrop(TokenReducer):
                 "mustdrop scores images by the text that follows them: the prompt must not end in an image"
             )
         share, best = dual_attention(context)
-        config = self.config
-        tokens = context.tokens
+        options, key = self.options, context.carry["key"]
         dual = dual_score(context, share, best)
-        if config.by_threshold:
-            drop = torch.ones_like(tokens.visual)
-            if config.global_threshold is not None:
-                drop &= share < config.global_threshold
-            if config.individual_threshold is not None:
-                drop &= best < config.individual_threshold
-            return keep_by_mask(config, context, ~drop | tokens.key, dual)
-        priority = torch.where(tokens.key, KEY_PRIORITY + tokens.cls_attention.double(), dual)
-        return keep_by_priority(config, context, priority, next_counts(config, context, self.layers))
+        if options.by_threshold:
+            drop = torch.ones_like(key)
+            if options.global_threshold is not None:
+                drop &= share < options.global_threshold
+            if options.individual_threshold is not None:
+                drop &= best < options.individual_threshold
+            return keep_by_mask(options, context, ~drop | key, dual, carry=dict(context.carry))
+        priority = torch.where(key, KEY_PRIORITY + context.cls_attention().double(), dual)
+        return context.best(priority, self.count(stage, context.counts), carry=dict(context.carry))
+
+
+def key_tokens(attention: torch.Tensor, among: torch.Tensor, tokens, key_ratio: float) -> torch.Tensor:
+    """The ceil(key_ratio * tokens) tokens of each tile that CLS attends most, of those that `among` marks.
+
+    Parameters
+    ----------
+    attention : torch.Tensor
+        `[batch, length]`.
+    among : torch.BoolTensor
+        `[batch, length]`.
+    tokens : VisualTokens
+        `[batch, length]`.
+    key_ratio : float
+        Share of the marked tokens of a tile.
+
+    Returns
+    -------
+    torch.BoolTensor
+        `[batch, length]`.
+    """
+    groups, count = tokens.groups("tile")
+    tile = groups[among]
+    total = segment_sum(torch.ones_like(tile), tile, count)
+    order = rank_in_groups(attention[among], tile)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    key = torch.zeros_like(among)
+    key[among] = rank - (total.cumsum(0) - total)[tile] < key_counts(total, key_ratio)[tile]
+    return key
+
+
+def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
+    """Drop the visual entries of a cache layer that generated tokens attended least (output-aware policy).
+
+    Parameters
+    ----------
+    context : Context
+        The layer.
+    drop_ratio : float
+        Share of each image's entries that leaves, rounded up.
+    floor : int
+        Entries per image that stay in any case.
+    """
+    tokens = context.tokens
+    groups, count = tokens.groups("image")
+    visual = tokens.visual
+    held = segment_sum(visual.long(), groups, count)
+    leaving = torch.ceil(held.double() * drop_ratio - 1e-9).long()
+    counts = torch.maximum(held - leaving, held.clamp_max(floor))
+    no_line = torch.full_like(groups[visual], -1)
+    keep = context.valid.clone()
+    keep[visual] = fit_counts(context.provided("attention_so_far")[visual], groups[visual], no_line, counts)
+    return Keep.of(keep)
 
 
 def drop_layers(layers: list[int] | None, num_layers: int) -> tuple[int, ...]:
@@ -152,7 +200,7 @@ def drop_layers(layers: list[int] | None, num_layers: int) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def dual_attention(context: StageContext) -> tuple[torch.Tensor, torch.Tensor]:
+def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
     """What the whole text, and the best single text token, give each visual token (prefilling).
 
     Returns
@@ -162,7 +210,7 @@ def dual_attention(context: StageContext) -> tuple[torch.Tensor, torch.Tensor]:
         image, and the largest head-mean attention that one text row gives it.
     """
     visual = context.tokens.visual
-    rows = context.attention_rows(context.text_rows)[0].mean(1)
+    rows = context.attention_rows(context.text_rows).mean(1)
     total = rows.sum(1).masked_fill(~visual, 0.0)
     best = rows.amax(1).masked_fill(~visual, 0.0)
     images, count = context.tokens.groups("image")
@@ -172,7 +220,7 @@ def dual_attention(context: StageContext) -> tuple[torch.Tensor, torch.Tensor]:
     return share, best
 
 
-def dual_score(context: StageContext, share: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+def dual_score(context: Context, share: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
     """Rank by both tests at once: the larger of the two scores, each in units of its mean over the image.
 
     The filter keeps a token that passes either test; this is how far both thresholds may rise together until it

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .stages import TokenReducer
+from .reducer import TokenReducer
 from .visual_tokens import VisualTokens
 
 
@@ -40,8 +40,7 @@ class ReductionRequest:
     @property
     def reads_cache(self) -> bool:
         """Whether the method scores tokens by, or shrinks, the cache of the image that the input brings."""
-        stages = self.reducer.stages() if self.tokens is not None else ()
-        return any(stage.where == "decode" or (stage.where == "prefill" and stage.layer >= 0) for stage in stages)
+        return self.tokens is not None and bool(self.reducer.stages_at("decoder", "decode"))
 
     def new_prompt_tokens(self, past: int, length: int) -> int:
         """How many of `length` new tokens are the prompt's.

@@ -1,91 +1,136 @@
-"""From priorities to a decision: counts, newlines, and at least one token per image."""
+"""From priorities to a decision in decoders: counts, newlines, and at least one token per image."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from .stages import Keep, StageContext
+from .decoder_options import setting
+from .reducer import Context, Keep, TokenReducer
 from .token_ops import fit_counts, rank_in_groups, segment_sum
+from .visual_tokens import VisualTokens
 
 
-def next_counts(config, context: StageContext, layers: tuple[int, ...]) -> torch.Tensor:
-    """Tokens that each group keeps at this stage, `[groups]`, from the configured budget."""
-    current = segment_sum((context.groups >= 0).long(), context.groups, len(context.full))
-    available = context.full if config.counts_newlines else context.full - context.full_newlines
-    least = least_counts(config, context)
-    budget = config.budget()
-    return budget.next_count(available, context.processed, current, least, layers, context.num_layers)
+@dataclass(frozen=True)
+class DecoderCounts:
+    """What the counts of a stage can be computed from.
 
-
-def least_counts(config, context: StageContext) -> torch.Tensor:
-    """Tokens that each group must keep, `[groups]`.
-
-    These are its key tokens, at least one per image, and the newlines that stay in any case: all with
-    `newlines="keep"`, those of the key tokens' rows with "row".
+    Attributes
+    ----------
+    options : Options
+        Of the method.
+    tokens : VisualTokens
+        `[batch, length]`, the tokens before the stage.
+    groups : torch.LongTensor
+        `[batch, length]`, group of each visual token in the scope of the budget; -1 for text.
+    full, full_newlines : torch.Tensor
+        `[groups]`, tokens that the unreduced model processes, and the newlines among them.
+    processed : list[torch.Tensor]
+        `[groups]` per decoder layer so far: what the layer received.
+    num_layers : int
+        Number of decoder layers.
+    protected : torch.BoolTensor
+        `[batch, length]`, tokens that stay to the end.
     """
-    tokens = context.tokens
-    images, count = tokens.groups("image")
-    visual, keys = tokens.visual, protected_tokens(config, context)
-    pairs, pair = torch.unique(context.groups[visual] * (count + 1) + images[visual], return_inverse=True)
-    in_pair = segment_sum(keys[visual].long(), pair, len(pairs)).clamp_min(1)
-    least = segment_sum(in_pair, pairs // (count + 1), len(context.full))
-    if config.newlines != "drop":
-        ends = visual & tokens.newline
-        if config.newlines == "row":
-            ends = ends & _has_token(tokens.lines(config.scope), keys)
-        least = least + segment_sum(ends.long(), context.groups, len(context.full))
-    return least
+
+    options: Any
+    tokens: VisualTokens
+    groups: torch.Tensor
+    full: torch.Tensor
+    full_newlines: torch.Tensor
+    processed: list[torch.Tensor]
+    num_layers: int
+    protected: torch.Tensor
+
+    @property
+    def current(self) -> torch.Tensor:
+        """`[groups]`, tokens before the stage."""
+        return segment_sum((self.groups >= 0).long(), self.groups, len(self.full))
+
+    def fitted(self, stage: Any, reducer: TokenReducer) -> torch.Tensor:
+        """Tokens that each group keeps at a stage, `[groups]`, from the budget, with stages at all the method's places.
+
+        Raises
+        ------
+        ValueError
+            If the budget can't be reached.
+        """
+        return self.next(tuple(stage.layer for stage in reducer.stages_at("features", "decoder")))
+
+    def next(self, layers: tuple[int, ...]) -> torch.Tensor:
+        """The same for drops after `layers`, of which -1 is the place before the first."""
+        available = self.full if self.options.counts_newlines else self.full - self.full_newlines
+        return self.options.budget().next_count(
+            available, self.processed, self.current, self.least(), layers, self.num_layers
+        )
+
+    def least(self) -> torch.Tensor:
+        """Tokens that each group must keep, `[groups]`.
+
+        These are its protected tokens, at least one per image, and the newlines that stay in any case: all with
+        `newlines="keep"`, those of the protected tokens' rows with "row".
+        """
+        tokens, newlines = self.tokens, setting(self.options, "newlines")
+        images, count = tokens.groups("image")
+        visual = tokens.visual
+        pairs, pair = torch.unique(self.groups[visual] * (count + 1) + images[visual], return_inverse=True)
+        in_pair = segment_sum(self.protected[visual].long(), pair, len(pairs)).clamp_min(1)
+        least = segment_sum(in_pair, pairs // (count + 1), len(self.full))
+        if newlines != "drop":
+            ends = visual & tokens.newline
+            if newlines == "row":
+                ends = ends & _has_token(tokens.lines(setting(self.options, "scope")), self.protected)
+            least = least + segment_sum(ends.long(), self.groups, len(self.full))
+        return least
 
 
-def protected_tokens(config, context: StageContext) -> torch.Tensor:
-    """`[batch, length]`, True for key tokens, where they never leave."""
-    return context.tokens.key if config.protects_key_tokens else torch.zeros_like(context.tokens.key)
-
-
-def keep_by_priority(config, context: StageContext, priority: torch.Tensor, counts: torch.Tensor) -> Keep:
+def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: torch.Tensor, **details) -> Keep:
     """Keep text, and of each group the visual tokens of highest priority.
 
     Parameters
     ----------
-    config : TokenReductionConfig
-        The options; `newlines` says whether a newline leaves with the last token of its row, never, or at once.
-    context : StageContext
+    options : Options
+        Of the method; `newlines` says whether a newline leaves with the last token of its row, never, or at once.
+    context : Context
         The stage.
     priority : torch.Tensor
-        `[batch, length]`; read at visual tokens only, highest for key tokens.
+        `[batch, length]`; read at visual tokens only, highest for protected tokens.
     counts : torch.LongTensor
-        `[groups]`, visual tokens to keep, newlines included; not below :func:`least_counts`.
+        `[groups]`, visual tokens to keep, newlines included; not below :meth:`DecoderCounts.least`.
+    **details
+        Of the :class:`Keep`.
 
     Returns
     -------
     Keep
         The decision.
     """
-    tokens = context.tokens
-    ranked, lines = _ranked(config, context)
-    keys = protected_tokens(config, context)
-    if config.newlines == "keep":
-        counts = counts - segment_sum((tokens.visual & tokens.newline).long(), context.groups, len(counts))
-    if config.scope == "request":
+    tokens, groups, keys = context.tokens, context.counts.groups, context.counts.protected
+    ranked, lines = _ranked(options, context)
+    if setting(options, "newlines") == "keep":
+        counts = counts - segment_sum((tokens.visual & tokens.newline).long(), groups, len(counts))
+    if setting(options, "scope") == "request":
         leaders = _leaders_without_keys(context, priority, ranked, lines, keys)
         priority = priority.masked_fill(leaders, float("inf"))
         keys = keys | leaders
     keep = context.valid & ~tokens.visual
-    keep[ranked] = fit_counts(priority[ranked], context.groups[ranked], lines[ranked], counts, keys[ranked])
-    return Keep.from_mask(_with_newlines(config, context, keep, lines))
+    keep[ranked] = fit_counts(priority[ranked], groups[ranked], lines[ranked], counts, keys[ranked])
+    return Keep.of(_with_newlines(options, context, keep, lines), **details)
 
 
-def keep_by_mask(config, context: StageContext, stays: torch.Tensor, priority: torch.Tensor) -> Keep:
+def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch.Tensor, **details) -> Keep:
     """Keep text, and the visual tokens that `stays [batch, length]` marks; of an image without any, the best one."""
     tokens = context.tokens
-    ranked, lines = _ranked(config, context)
+    ranked, lines = _ranked(options, context)
     stays = ranked & stays
     images, count = tokens.groups("image")
     empty = segment_sum(stays.long(), images, count) == 0
     leaders = _leaders(context, priority, ranked) & empty[images]
     keep = (context.valid & ~tokens.visual) | stays | leaders
-    return Keep.from_mask(_with_newlines(config, context, keep, lines))
+    return Keep.of(_with_newlines(options, context, keep, lines), **details)
 
 
-def _ranked(config, context: StageContext) -> tuple[torch.Tensor, torch.Tensor]:
+def _ranked(options, context: Context) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens that are judged, and the row whose newline stays while one of them does.
 
     A newline without a row (unpadding can leave an extreme sliver no column) is judged like any other token.
@@ -97,17 +142,17 @@ def _ranked(config, context: StageContext) -> tuple[torch.Tensor, torch.Tensor]:
     """
     tokens = context.tokens
     patches = tokens.visual & ~tokens.newline
-    if config.newlines != "row":
-        return patches & tokens.present, torch.full_like(context.groups, -1)
-    lines = tokens.lines(config.scope)
+    if setting(options, "newlines") != "row":
+        return patches & tokens.present, torch.full_like(tokens.tile, -1)
+    lines = tokens.lines(setting(options, "scope"))
     alone = tokens.visual & tokens.newline & ~_has_token(lines, patches)
     return (patches & tokens.present) | alone, lines.masked_fill(alone, -1)
 
 
-def _with_newlines(config, context: StageContext, keep: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
+def _with_newlines(options, context: Context, keep: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
     """Add the newlines that stay beside the kept tokens."""
     ends = context.tokens.visual & context.tokens.newline
-    return keep | (ends if config.newlines == "keep" else ends & _has_token(lines, keep))
+    return keep | (ends if setting(options, "newlines") == "keep" else ends & _has_token(lines, keep))
 
 
 def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
@@ -117,7 +162,7 @@ def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     return occupied[lines]
 
 
-def _leaders(context: StageContext, priority: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+def _leaders(context: Context, priority: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """Mark the token of highest priority of each image."""
     images, _ = context.tokens.groups("image")
     order = rank_in_groups(priority[among], images[among])
@@ -131,7 +176,7 @@ def _leaders(context: StageContext, priority: torch.Tensor, among: torch.Tensor)
     return leaders
 
 
-def _leaders_without_keys(context: StageContext, priority: torch.Tensor, patches, lines, keys: torch.Tensor):
+def _leaders_without_keys(context: Context, priority: torch.Tensor, patches, lines, keys: torch.Tensor):
     """Mark one token of each image without key tokens, which stays where several images share a group.
 
     It is the best token on which no newline depends, so that one token of budget per image always suffices.

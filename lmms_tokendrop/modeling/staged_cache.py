@@ -188,7 +188,14 @@ class StagedCache(DynamicCache):
         self.tokens = None if self.tokens is None else self.tokens.map(function)
         self.received = [function(counts) for counts in self.received]
         self.received_release = [function(counts) for counts in self.received_release]
-        self.records = [replace(record, index=function(record.index)) for record in self.records]
+        self.records = [
+            replace(
+                record,
+                index=function(record.index),
+                carry={name: function(values) for name, values in record.carry.items()},
+            )
+            for record in self.records
+        ]
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last `-tokens_to_remove` tokens of every layer.

@@ -1,17 +1,16 @@
-"""A CLIP vision tower in which patches may leave between blocks."""
+"""A CLIP vision tower in which patches may leave or merge."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import CLIPVisionModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.masking_utils import create_bidirectional_mask
 
-from .attention_rows import cls_attention
-from .eager_parts import compiling, of_any_length, on_host, part_by_part
-from .stages import Keep
+from .eager_parts import on_host, part_by_part
+from .reducer import TokenReducer
+from .staged_tower import StagedCLIPLayer, TowerRun, run_blocks
 
 
 @dataclass
@@ -24,27 +23,29 @@ class StagedVisionOutput:
         `[tiles, 1 + kept, channels * layers]`, the selected layers' states, CLS first.
     cells : torch.LongTensor
         `[tiles, kept]`, the patch cell of each state; -1 for padding.
-    cls_attention : torch.Tensor
-        `[tiles, kept]` float32, head-mean attention of the CLS query in the last block.
+    carry : dict[str, torch.Tensor]
+        `[tiles, kept]` each, what the last stage carries, and `cls_attention` float32, the head-mean attention of the
+        CLS query in the last block, if that was wanted.
     """
 
     features: torch.Tensor
     cells: torch.Tensor
-    cls_attention: torch.Tensor
+    carry: dict[str, torch.Tensor]
 
 
 class StagedCLIPVisionModel(CLIPVisionModel):
-    """CLIP vision tower with a stage after one block; its plain forward pass is the stock one."""
+    """CLIP vision tower with stages; its plain forward pass is the stock one."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.encoder.layers = nn.ModuleList([StagedCLIPLayer(config) for _ in self.encoder.layers])
+        self.post_init()
 
     @part_by_part
     def forward_staged(
-        self,
-        pixel_values: torch.Tensor,
-        feature_layers: list[int],
-        stage_block: int,
-        decide: Callable[[torch.Tensor], Keep],
+        self, pixel_values: torch.Tensor, feature_layers: list[int], reducer: TokenReducer, **providers: Any
     ) -> StagedVisionOutput:
-        """Encode tiles, dropping or merging patches after one block.
+        """Encode tiles, of which patches leave or merge.
 
         Parameters
         ----------
@@ -52,92 +53,39 @@ class StagedCLIPVisionModel(CLIPVisionModel):
             `[tiles, 3, height, width]`.
         feature_layers : list[int]
             Hidden states to return, 0 being the embeddings; negative ones count from the last block's output.
-        stage_block : int
-            Zero-based block after which `decide` is asked.
-        decide : Callable
-            From patch states `[tiles, cells, channels]` to a :class:`Keep`.
+        reducer : TokenReducer
+            The method.
+        **providers : Callable
+            What it may ask for at every stage.
 
         Returns
         -------
         StagedVisionOutput
-            States of what is left. Earlier states go through the same merge.
+            States of what is left. Earlier states go through the same decisions.
         """
-        depth = len(self.encoder.layers)
-        wanted = self._wanted(feature_layers)
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
-        collected = {0: hidden_states}
-        keep = attention_mask = attention = None
-        for number, block in enumerate(self.encoder.layers):
-            if number == depth - 1:
-                attention = _cls_attention(block, hidden_states, keep)
-                if depth not in wanted:
-                    break
-            hidden_states = block(hidden_states, attention_mask)
-            collected[number + 1] = hidden_states
-            if number not in wanted:
-                del collected[number]
-            if number == stage_block:
-                keep = decide(hidden_states[:, 1:])
-                collected, attention_mask = self._leave(collected, keep, compiling())
-                hidden_states = collected[number + 1]
-        return _staged_output(collected, wanted, keep, attention)
+        run = self._start(hidden_states, feature_layers, reducer, providers)
+        run_blocks(run, hidden_states)
+        return self._output(run)
 
     @on_host
-    def _wanted(self, feature_layers: list[int]) -> list[int]:
+    def _start(self, hidden_states, feature_layers: list[int], reducer: TokenReducer, providers: dict) -> TowerRun:
         depth = len(self.encoder.layers)
         if any(not -depth - 1 <= layer <= depth for layer in feature_layers):
             raise ValueError(f"vision_feature_layer={feature_layers}; allowed: {-depth - 1} to {depth}")
-        return [layer % (depth + 1) for layer in feature_layers]
+        wanted = [layer % (depth + 1) for layer in feature_layers]
+        attentive = "cls_attention" in reducer.needs
+        return TowerRun(self, self.encoder.layers, hidden_states, wanted, attentive, reducer, **providers)
 
     @on_host
-    def _leave(self, collected: dict[int, torch.Tensor], keep: Keep, compiled: bool) -> tuple[dict, Any]:
-        """States of what stays, and the mask of the attention among it: always a tensor for compiled blocks."""
-        collected = {layer: _slice(states, keep) for layer, states in collected.items()}
-        valid = _with_cls(keep.valid) if compiled else _padded_mask(keep)
-        if valid is None:
-            return collected, None
-        states = collected[max(collected)]
-        mask = create_bidirectional_mask(self.config, states, valid, allow_is_bidirectional_skip=not compiled)
-        if compiled:
-            of_any_length(1, states)
-            of_any_length(2, mask)
-            of_any_length(3, mask)
-        return collected, mask
-
-
-def _slice(states: torch.Tensor, keep: Keep) -> torch.Tensor:
-    """Apply a decision to states `[tiles, 1 + cells, channels]`; CLS stays first."""
-    patches = states[:, 1:]
-    if keep.merge is not None:
-        patches = keep.merge(patches)
-    if keep.index.shape[1] == patches.shape[1] and bool(keep.valid.all()):
-        return states if keep.merge is None else torch.cat([states[:, :1], patches], dim=1)
-    patches = patches.gather(1, keep.index.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-    return torch.cat([states[:, :1], patches], dim=1)
-
-
-def _padded_mask(keep: Keep) -> torch.Tensor | None:
-    """`[tiles, 1 + kept]`, False for padding; None where there is none."""
-    return None if bool(keep.valid.all()) else _with_cls(keep.valid)
-
-
-def _with_cls(valid: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.pad(valid, (1, 0), value=True)
-
-
-@on_host
-def _cls_attention(block, hidden_states: torch.Tensor, keep: Keep | None) -> torch.Tensor:
-    return cls_attention(block, hidden_states, None if keep is None else _padded_mask(keep))
-
-
-@on_host
-def _staged_output(collected: dict, wanted: list[int], keep: Keep | None, attention) -> StagedVisionOutput:
-    features = torch.cat([collected[layer] for layer in wanted], dim=-1)
-    if keep is None:
-        cells = torch.arange(features.shape[1] - 1, device=features.device).expand(len(features), -1)
-    else:
-        cells = keep.index.masked_fill(~keep.valid, -1)
-    return StagedVisionOutput(features, cells, attention)
+    def _output(self, run: TowerRun) -> StagedVisionOutput:
+        features = torch.cat([run.collected[layer] for layer in run.wanted], dim=-1)
+        carry = dict(run.carry)
+        if run.attention is not None:
+            carry["cls_attention"] = run.attention[..., 0]
+        place = run.tokens.place[:, 1:]
+        cells = torch.where(place > 0, place - 1, -1)
+        return StagedVisionOutput(features, cells, {name: values[:, 1:] for name, values in carry.items()})
 
 
 register_checkpoint_conversion_mapping(

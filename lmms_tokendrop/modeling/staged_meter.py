@@ -5,15 +5,14 @@ from functools import cache
 
 import torch
 
+from .attention_rows import fusion_attention_rows
 from .eager_parts import on_host, part_by_part
-from .fusion_attention import attention_rows, key_bias
-from .fusion_run import FusionRun, LayerDecision
+from .fusion_attention import key_bias
+from .fusion_run import Carry, FusionRun, LayerDecision
 from .fusion_tokens import FusionTokens
 from .meter_layers import CrossAttended, MeterCrossLayer
 from .token_matching import ranks
-from .token_ops import right_padded_indices, take_tokens
-
-Carry = dict[str, torch.Tensor]
+from .token_ops import padded_indices, take_tokens
 
 
 class StagedMeterTextLayer(MeterCrossLayer):
@@ -69,8 +68,8 @@ class Streams:
     @classmethod
     def of(cls, tokens: FusionTokens) -> "Streams":
         """Of a sequence."""
-        text_index, text_valid = right_padded_indices(tokens.text)
-        image_index, image_valid = right_padded_indices(tokens.image)
+        text_index, text_valid = padded_indices(tokens.text, "right")
+        image_index, image_valid = padded_indices(tokens.image, "right")
         behind = text_index.shape[1] + tokens.image.cumsum(-1) - 1
         place = torch.where(tokens.image, behind, tokens.text.cumsum(-1) - 1)
         return cls(tokens, text_index, image_index, text_valid, image_valid, place)
@@ -93,7 +92,7 @@ class Streams:
     ) -> torch.Tensor:
         """Attention `[batch, heads, wanted, length]` of the text tokens that `rows` marks to the image."""
         wanted = take_tokens(rows, self.text_index) & self.text_valid
-        found = attention_rows(attended.query, attended.other_key, image_bias, wanted)
+        found = fusion_attention_rows(attended.query, attended.other_key, image_bias, wanted)
         whole = torch.nn.functional.pad(found, (self.text_index.shape[1], 0))
         whole = whole.gather(-1, self.place[:, None, None].expand(-1, *whole.shape[1:3], -1))
         return whole.masked_fill(~self.tokens.image[:, None, None], 0.0)
@@ -169,7 +168,7 @@ class CoAttention(FusionRun):
     def _keys(self) -> tuple:
         """Biases of the text's and of the image's keys, and how much each key counts."""
         weights = (None, None) if self.key_weight is None else self.streams.split(self.key_weight)
-        return *self.streams.biases(self.text.dtype, self.reducer.proportional_attention), *weights
+        return *self.streams.biases(self.text.dtype, "fusion" in self.reducer.proportional_attention), *weights
 
     def _same_number(self) -> torch.Tensor:
         """`[batch, image, text]`, True where tokens have the same number in the release's order of their stream."""
@@ -199,11 +198,11 @@ class MeterDecision(LayerDecision):
     def __call__(self, attended: CrossAttended, image: torch.Tensor):
         """What is left: streams and carry, the text's states and the image's; see :class:`StagedMeterTextLayer`."""
         streams = self.streams
-        (tokens, carry), states = self.act(
+        (tokens, carry), (states,) = self.act(
             self.stage,
             streams.tokens,
             self.carry,
-            streams.join(attended.hidden_states, image),
+            [streams.join(attended.hidden_states, image)],
             keys=cache(lambda: streams.join(attended.own_key.mean(1), attended.other_key.mean(1))),
             queries=cache(lambda: streams.join(attended.query.mean(1), torch.zeros_like(attended.other_key[:, 0]))),
             attention_rows=lambda rows: streams.attention_rows(attended, self.image_bias, rows),

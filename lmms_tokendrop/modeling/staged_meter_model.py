@@ -6,21 +6,22 @@ import torch
 from transformers.utils.generic import can_return_tuple
 
 from .fusion_inputs import check_inputs, checked_seeds
+from .fusion_plan import build_fusion_reducer
 from .fusion_tokens import FusionTokens
 from .image_patches import grid_side, shrink_images
 from .loading import TokenDropLoading
 from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel
-from .meter_reduction_config import MeterReductionConfig
+from .methods import reductions
 from .staged_meter import CoAttention, StagedMeterTextLayer
-from .staged_meter_vision import StagedMeterVisionModel, vision_reducer
+from .staged_meter_vision import StagedMeterVisionModel
 from .token_drop_config import TokenDropConfig
 
 
 class MeterTokenDropConfig(TokenDropConfig, MeterConfig):
-    """METER's configuration and a `token_reduction`, the options of :class:`MeterReductionConfig`."""
+    """METER's configuration and a `token_reduction`."""
 
     model_type = "meter_tokendrop"
-    reduction_class = MeterReductionConfig
+    reduction_class = reductions("meter")
 
 
 class MeterTokenDropPreTrainedModel(TokenDropLoading, MeterPreTrainedModel):
@@ -39,9 +40,9 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
 
     def __init__(self, config: MeterTokenDropConfig):
         super().__init__(config)
-        self.token_reducer = MeterTokenDropConfig.reduction_of(config).build(config)
-        vision = config.vision_config
-        self.vision_reducer = vision_reducer(self.token_reducer.vision_r, vision)
+        self.token_reducer = build_fusion_reducer(
+            reductions("meter"), MeterTokenDropConfig.reduction_of(config), config
+        )
         self.post_init()
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -56,7 +57,7 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
         scale = self.token_reducer.image_scale
         if scale != 1:
             pixel_values, _ = shrink_images(pixel_values, None, scale, self.config.patch_size)
-        return self.vision_model.forward_staged(pixel_values, self.vision_reducer)
+        return self.vision_model.forward_staged(pixel_values, self.token_reducer)
 
     @can_return_tuple
     def forward(

@@ -14,9 +14,9 @@ from transformers.models.vilt.modeling_vilt import (
 
 from .eager_parts import part_by_part
 from .fusion_run import SequenceRun
-from .fusion_stages import FusionReducer
 from .fusion_tokens import FusionReport, FusionTokens
 from .image_patches import place_patches, position_grid, shrink_images
+from .reducer import TokenReducer
 from .token_ops import take_tokens
 from .vilt_attention import StagedViltAttention
 
@@ -191,7 +191,7 @@ class StagedViltEncoder(ViltEncoder):
         self,
         hidden_states: torch.Tensor,
         tokens: FusionTokens,
-        reducer: FusionReducer,
+        reducer: TokenReducer,
         sample_seeds: torch.Tensor,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
@@ -204,7 +204,7 @@ class StagedViltEncoder(ViltEncoder):
             `[batch, length, channels]`.
         tokens : FusionTokens
             What they are.
-        reducer : FusionReducer
+        reducer : TokenReducer
             The method.
         sample_seeds : torch.LongTensor
             `[batch]`.

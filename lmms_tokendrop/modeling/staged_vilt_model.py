@@ -12,20 +12,21 @@ from transformers.utils.generic import can_return_tuple
 
 from .eager_parts import on_host
 from .fusion_inputs import check_inputs, check_pixel_mask, check_tensor, checked_seeds
-from .fusion_reduction_config import FusionReductionConfig
+from .fusion_plan import build_fusion_reducer
 from .fusion_tokens import FusionReport, FusionTokens
 from .loading import TokenDropLoading
+from .methods import reductions
 from .model_limits import check_text_length, check_token_type
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
 from .token_drop_config import TokenDropConfig
 
 
 class ViltTokenDropConfig(TokenDropConfig, ViltConfig):
-    """ViLT's configuration and a `token_reduction`, the options of :class:`FusionReductionConfig`."""
+    """ViLT's configuration and a `token_reduction`."""
 
     model_type = "vilt_tokendrop"
     keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "report"]
-    reduction_class = FusionReductionConfig
+    reduction_class = reductions("vilt")
 
 
 @dataclass
@@ -69,7 +70,7 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         self.encoder = StagedViltEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = ViltPooler(config) if add_pooling_layer else None
-        self.token_reducer = ViltTokenDropConfig.reduction_of(config).build(config)
+        self.token_reducer = build_fusion_reducer(reductions("vilt"), ViltTokenDropConfig.reduction_of(config), config)
         self.post_init()
 
     @can_return_tuple

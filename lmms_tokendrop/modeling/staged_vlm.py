@@ -9,9 +9,9 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .eager_parts import on_host, part_by_part, part_by_part_under
+from .reducer import TokenReducer
 from .reduction_request import ReductionRequest
 from .staged_cache import StagedCache, checked_cache
-from .stages import TokenReducer
 from .transformers_compat import cache_argument, takes_cache
 from .vision_inputs import check_encoded
 from .visual_tokens import VisualTokens
@@ -108,7 +108,8 @@ class StagedVlm:
         if pixel_values is not None and encoded:
             raise ValueError("You cannot specify both pixel_values and mm_encoder_outputs at the same time")
         check_encoded(encoded or {})
-        if self.token_reducer.config.decode_interval is not None and not use_cache:
+        policy = [stage for stage in self.token_reducer.stages_at("decode") if stage.point == "after_token"]
+        if policy and not use_cache:
             raise ValueError("decode_interval: the output-aware policy shrinks a cache; it needs use_cache=True")
 
     @on_host

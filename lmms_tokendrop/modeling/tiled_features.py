@@ -11,11 +11,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .anyres_layout import NEWLINE, AnyresLayout, anyres_layout
+from .decoder_options import setting
 from .eager_parts import compiling, of_any_length, on_host, part_by_part_under
+from .reducer import Host, TokenReducer, check_stages
 from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput
 from .staged_vlm import StagedVlm
-from .stages import VisionContext
-from .tiled_images import TiledImages, VisionDecision
+from .tiled_images import TiledImages
+from .tiles import Tiles
+from .token_drop_config import TokenDropConfig
 from .vision_inputs import check_features, feature_layers
 from .visual_tokens import VisualTokens
 
@@ -43,6 +46,21 @@ class TiledFeatures(StagedVlm):
     vision_tower: Any
     multi_modal_projector: Any
 
+    def build_reducer(self, config_class: type[TokenDropConfig]) -> TokenReducer:
+        """The method that the configuration, of the architecture's class or of the stock one, names.
+
+        Raises
+        ------
+        ValueError
+            If an option is wrong, or a stage of the method can't act in the model.
+        """
+        text_config, vision_config = self.config.text_config, self.config.vision_config
+        layers, blocks = text_config.num_hidden_layers, vision_config.num_hidden_layers
+        host = Host(layers, text_config.hidden_size, vision_config.image_size, blocks)
+        reducer = config_class.reduction_class.build(config_class.reduction_of(self.config), host)
+        check_stages(reducer, {"vision": blocks, "features": 0, "decoder": layers, "decode": layers})
+        return reducer
+
     def build_tower(self) -> nn.Module:
         """The vision tower of the configuration, with stages if the reducer, built before, has one in there.
 
@@ -52,9 +70,9 @@ class TiledFeatures(StagedVlm):
             If the reducer needs a CLS token, and the tower or the features have none to read.
         """
         config, vision_config = self.config, self.config.vision_config
-        if not any(stage.where == "vision" for stage in self.token_reducer.stages()):
+        if not reads_tower(self.token_reducer):
             return AutoModel.from_config(vision_config)
-        method = self.token_reducer.config.method
+        method = self.token_reducer.options.method
         if vision_config.model_type != "clip_vision_model":
             raise ValueError(
                 f"method={method!r} needs a vision tower with a CLS token; allowed: 'clip_vision_model', "
@@ -127,10 +145,11 @@ class TiledFeatures(StagedVlm):
         images = self._tiled(
             pixel_values, image_sizes, vision_feature_layer, vision_feature_select_strategy, images_per_request
         )
-        if images.decide is None:
+        if images.tiles is None:
             return self._plain_output(images, self._plain_features(images, vision_feature_select_strategy))
-        stage = images.decide.stage
-        vision = self.vision_tower.forward_staged(images.pixel_values, images.layers, stage.layer, images.decide)
+        vision = self.vision_tower.forward_staged(
+            images.pixel_values, images.layers, self.token_reducer, tiles=lambda: images.tiles
+        )
         patches = vision.features[:, 1:]
         if compiling():
             of_any_length(1, patches)
@@ -148,12 +167,10 @@ class TiledFeatures(StagedVlm):
             )
         tower, projector = self.config.vision_config, self.multi_modal_projector
         layers = feature_layers(layers, tower.num_hidden_layers, tower.hidden_size, projector.linear_1.in_features)
-        stages = [stage for stage in self.token_reducer.stages() if stage.where == "vision"]
-        decide = None
-        if stages:
-            context = self._vision_context(layout, tiles_per_image, images_per_request, pixel_values.device)
-            decide = VisionDecision(self.token_reducer, stages[0], context)
-        return TiledImages(pixel_values, layers, tiles_per_image, layout, pack, decide)
+        tiles = None
+        if reads_tower(self.token_reducer):
+            tiles = self._tiles(layout, tiles_per_image, images_per_request, pixel_values.device)
+        return TiledImages(pixel_values, layers, tiles_per_image, layout, pack, tiles)
 
     def _plain_features(self, images: TiledImages, strategy: str | None) -> torch.Tensor:
         """The stock model's projected features, `[tiles, cells, channels]`."""
@@ -172,22 +189,22 @@ class TiledFeatures(StagedVlm):
     @on_host
     def _staged_output(self, images: TiledImages, vision: StagedVisionOutput, features) -> TokenDropImageOutput:
         """Lay what the tower left back on the tiles' cells, with what is known of it."""
-        keep, alive = images.decide.keep, images.decide.context.alive
+        alive = images.tiles.alive
         tile, entry = (vision.cells >= 0).nonzero(as_tuple=True)
         cell = vision.cells[tile, entry]
-        dense = features.new_zeros(*alive.shape, features.shape[-1])
-        dense[tile, cell] = features[tile, entry]
-        attention = torch.zeros(alive.shape, dtype=torch.float32, device=features.device)
-        attention[tile, cell] = vision.cls_attention[tile, entry]
-        present = torch.zeros_like(alive)
-        present[tile, cell] = True
-        key = self.token_reducer.key_tokens(attention, present & alive)
 
-        marks = {"present": present, "key": key, "cls_attention": attention}
-        tokens = self._provenance(images.layout, features.device, marks, keep.forced_merges)
-        if keep.order is not None:
-            dense = dense.gather(1, keep.order.unsqueeze(-1).expand_as(dense))
-            orders = torch.split(keep.order, images.tiles_per_image)
+        def laid(values: torch.Tensor, empty: float = 0) -> torch.Tensor:
+            dense = values.new_full((*alive.shape, *values.shape[2:]), empty)
+            dense[tile, cell] = values[tile, entry]
+            return dense
+
+        present, dense = laid(vision.cells >= 0), laid(features)
+        carry = {name: laid(values) for name, values in vision.carry.items() if name != "order"}
+        tokens = self._provenance(images.layout, features.device, present, carry)
+        if "order" in vision.carry:
+            order = laid(vision.carry["order"], float("inf")).argsort(dim=-1, stable=True)
+            dense = dense.gather(1, order.unsqueeze(-1).expand_as(dense))
+            orders = torch.split(order, images.tiles_per_image)
             tokens = [
                 image.map(lambda values, order=order: values.view(order.shape).gather(1, order).flatten())
                 for image, order in zip(tokens, orders, strict=True)
@@ -197,7 +214,7 @@ class TiledFeatures(StagedVlm):
 
     def images_per_request(self, placeholders: torch.Tensor, pixel_values, image_sizes=None) -> list[int] | None:
         """Images of each sequence, told from its placeholders `[batch, length]`; None where no budget needs it."""
-        if self.token_reducer.config.scope != "request":
+        if setting(self.token_reducer.options, "scope") != "request":
             return None
         tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
         lengths = [len(tile) for tile in anyres_layout(pack, tiles_per_image, self._side**2).tiles]
@@ -216,7 +233,7 @@ class TiledFeatures(StagedVlm):
     def _side(self) -> int:
         return self.config.vision_config.image_size // self.config.vision_config.patch_size
 
-    def _vision_context(self, layout: AnyresLayout, tiles_per_image, images_per_request, device) -> VisionContext:
+    def _tiles(self, layout: AnyresLayout, tiles_per_image, images_per_request, device) -> Tiles:
         total, cells = sum(tiles_per_image), self._side**2
         alive = torch.zeros(total, cells, dtype=torch.bool)
         line = torch.full((total, cells), -1)
@@ -232,8 +249,7 @@ class TiledFeatures(StagedVlm):
         requests = torch.arange(len(tiles_per_image))
         if images_per_request is not None:
             requests = torch.repeat_interleave(torch.arange(len(images_per_request)), torch.tensor(images_per_request))
-        return VisionContext(
-            hidden_states=None,
+        return Tiles(
             grid=(self._side, self._side),
             alive=alive.to(device),
             image=image.to(device),
@@ -243,17 +259,13 @@ class TiledFeatures(StagedVlm):
             num_layers=self.config.text_config.num_hidden_layers,
         )
 
-    def _provenance(self, layout: AnyresLayout, device, marks=None, forced_merges=None) -> list[VisualTokens]:
-        """Provenance of each image's rows; `marks` are `[tiles, cells]` fields that the vision stage found."""
+    def _provenance(self, layout: AnyresLayout, device, present=None, carry=None) -> list[VisualTokens]:
+        """Provenance of each image's rows; `present` and `carry` are `[tiles, cells]`, what the tower found."""
         side, images = self._side, []
         for number, (tile, cell) in enumerate(zip(layout.tiles, layout.cells, strict=True)):
             tile, cell, line = tile.to(device), cell.to(device), layout.lines[number].to(device)
             newline = cell == NEWLINE
             place = (tile + layout.first_tile[number], cell.clamp_min(0))
-            found = {name: values[place] for name, values in (marks or {}).items()}
-            forced = 0 if forced_merges is None else forced_merges[number]
-            absent = torch.zeros_like(newline)
-            unscored = torch.zeros(tile.shape, dtype=torch.float32, device=device)
             row = torch.cat([cell.new_full((1,), -1), cell[:-1]]) // side
             images.append(
                 VisualTokens(
@@ -263,10 +275,8 @@ class TiledFeatures(StagedVlm):
                     column=torch.where(newline, side, cell % side),
                     line=line,
                     newline=newline,
-                    present=found.get("present", ~absent) | newline,
-                    key=found.get("key", absent) & ~newline,
-                    cls_attention=found.get("cls_attention", unscored) * ~newline,
-                    forced_merges=torch.full_like(tile, 0) + forced,
+                    present=torch.ones_like(newline) if present is None else present[place] | newline,
+                    carry={name: values[place] * ~newline for name, values in (carry or {}).items()},
                 )
             )
         return images
@@ -275,3 +285,8 @@ class TiledFeatures(StagedVlm):
 def pack_flat(features: list[torch.Tensor], newline: torch.Tensor | None = None) -> list[torch.Tensor]:
     """From the tiles `[tiles, cells, channels]` of each image to its rows, one tile behind the other, no newlines."""
     return [image.flatten(0, 1) for image in features]
+
+
+def reads_tower(reducer: TokenReducer) -> bool:
+    """Whether a method acts in the vision tower, or reads what only a staged one gives."""
+    return bool(reducer.stages_at("vision")) or "cls_attention" in reducer.needs

@@ -6,38 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .anyres_layout import AnyresLayout
-from .eager_parts import on_host
-from .stages import Keep, Stage, TokenReducer, VisionContext
-
-
-class VisionDecision:
-    """Asks a reducer at its stage inside the tower, and remembers what it said.
-
-    Parameters
-    ----------
-    reducer : TokenReducer
-        The method.
-    stage : Stage
-        The stage.
-    context : VisionContext
-        What the reducer may read, but for the states.
-
-    Attributes
-    ----------
-    keep : Keep or None
-        The decision; None before it.
-    """
-
-    def __init__(self, reducer: TokenReducer, stage: Stage, context: VisionContext):
-        self.reducer, self.stage, self.context = reducer, stage, context
-        self.keep: Keep | None = None
-
-    @on_host
-    def __call__(self, patches: torch.Tensor) -> Keep:
-        """Decide, from patch states `[tiles, cells, channels]`."""
-        self.context.hidden_states = patches
-        self.keep = self.reducer.keep(self.stage, self.context)
-        return self.keep
+from .tiles import Tiles
 
 
 @dataclass(frozen=True)
@@ -56,8 +25,8 @@ class TiledImages:
         Where the tokens lie.
     pack : Callable
         See :func:`anyres_layout`.
-    decide : VisionDecision or None
-        What decides inside the tower; None: nothing does.
+    tiles : Tiles or None
+        What a method may know of them; None where it has no stage in the tower.
     """
 
     pixel_values: torch.Tensor
@@ -65,4 +34,4 @@ class TiledImages:
     tiles_per_image: list[int]
     layout: AnyresLayout
     pack: Callable[..., list[torch.Tensor]]
-    decide: VisionDecision | None
+    tiles: Tiles | None

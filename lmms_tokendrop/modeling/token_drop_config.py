@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .reduction_options import ReductionOptions
+from .options import Options, Reductions
 
 SIBLINGS = Path(__file__).parent
 
@@ -31,12 +31,12 @@ class TokenDropConfig:
 
     Attributes
     ----------
-    reduction_class : type[ReductionOptions]
-        The options of the architecture.
+    reduction_class : Reductions
+        The methods of the architecture.
     """
 
     __slots__ = ("_parsed",)  # neither saved nor compared, as what is in `__dict__` would be
-    reduction_class: ClassVar[type[ReductionOptions]]
+    reduction_class: ClassVar[Reductions]
     model_type: ClassVar[str]
 
     token_reduction: dict | None = None
@@ -45,7 +45,7 @@ class TokenDropConfig:
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)  # type: ignore[misc]
         given: Any = self.token_reduction
-        self._parsed = given if isinstance(given, self.reduction_class) else self.reduction_class.from_dict(given)
+        self._parsed = given if isinstance(given, Options) else self.reduction_class.from_dict(given)
         self.token_reduction = self._parsed.to_dict()  # type: ignore[misc]
 
     @classmethod
@@ -58,7 +58,7 @@ class TokenDropConfig:
             If the options were changed since the configuration was made, and one is wrong.
         """
         options, parsed = getattr(config, "token_reduction", None), getattr(config, "_parsed", None)
-        if isinstance(parsed, cls.reduction_class) and parsed.to_dict() == options:
+        if isinstance(parsed, Options) and parsed.to_dict() == options:
             return parsed
         return cls.reduction_class.from_dict(options)
 

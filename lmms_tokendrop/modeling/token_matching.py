@@ -48,7 +48,7 @@ def bipartite_targets(keys: torch.Tensor, order: torch.Tensor, counts: torch.Ten
 def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Write the mean of each group of tokens into the slot that the group merges into.
 
-    Sums are taken in float32 at least, whatever the dtype of the values.
+    Sums are taken by place, in float32 at least, whatever the dtype of the values.
 
     Parameters
     ----------
@@ -69,9 +69,10 @@ def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tens
     members, total = group_sizes(target), group_sizes(target, weight)
     grouped = (target >= 0) & (members.gather(1, target.clamp_min(0)) > 1)
     sums = values.to(exact) * weight.masked_fill(~grouped, 1.0).unsqueeze(-1)
-    moving = grouped & (target != torch.arange(target.shape[1], device=target.device))
-    rows, places = moving.nonzero(as_tuple=True)
-    sums.index_put_((rows, target[rows, places]), sums[rows, places], accumulate=True)
+    rows, places = grouped.nonzero(as_tuple=True)
+    merging = sums[rows, places]
+    sums[rows, places] = 0.0
+    sums.index_put_((rows, target[rows, places]), merging, accumulate=True)
     total = total.clamp_min(torch.finfo(total.dtype).tiny).masked_fill(members <= 1, 1.0)
     return (sums / total.unsqueeze(-1)).to(values.dtype)
 

@@ -1,4 +1,4 @@
-"""Pure tensor functions on visual tokens: similarity of windows, merging, ranking and fitting a token count."""
+"""Pure tensor functions on visual tokens: similarity and merging of windows, ranking and fitting a token count."""
 
 import torch
 
@@ -48,15 +48,11 @@ def window_similarity(tokens: torch.Tensor, alive: torch.Tensor) -> torch.Tensor
     return similarity.masked_fill(pairs == 0, float("-inf"))
 
 
-def merge_windows(tokens: torch.Tensor, windows: torch.Tensor, alive: torch.Tensor, merged: torch.Tensor):
-    """Replace each merged window by the mean of its alive members, summed in float32 at least, in one slot.
-
-    The slot is the centre of the window or, where the centre is not alive, the first alive member.
+def window_targets(windows: torch.Tensor, alive: torch.Tensor, merged: torch.Tensor) -> torch.Tensor:
+    """Where each cell goes if some windows merge: into the window's slot, see :func:`window_slots`.
 
     Parameters
     ----------
-    tokens : torch.Tensor
-        `[batch, cells, channels]`.
     windows : torch.LongTensor
         `[windows, members]`, from :func:`window_cells`.
     alive : torch.BoolTensor
@@ -66,20 +62,14 @@ def merge_windows(tokens: torch.Tensor, windows: torch.Tensor, alive: torch.Tens
 
     Returns
     -------
-    tuple[torch.Tensor, torch.BoolTensor]
-        The tokens with the means written into the slots, and `[batch, cells]`: False for the members that left.
+    torch.LongTensor
+        `[batch, cells]`: itself outside of merged windows; -1 for members of them that are not alive.
     """
-    members = tokens[:, windows].to(torch.promote_types(tokens.dtype, torch.float32))
-    weight = alive[:, windows].to(members.dtype).unsqueeze(-1)
-    mean = ((members * weight).sum(2) / weight.sum(2).clamp_min(1)).to(tokens.dtype)
-    slot = window_slots(windows, alive)
+    target = torch.arange(alive.shape[1], device=alive.device).repeat(len(alive), 1)
     row, window = merged.nonzero(as_tuple=True)
-    present = torch.ones_like(alive)
-    present[row.unsqueeze(-1), windows[window]] = False
-    present[row, slot[row, window]] = True
-    tokens = tokens.clone()
-    tokens[row, slot[row, window]] = mean[row, window]
-    return tokens, present
+    row, slot, members = row.unsqueeze(-1), window_slots(windows, alive)[row, window].unsqueeze(-1), windows[window]
+    target[row, members] = torch.where(alive[row, members], slot, -1)
+    return target
 
 
 def window_slots(windows: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
@@ -104,7 +94,7 @@ def window_slots(windows: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
     return windows.expand(alive.shape[0], -1, -1).gather(2, member.unsqueeze(-1)).squeeze(-1)
 
 
-def similarity_order(slots: torch.Tensor, merged: torch.Tensor, similarity: torch.Tensor, present: torch.Tensor):
+def window_order(slots: torch.Tensor, merged: torch.Tensor, similarity: torch.Tensor, target: torch.Tensor):
     """The order of the MustDrop release: merged tokens by falling similarity, then the others, then what left.
 
     Parameters
@@ -115,27 +105,31 @@ def similarity_order(slots: torch.Tensor, merged: torch.Tensor, similarity: torc
         `[batch, windows]`.
     similarity : torch.Tensor
         `[batch, windows]`.
-    present : torch.BoolTensor
-        `[batch, cells]`.
+    target : torch.LongTensor
+        `[batch, cells]`, from :func:`window_targets`.
 
     Returns
     -------
-    torch.LongTensor
-        `[batch, cells]`, a permutation of each row's cells.
+    torch.Tensor
+        `[batch, cells]` float32; the order is that of rising values, ties by place.
     """
-    rank = (~present).float() * 2
+    order = (target != torch.arange(target.shape[1], device=target.device)).float() * 2
     row, window = merged.nonzero(as_tuple=True)
-    rank[row, slots[row, window]] = -2 - similarity[row, window]
-    return rank.argsort(dim=-1, stable=True)
+    order[row, slots[row, window]] = -2 - similarity[row, window]
+    return order
 
 
-def left_padded_indices(keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ascending indices of the True entries of each row, padded on the left to the longest row.
+def padded_indices(keep: torch.Tensor, side: str, leading: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ascending indices of the True entries of each row, padded to the longest row.
 
     Parameters
     ----------
     keep : torch.BoolTensor
         `[batch, tokens]`.
+    side : {"left", "right"}
+        Where padding goes.
+    leading : int
+        First entries of each row, all True, that come before padding on the left.
 
     Returns
     -------
@@ -143,26 +137,13 @@ def left_padded_indices(keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
         `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
     """
     kept = int(keep.sum(-1).max())
-    order = torch.sort(keep.to(torch.int8), dim=-1, stable=True).indices[:, keep.shape[1] - kept :]
-    valid = keep.gather(1, order)
-    return order.masked_fill(~valid, 0), valid
-
-
-def right_padded_indices(keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ascending indices of the True entries of each row, padded on the right to the longest row.
-
-    Parameters
-    ----------
-    keep : torch.BoolTensor
-        `[batch, tokens]`.
-
-    Returns
-    -------
-    tuple[torch.LongTensor, torch.BoolTensor]
-        `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
-    """
-    kept = int(keep.sum(-1).max())
-    order = torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices[:, :kept]
+    if side == "right":
+        order = torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices[:, :kept]
+    else:
+        rank = keep.to(torch.int8)
+        rank[:, :leading] = -1
+        order = torch.sort(rank, dim=-1, stable=True).indices
+        order = torch.cat([order[:, :leading], order[:, keep.shape[1] - kept + leading :]], dim=1)
     valid = keep.gather(1, order)
     return order.masked_fill(~valid, 0), valid
 

@@ -14,10 +14,21 @@ COUNTED = ("tokens", "key_tokens", "newlines", "others")
 
 @dataclass
 class StageRecord:
-    """What one stage left: `index [batch, kept]` into the unreduced sequence, -1 for padding."""
+    """What one stage left.
+
+    Attributes
+    ----------
+    name : str
+        Of the stage.
+    index : torch.LongTensor
+        `[batch, kept]` into the unreduced sequence, -1 for padding.
+    carry : dict[str, torch.Tensor]
+        `[batch, kept]` each, what the stage handed on.
+    """
 
     name: str
     index: torch.Tensor
+    carry: dict[str, torch.Tensor]
 
 
 @dataclass
@@ -94,7 +105,7 @@ def token_report(cache: Any) -> TokenReport:
         earlier = kept.get(record.name, [[] for _ in rows])
         kept[record.name] = [before + row for before, row in zip(earlier, rows, strict=True)]
         counted = counts.get(record.name, [Counter() for _ in rows])
-        counts[record.name] = [before + row for before, row in zip(counted, _stage_counts(picked), strict=True)]
+        counts[record.name] = [before + row for before, row in zip(counted, _stage_counts(picked, record), strict=True)]
     means = [torch.stack(counts).double().mean(0).tolist() for counts in (received, received_release)]
     return TokenReport(
         visual_tokens_per_layer=[counts.tolist() for counts in received],
@@ -111,9 +122,10 @@ def token_report(cache: Any) -> TokenReport:
     )
 
 
-def _stage_counts(picked: VisualTokens) -> list[Counter]:
+def _stage_counts(picked: VisualTokens, record: StageRecord) -> list[Counter]:
     """Per sequence, what `TokenReport.counts` says of the tokens that a stage left."""
-    marks = (picked.visual, picked.visual & picked.key, picked.visual & picked.newline)
+    key = record.carry.get("key", torch.zeros_like(picked.visual))
+    marks = (picked.visual, picked.visual & key, picked.visual & picked.newline)
     totals = zip(*(mark.sum(-1).tolist() for mark in marks), strict=True)
     return [Counter(dict(zip(COUNTED, (*row, row[0] - row[1] - row[2]), strict=True))) for row in totals]
 
@@ -129,7 +141,8 @@ def _places(picked: VisualTokens) -> list[list[tuple[int, int, int, int]]]:
 
 def _forced_merges(tokens: VisualTokens) -> list[int]:
     totals = []
-    for images, merges in zip(tokens.image, tokens.forced_merges, strict=True):
+    forced = tokens.carry.get("forced_merges", torch.zeros_like(tokens.image))
+    for images, merges in zip(tokens.image, forced, strict=True):
         numbers = images[images >= 0].unique().tolist()
         totals.append(sum(int(merges[images == number].amax()) for number in numbers))
     return totals

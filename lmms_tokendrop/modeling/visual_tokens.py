@@ -1,10 +1,14 @@
-"""Where each visual token comes from, and what the vision stage said of it."""
+"""Where each visual token comes from, and the tokens inside a decoder."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 
 PART_RANGE = 2**20
+
+FIELDS = ("image", "tile", "row", "column", "line", "newline", "present")
+"""What is known of every token."""
 
 
 @dataclass
@@ -26,13 +30,9 @@ class VisualTokens:
     newline : torch.BoolTensor
         True for newline tokens.
     present : torch.BoolTensor
-        False for members of a merged window other than its slot: they leave before the first decoder layer.
-    key : torch.BoolTensor
-        True for key tokens (MustDrop, vision encoding).
-    cls_attention : torch.FloatTensor
-        Head-mean attention of the CLS query in the last vision block; 0 where it was not computed.
-    forced_merges : torch.LongTensor
-        Windows of the token's image that were merged because the budget could not be met without.
+        False for what the vision encoder left out: it leaves before the first decoder layer.
+    carry : dict[str, torch.Tensor]
+        What a vision stage, or the vision tower, says of each token, by name; 0 for text.
     """
 
     image: torch.Tensor
@@ -42,22 +42,14 @@ class VisualTokens:
     line: torch.Tensor
     newline: torch.Tensor
     present: torch.Tensor
-    key: torch.Tensor
-    cls_attention: torch.Tensor
-    forced_merges: torch.Tensor
+    carry: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def text(cls, batch: int, length: int, device: torch.device) -> "VisualTokens":
         """A batch without visual tokens."""
-        values = {}
-        for field in fields(cls):
-            if field.name in ("newline", "present", "key"):
-                values[field.name] = torch.zeros(batch, length, dtype=torch.bool, device=device)
-            elif field.name == "cls_attention":
-                values[field.name] = torch.zeros(batch, length, dtype=torch.float32, device=device)
-            else:
-                values[field.name] = torch.full((batch, length), -1, dtype=torch.long, device=device)
-        return cls(**values)
+        absent = torch.zeros(batch, length, dtype=torch.bool, device=device)
+        nowhere = torch.full((batch, length), -1, device=device)
+        return cls(nowhere, nowhere, nowhere, nowhere, nowhere, absent, absent)
 
     @classmethod
     def place(cls, images: list["VisualTokens"], mask: torch.Tensor) -> "VisualTokens":
@@ -80,7 +72,6 @@ class VisualTokens:
         ValueError
             If images do not fill whole sequences, or their tokens do not match the placeholders.
         """
-        placed = cls.text(mask.shape[0], mask.shape[1], mask.device)
         lengths = [len(image) for image in images]
         per_row = mask.sum(-1).tolist()
         if sum(lengths) != sum(per_row):
@@ -94,16 +85,22 @@ class VisualTokens:
                 number += 1
             if filled != row_total:
                 raise ValueError(f"Images of {lengths} tokens do not fill sequences of {per_row} image placeholders")
-        for field in fields(cls):
-            if images and field.name == "image":
-                flat = torch.cat([torch.full_like(i.tile, number) for i, number in zip(images, numbers, strict=True)])
-            elif images:
-                flat = torch.cat([getattr(image, field.name) for image in images])
-            else:
-                continue
-            target = getattr(placed, field.name)
-            target[mask] = flat.to(target.device, target.dtype)
-        return placed
+        placed = cls.text(*mask.shape, mask.device)
+        if not images:
+            return placed
+        numbered = [
+            replace(image, image=torch.full_like(image.tile, number))
+            for image, number in zip(images, numbers, strict=True)
+        ]
+        joined = reduce(VisualTokens.append, numbered)
+
+        def laid(values: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+            return around.masked_scatter(mask, values.to(mask.device))
+
+        parts = {name: laid(getattr(joined, name), getattr(placed, name)) for name in FIELDS}
+        empty = torch.zeros_like(placed.tile)
+        carry = {name: laid(values, empty.to(values.dtype)) for name, values in joined.carry.items()}
+        return cls(**parts, carry=carry)
 
     def __len__(self) -> int:
         return len(self.tile)
@@ -114,8 +111,9 @@ class VisualTokens:
         return self.image >= 0
 
     def map(self, function) -> "VisualTokens":
-        """Apply a tensor function to every field."""
-        return VisualTokens(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
+        """Apply a tensor function to everything that is known of each token."""
+        parts = {name: function(getattr(self, name)) for name in FIELDS}
+        return VisualTokens(**parts, carry={name: function(values) for name, values in self.carry.items()})
 
     def select(self, index: torch.Tensor, valid: torch.Tensor) -> "VisualTokens":
         """Gather `[batch, kept]` tokens of each sequence; entries that are not valid become text."""
@@ -125,11 +123,15 @@ class VisualTokens:
 
     def append(self, other: "VisualTokens") -> "VisualTokens":
         """Concatenate along the sequence."""
-        joined = {
-            field.name: torch.cat([getattr(self, field.name), getattr(other, field.name)], dim=-1)
-            for field in fields(self)
-        }
-        return VisualTokens(**joined)
+        parts = {name: torch.cat([getattr(self, name), getattr(other, name)], dim=-1) for name in FIELDS}
+        names = self.carry.keys() | other.carry.keys()
+        return VisualTokens(**parts, carry={name: self._carried(other, name) for name in sorted(names)})
+
+    def _carried(self, other: "VisualTokens", name: str) -> torch.Tensor:
+        """An entry of both carries, 0 where one has none."""
+        kind = (self if name in self.carry else other).carry[name].dtype
+        parts = (tokens.carry.get(name, torch.zeros_like(tokens.tile, dtype=kind)) for tokens in (self, other))
+        return torch.cat(list(parts), dim=-1)
 
     def groups(self, scope: str) -> tuple[torch.Tensor, int]:
         """Number the groups that share one budget.
@@ -183,3 +185,48 @@ def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torc
     unique, inverse = torch.unique(keys, return_inverse=True)
     numbers[inside] = inverse
     return numbers, len(unique)
+
+
+@dataclass(frozen=True)
+class DecoderTokens:
+    """The tokens inside the decoder, without their states.
+
+    Attributes
+    ----------
+    place : torch.LongTensor
+        `[batch, length]`, place of each token in its unreduced sequence; -1 for padding.
+    position_ids : torch.LongTensor
+        `[batch or 1, length]`, rotary positions in the unreduced sequence.
+    tokens : VisualTokens
+        `[batch, length]`.
+    padded : bool
+        Whether any entry is padding.
+    """
+
+    place: torch.Tensor
+    position_ids: torch.Tensor
+    tokens: VisualTokens
+    padded: bool
+
+    @property
+    def valid(self) -> torch.Tensor:
+        """`[batch, length]`, False for padding."""
+        return self.place >= 0
+
+    @property
+    def visual(self) -> torch.Tensor:
+        """`[batch, length]`, True for visual tokens."""
+        return self.tokens.visual
+
+    def images(self) -> tuple[torch.Tensor, int]:
+        """Image of each visual token over the batch `[batch, length]`, -1 for text, and the number of images."""
+        return self.tokens.groups("image")
+
+    def after(self, target: torch.Tensor, index: torch.Tensor, valid: torch.Tensor) -> "DecoderTokens":
+        """The tokens at `index [batch, kept]`; entries that are not valid become padding."""
+        return DecoderTokens(
+            place=self.place.gather(1, index).masked_fill(~valid, -1),
+            position_ids=self.position_ids.expand(len(index), -1).gather(1, index),
+            tokens=self.tokens.select(index, valid),
+            padded=not bool(valid.all()),
+        )

@@ -3,7 +3,7 @@
 import torch
 
 from .budget import unreachable
-from .stages import VisionContext
+from .tiles import Tiles
 from .token_ops import rank_in_groups, segment_sum, window_slots
 
 
@@ -12,7 +12,7 @@ def key_counts(tokens: torch.Tensor, key_ratio: float) -> torch.Tensor:
     return torch.ceil(tokens.double() * key_ratio - 1e-9).long()
 
 
-def merged_windows(config, layers: tuple[int, ...], context: VisionContext, windows, similarity):
+def merged_windows(options, layers: tuple[int, ...], context: Tiles, windows, similarity):
     """Choose the windows to merge.
 
     Without a budget these are the windows of similarity >= `merge_threshold`. With one they are merged from the most
@@ -23,12 +23,12 @@ def merged_windows(config, layers: tuple[int, ...], context: VisionContext, wind
 
     Parameters
     ----------
-    config : TokenReductionConfig
+    options : MustDropOptions
         The options.
     layers : tuple[int, ...]
         Decoder layers after which tokens are dropped.
-    context : VisionContext
-        The stage.
+    context : Tiles
+        What the tiles show.
     windows : torch.LongTensor
         `[windows, members]`, cells.
     similarity : torch.Tensor
@@ -44,20 +44,20 @@ def merged_windows(config, layers: tuple[int, ...], context: VisionContext, wind
     ValueError
         If the budget can't be reached even with every window merged; the smallest reachable average is named.
     """
-    wanted = similarity >= config.merge_threshold
+    wanted = similarity >= options.merge_threshold
     images = int(context.image.max()) + 1
-    if config.merge_count == "batch_minimum":
+    if options.merge_count == "batch_minimum":
         count = wanted.sum(-1).amin()
         rank = similarity.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         wanted = rank < count
-    if config.by_threshold:
+    if options.by_threshold:
         return wanted, torch.zeros(images, dtype=torch.long, device=wanted.device)
 
     groups = {"tile": torch.arange(len(wanted), device=wanted.device), "image": context.image}
     groups["request"] = context.request
-    group = groups[config.scope]
+    group = groups[options.scope]
     merged, forced = torch.zeros_like(wanted), torch.zeros_like(wanted)
-    planner = _GroupPlanner(config, layers, context, windows)
+    planner = _GroupPlanner(options, layers, context, windows)
     for number in range(int(group.max()) + 1):
         tiles = (group == number).nonzero().squeeze(-1)
         merged[tiles], forced[tiles] = planner.plan(tiles, similarity[tiles], wanted[tiles])
@@ -67,15 +67,15 @@ def merged_windows(config, layers: tuple[int, ...], context: VisionContext, wind
 class _GroupPlanner:
     """Plans the merging of one group of tiles under a budget."""
 
-    def __init__(self, config, layers: tuple[int, ...], context: VisionContext, windows: torch.Tensor):
-        self.config, self.layers, self.context, self.windows = config, layers, context, windows
-        self.budget = config.budget()
+    def __init__(self, options, layers: tuple[int, ...], context: Tiles, windows: torch.Tensor):
+        self.options, self.layers, self.context, self.windows = options, layers, context, windows
+        self.budget = options.budget()
         self.slots = window_slots(windows, context.alive)
 
     def plan(self, tiles: torch.Tensor, similarity: torch.Tensor, wanted: torch.Tensor):
         """`[tiles, windows]` twice: the windows to merge, and those among them that merge so that the rest fits."""
         available = self.context.alive[tiles].sum()
-        if self.config.counts_newlines:
+        if self.options.counts_newlines:
             available = available + len(self._own_lines(tiles))
         if available == 0:
             return torch.zeros_like(wanted), torch.zeros_like(wanted)
@@ -93,7 +93,7 @@ class _GroupPlanner:
         free = int(steps[allowed].max()) if bool(allowed.any()) else 0
         floors, roomy = (
             self.budget.floor(counts, late, self.layers, self.context.num_layers)
-            for late in (least, least + self.config.text_ratio * keys)
+            for late in (least, least + self.options.text_ratio * keys)
         )
         enough = (floors <= target + 1e-9) & (steps >= free)
         if not bool(enough.any()):
@@ -123,17 +123,17 @@ class _GroupPlanner:
     def _newlines_after(self, tiles: torch.Tensor, leaves: torch.Tensor, steps: int) -> torch.Tensor:
         """Newlines of the group after 0, 1, 2, ... merges, `[steps + 1]`."""
         lines, line = self._own_lines(tiles), self.context.line[tiles]
-        if self.config.newlines == "drop":
+        if self.options.newlines == "drop":
             lines = lines[:0]
         ends = torch.full((len(self.context.line_owner),), steps + 1, device=leaves.device)
-        if self.config.newlines == "row":
+        if self.options.newlines == "row":
             inside = self.context.alive[tiles] & (line >= 0)
             ends.scatter_reduce_(0, line[inside], leaves[inside], "amax", include_self=False)
         return _left_after(ends[lines], torch.ones_like(lines, dtype=torch.bool), steps)
 
     def _keys_after(self, tiles: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """Patch tokens that must stay to the end after 0, 1, 2, ... merges, `[steps + 1]`: one per image or more."""
-        keys = key_counts(patches, self.config.key_ratio if self.config.protects_key_tokens else 0.0)
+        keys = key_counts(patches, self.options.key_ratio if self.options.protects_key_tokens else 0.0)
         _, image = self.context.image[tiles].unique(return_inverse=True)
         per_image = keys.new_zeros(int(image.max()) + 1, keys.shape[1]).index_add_(0, image, keys)
         return per_image.clamp_min(1).sum(0)
@@ -144,9 +144,9 @@ class _GroupPlanner:
         Which tokens are key tokens is known later only, so of newlines that stay with their row the most that key
         tokens can hold are counted.
         """
-        if self.config.newlines == "row" and self.config.protects_key_tokens:
+        if self.options.newlines == "row" and self.options.protects_key_tokens:
             return torch.minimum(newlines, keys)
-        return newlines if self.config.newlines == "keep" else torch.zeros_like(newlines)
+        return newlines if self.options.newlines == "keep" else torch.zeros_like(newlines)
 
 
 def _left_after(leaves: torch.Tensor, among: torch.Tensor, steps: int) -> torch.Tensor:

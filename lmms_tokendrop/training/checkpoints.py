@@ -16,6 +16,7 @@ from transformers.utils import logging
 from lmms_tokendrop import catalogue
 from lmms_tokendrop.evaluation.loading import checkpoint_path
 from lmms_tokendrop.evaluation.processors import load_processor
+from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer
 from lmms_tokendrop.training.model_classes import encoder_class, head_class
 from lmms_tokendrop.training.options import TrainingOptions
 from lmms_tokendrop.training.tasks import TASKS
@@ -78,9 +79,9 @@ def loading(argument: str, name: str) -> Iterator[None]:
 
 def check_reduction(options: TrainingOptions, path: str) -> None:
     """Raise a ValueError if the options of the reduction are wrong for the encoder of a checkpoint."""
-    encoder = encoder_class(options.architecture)
-    config_class = encoder.config_class
-    config_class.reduction_class.from_dict(options.token_reduction()).build(config_class.from_pretrained(path))
+    config_class = encoder_class(options.architecture).config_class
+    reduction = config_class.reduction_class.from_dict(options.token_reduction())
+    build_fusion_reducer(config_class.reduction_class, reduction, config_class.from_pretrained(path))
 
 
 def load_teacher(options: TrainingOptions, student: PreTrainedModel) -> PreTrainedModel | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
-from lmms_tokendrop.modeling.reduction_options import checked_number
+from lmms_tokendrop.modeling.options import checked_number
 from lmms_tokendrop.training.model_classes import TASKS, trainable
 
 POCKET_SCENES = "pocket_scenes"

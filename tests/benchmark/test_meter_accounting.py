@@ -13,7 +13,7 @@ from lmms_tokendrop.modeling.meter_layers import MeterCrossLayer
 from lmms_tokendrop.modeling.modeling_meter import MeterConfig, MeterModel
 from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropConfig, MeterTokenDropModel
 from lmms_tokendrop.modeling.staged_meter import StagedMeterTextLayer
-from lmms_tokendrop.modeling.staged_meter_vision import StagedCLIPLayer
+from lmms_tokendrop.modeling.staged_tower import StagedCLIPLayer
 
 METER = MeterConfig()
 PUMER = {"method": "pumer", "preset": "meter-vqav2"}

@@ -9,8 +9,8 @@ from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
-from lmms_tokendrop.modeling.reducer_baselines import RandomDrop
-from lmms_tokendrop.modeling.token_reducer import Keep
+from lmms_tokendrop.modeling.reducer import Keep
+from lmms_tokendrop.modeling.reducer_random import RandomDrop
 
 LLAVA_VARIANTS = variants(architecture="llava_next")
 
@@ -164,7 +164,7 @@ def test_unknown_model_arguments_end_the_run(evaluate, tiny_checkpoint):
 
 
 def test_a_reduction_that_does_not_happen_ends_the_run(evaluate, tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(RandomDrop, "keep", lambda self, stage, context: Keep.from_mask(context.valid))
+    monkeypatch.setattr(RandomDrop, "keep", lambda self, stage, context: Keep.of(context.valid))
     with pytest.raises(RuntimeError, match=r"random was to drop visual tokens .* and dropped none"):
         evaluate("llava_next_random", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep_ratio=0.5)
 

@@ -47,7 +47,7 @@ def test_only_the_options_of_the_method_are_allowed():
     [(architecture, method) for architecture, config in REDUCTION_CONFIGS.items() for method in config.reducers],
 )
 def test_every_option_of_every_method_is_taken(architecture, method):
-    given = dict.fromkeys(REDUCTION_CONFIGS[architecture].reducers[method].options, 1)
+    given = dict.fromkeys(REDUCTION_CONFIGS[architecture].options_of(method).entries(), 1)
     assert set(parse(given, method=method, pretrained="x", architecture=architecture)[1]) == set(given)
 
 

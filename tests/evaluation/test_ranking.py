@@ -10,7 +10,7 @@ from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine, sample_costs
 from lmms_tokendrop.evaluation.prompts import Prompt
 from lmms_tokendrop.evaluation.ranking import Ranker
-from lmms_tokendrop.modeling.meter_reduction_config import METER_REDUCERS
+from lmms_tokendrop.modeling.methods import reductions
 from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForImageAndTextRetrieval
 
 TEXTS = ("a red circle", "two square in the picture", "yes", "a letter or a yellow square is there", "no blue light")
@@ -37,7 +37,7 @@ def count_rows(model, monkeypatch) -> dict[str, int]:
     return rows
 
 
-@pytest.mark.parametrize("method", sorted(set(METER_REDUCERS) - {"dynamicvit"}))
+@pytest.mark.parametrize("method", sorted(set(reductions("meter").reducers) - {"dynamicvit"}))
 def test_each_text_and_each_image_is_encoded_once(checkpoint, method, monkeypatch):
     model = MeterTokenDropForImageAndTextRetrieval.from_pretrained(
         checkpoint, token_reduction={"method": method, **OPTIONS.get(method, {})}

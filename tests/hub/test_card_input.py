@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.hub.card_check import check_card
 from lmms_tokendrop.hub.folder import CARD, MANIFEST
-from lmms_tokendrop.modeling.token_reduction_config import FORMAT, TokenReductionConfig
+from lmms_tokendrop.modeling.decoder_options import FORMAT
+from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
 
 HOSTILE = "a|b`\n\n# heading\n---\nlicense: mit\n\n<script>alert(1)</script> ![x](https://elsewhere.example)"
 

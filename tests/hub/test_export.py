@@ -29,7 +29,7 @@ from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.self_check import SelfCheckError, self_check, write_job
 from lmms_tokendrop.hub.staging import staged
 from lmms_tokendrop.modeling.tested_transformers import TESTED
-from lmms_tokendrop.modeling.token_reduction_config import FORMAT
+from lmms_tokendrop.modeling.decoder_options import FORMAT
 from lmms_tokendrop.pocket.registry import pocket_path
 
 QUESTION_ANSWERING = "AutoModelForVisualQuestionAnswering"

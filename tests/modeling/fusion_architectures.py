@@ -12,8 +12,6 @@ from tiny_meter import row_of_meter, tiny_meter_inputs
 from tiny_vilt import row_of, tiny_vilt_inputs
 from transformers import ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.fusion_reduction_config import FusionReductionConfig
-from lmms_tokendrop.modeling.meter_reduction_config import MeterReductionConfig
 from lmms_tokendrop.modeling.modeling_meter import MeterForQuestionAnswering
 from lmms_tokendrop.modeling.modeling_meter_tokendrop import (
     MeterTokenDropForImagesAndTextClassification,
@@ -23,6 +21,7 @@ from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
     ViltTokenDropForImagesAndTextClassification,
     ViltTokenDropForQuestionAnswering,
 )
+from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig, MeterReductionConfig
 
 
 @dataclass(frozen=True)

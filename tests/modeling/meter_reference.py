@@ -59,11 +59,11 @@ def meter_masked_logits(stock, model, inputs: dict, report) -> torch.Tensor:
     for (text_layer, image_layer), received, left in zip(pairs, report.received, report.left, strict=True):
         states, alive, size = regroup(states, alive, size, tokens, received, weighted)
         text, image = states[:, :length], states[:, length:]
-        sizes = size if reducer.proportional_attention else None
+        sizes = size if "fusion" in reducer.proportional_attention else None
         text_bias, image_bias = biases(alive, sizes, length)
         attended = text_layer.attend(text, image, text_bias, image_bias).hidden_states
         states, alive, size = regroup(torch.cat([attended, image], dim=1), alive, size, received, left, weighted)
-        _, image_bias = biases(alive, size if reducer.proportional_attention else None, length)
+        _, image_bias = biases(alive, size if "fusion" in reducer.proportional_attention else None, length)
         image = image_layer(states[:, length:], text, image_bias, text_bias)[0]
         states = torch.cat([text_layer.feed_forward(states[:, :length]), image], dim=1)
         tokens = left

@@ -9,7 +9,7 @@ from fusion_architectures import ARCHITECTURES
 from sizes import one_fast
 
 from lmms_tokendrop.benchmark.compiled_graphs import CompiledRun, classified, generated, run_compiled
-from lmms_tokendrop.modeling.token_reduction_config import REDUCERS
+from lmms_tokendrop.modeling.methods import reductions
 
 RELEASE = {"method": "pumer", "reference": "release"}
 ENCODER_CASES = [
@@ -22,7 +22,7 @@ DECODER_CASES = one_fast(
     [
         {"method": "mustdrop", "decode_interval": 2},
         METHODS["threshold"],
-        *({"method": method} for method in REDUCERS),
+        *({"method": method} for method in reductions("llava_next").reducers),
     ]
 )
 ROOM = {"vilt": 8, "meter": 16}

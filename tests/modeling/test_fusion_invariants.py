@@ -8,7 +8,8 @@ import pytest
 import torch
 from fusion_architectures import ARCHITECTURES, CASES, REDUCING_CASES
 
-from lmms_tokendrop.modeling.stages import Keep
+from lmms_tokendrop.modeling.fusion_plan import plan
+from lmms_tokendrop.modeling.reducer import Keep
 
 NAMES = tuple(ARCHITECTURES)
 
@@ -77,7 +78,7 @@ def test_the_cases_really_reduce_as_planned(reduced, name, method):
     report = model(**ARCHITECTURES[name].inputs("ragged")).report
     for row in range(3):
         text, image = report.text_tokens[0][row], report.image_tokens[0][row]
-        attention, ffn = ARCHITECTURES[name].encoder(model).token_reducer.plan(text, image, 4)
+        attention, ffn = plan(ARCHITECTURES[name].encoder(model).token_reducer, text, image, 4)
         assert [int(tokens.valid[row].sum()) for tokens in report.received] == attention
         assert [int(tokens.valid[row].sum()) for tokens in report.left] == ffn
         assert ffn[-1] < text + image or attention[-1] < text + image
@@ -215,7 +216,7 @@ def test_a_wrong_decision_raises(fusion_checkpoint, name, wrong, message, monkey
 
     def keep(stage, context):
         length = context.tokens.valid.shape[1]
-        return Keep.from_target(wrong(torch.arange(length).repeat(2, 1)))
+        return Keep.merged(wrong(torch.arange(length).repeat(2, 1)))
 
     monkeypatch.setattr(ARCHITECTURES[name].encoder(model).token_reducer, "keep", keep)
     with pytest.raises(RuntimeError, match=message):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import ViltConfig
 
-from lmms_tokendrop.modeling.fusion_reduction_config import FusionReductionConfig
-from lmms_tokendrop.modeling.fusion_stages import FusionContext
+from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer
+from lmms_tokendrop.modeling.fusion_selection import FusionCounts, keep_best_of_image
 from lmms_tokendrop.modeling.fusion_tokens import FusionTokens
+from lmms_tokendrop.modeling.reducer import Context
 from lmms_tokendrop.modeling.reducer_dynamicvit import KeepPredictor
 from lmms_tokendrop.modeling.reducer_tome import merge_schedule
+from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig
 
 
 def build(num_layers: int = 12, hidden_size: int = 16, native_size: int = 384, **options):
     config = ViltConfig(num_hidden_layers=num_layers, hidden_size=hidden_size, image_size=native_size)
-    return FusionReductionConfig.from_dict(options).build(config)
+    return build_fusion_reducer(FusionReductionConfig, FusionReductionConfig.from_dict(options), config)
 
 
 def counts_by_stage(reducer, text: int, image: int) -> list[tuple[int, int]]:
@@ -23,7 +27,7 @@ def counts_by_stage(reducer, text: int, image: int) -> list[tuple[int, int]]:
     first = now = (torch.tensor([text]), torch.tensor([image]))
     found = [(text, image)]
     for stage in reducer.stages():
-        now = reducer.counts(stage, *now, first)
+        now = reducer.count(stage, FusionCounts(*now, *first))
         found.append((int(now[0]), int(now[1])))
     return found
 
@@ -165,10 +169,16 @@ class StageCase:
             found[row, :, : len(chosen)] = self.attention[row][:, chosen]
         return found
 
-    def context(self) -> FusionContext:
-        seeds = torch.tensor([1, 2])
-        first = self.tokens.counts()
-        return FusionContext(self.states, self.tokens, seeds, first, lambda: self.keys, lambda: self.queries, self.rows)
+    def context(self) -> Context:
+        tokens, seeds = self.tokens, torch.tensor([1, 2])
+        counts = FusionCounts(*tokens.counts(), *tokens.counts())
+        providers = {
+            "keys": lambda: self.keys,
+            "queries": lambda: self.queries,
+            "attention_rows": self.rows,
+            "best": partial(keep_best_of_image, tokens),
+        }
+        return Context(tokens, tokens.valid, self.states, counts, tokens.text, seeds, providers=providers)
 
     def image(self, row: int) -> list[int]:
         return self.tokens.image[row].nonzero()[:, 0].tolist()

@@ -140,7 +140,7 @@ def test_merging_of_an_image_does_not_depend_on_its_batch(workshop, method):
         single = workshop.inputs([prompt])
         (alone,) = model.get_image_features(single["pixel_values"], single["image_sizes"]).visual_tokens
         assert torch.equal(together[row].present, alone.present)
-        assert torch.equal(together[row].key, alone.key)
+        assert torch.allclose(together[row].carry["cls_attention"], alone.carry["cls_attention"], atol=1e-6)
 
 
 def test_a_sample_seed_draws_the_same_in_any_batch(workshop):

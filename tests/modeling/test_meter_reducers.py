@@ -7,9 +7,10 @@ import torch
 from test_fusion_reducers import counts_by_stage
 from tiny_meter import tiny_meter_inputs
 
+from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer
 from lmms_tokendrop.modeling.meter_model import MeterConfig
-from lmms_tokendrop.modeling.meter_reduction_config import MeterReductionConfig
 from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.token_reducer import MeterReductionConfig
 
 
 def build(num_layers: int = 6, hidden_size: int = 16, native_size: int = 384, **options):
@@ -17,7 +18,8 @@ def build(num_layers: int = 6, hidden_size: int = 16, native_size: int = 384, **
     config = MeterConfig(
         num_hidden_layers=num_layers, hidden_size=hidden_size, num_attention_heads=4, vision_config=size
     )
-    return MeterReductionConfig.from_dict(options).build(config)
+    options = MeterReductionConfig.from_dict(options)
+    return build_fusion_reducer(MeterReductionConfig, options, config)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from tiny_meter import random_meter, tiny_meter_inputs
 from transformers.activations import ACT2FN
 
 from lmms_tokendrop.modeling.fusion_attention import key_bias
+from lmms_tokendrop.modeling.fusion_selection import FusionCounts
 from lmms_tokendrop.modeling.fusion_tokens import FusionTokens
 from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
-from lmms_tokendrop.modeling.staged_meter_vision import InPlaceQuickGELU, vision_reducer
+from lmms_tokendrop.modeling.reducer import Stage
+from lmms_tokendrop.modeling.staged_tower import InPlaceQuickGELU
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def model(tiny_meter_checkpoint):
 def test_merging_equals_masking_in_stock_blocks(model, attention):
     model.set_attn_implementation(attention)
     tower, stock = model.meter.vision_model, random_meter().meter.vision_model
-    reducer, pixels = model.meter.vision_reducer, tiny_meter_inputs("whole")["pixel_values"]
+    reducer, pixels = model.meter.token_reducer, tiny_meter_inputs("whole")["pixel_values"]
     found, tokens, lengths = tower.forward_staged(pixels, reducer)
     assert lengths == [65, 56, 47]
     assert tokens.valid.shape == (2, 38)
@@ -96,9 +98,11 @@ def test_its_reducer_has_no_weights_and_a_default(tiny_meter_checkpoint):
     model = MeterTokenDropForQuestionAnswering.from_pretrained(
         tiny_meter_checkpoint(), token_reduction={"method": "vision_tome"}
     )
-    assert model.meter.vision_reducer.merged == [24, 24, 24]
-    assert not list(model.meter.vision_reducer.parameters())
-    assert vision_reducer(None, model.config.vision_config).stages() == ()
+    reducer = model.meter.token_reducer
+    assert reducer.stages() == tuple(Stage("vision", block, "before_ffn") for block in range(3))
+    counts = torch.tensor([65])
+    assert reducer.count(reducer.stages()[0], FusionCounts(counts * 0, counts, counts * 0, counts))[1] == 65 - 24
+    assert not list(reducer.parameters())
 
 
 def test_the_activation_is_clips_with_and_without_gradients():

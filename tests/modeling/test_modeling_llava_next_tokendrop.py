@@ -102,15 +102,15 @@ def test_loading_checks_options_once(workshop, tmp_path, monkeypatch, given):
     model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(tmp_path, token_reduction=given)
     # Transformers 5.19 makes a default configuration, too, which has no options.
     assert len([options for options in checked if options is not None]) == 1
-    assert model.model.token_reducer.config == check(given or BUDGET)
+    assert model.model.token_reducer.options == check(given or BUDGET)
 
 
 def test_options_that_change_in_a_configuration_are_those_of_the_model_built_from_it(workshop):
     config = LlavaNextTokenDropConfig.from_pretrained(workshop.checkpoint(), token_reduction=BUDGET)
     config.token_reduction = {"method": "random", "seed": 3}
-    assert LlavaNextTokenDropForConditionalGeneration(config).model.token_reducer.config.seed == 3
+    assert LlavaNextTokenDropForConditionalGeneration(config).model.token_reducer.options.seed == 3
     config.token_reduction["seed"] = 4
-    assert LlavaNextTokenDropForConditionalGeneration(config).model.token_reducer.config.seed == 4
+    assert LlavaNextTokenDropForConditionalGeneration(config).model.token_reducer.options.seed == 4
 
 
 def test_what_a_configuration_keeps_for_its_model_is_neither_saved_nor_compared(workshop):

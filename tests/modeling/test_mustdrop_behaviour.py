@@ -69,8 +69,8 @@ def stages(model, inputs: dict) -> list[tuple[set[int], set[int]]]:
     cache = cache_after(model, inputs)
     found = []
     for record in cache.records:
-        tokens = cache.provenance(record.index)
-        found.append(tuple(set(record.index[marks].tolist()) for marks in (tokens.key, tokens.visual & ~tokens.key)))
+        visual, key = cache.provenance(record.index).visual, record.carry.get("key", record.index < 0)
+        found.append(tuple(set(record.index[marks].tolist()) for marks in (key, visual & ~key)))
     return found
 
 

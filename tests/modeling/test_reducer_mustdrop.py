@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from lmms_tokendrop.modeling.reducer_mustdrop import MustDrop, drop_layers, dual_attention, dual_score
-from lmms_tokendrop.modeling.stages import Stage, StageContext
-from lmms_tokendrop.modeling.token_reduction_config import TokenReductionConfig
+from lmms_tokendrop.modeling.reducer import Context, Host, Stage
+from lmms_tokendrop.modeling.reducer_mustdrop import MustDrop, drop_layers, dual_attention, dual_score, key_tokens
+from lmms_tokendrop.modeling.selection import DecoderCounts, keep_by_priority
+from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
 from lmms_tokendrop.modeling.visual_tokens import VisualTokens
 
 # one text token, four visual tokens of image 0, two text tokens
@@ -19,31 +22,47 @@ PROBABILITIES = torch.tensor(
 )  # [heads, text rows, keys]
 
 
-def context(key: list[bool] | None = None, cls_attention: list[float] | None = None) -> StageContext:
+def mustdrop(num_layers: int, **options) -> MustDrop:
+    return MustDrop(TokenReductionConfig.from_dict({"method": "mustdrop", **options}), Host(num_layers, 16, 42, 4))
+
+
+def context(options=None, key: list[bool] | None = None, cls_attention: list[float] | None = None) -> Context:
     tokens = VisualTokens.text(1, 7, torch.device("cpu"))
     for name in ("image", "tile"):
         setattr(tokens, name, torch.tensor([[-1, 0, 0, 0, 0, -1, -1]]))
     tokens.present = torch.tensor([[False, True, True, True, True, False, False]])
-    tokens.key = torch.tensor([[False, *(key or [False] * 4), False, False]])
-    tokens.cls_attention = torch.tensor([[0.0, *(cls_attention or [0.0] * 4), 0.0, 0.0]])
-    return StageContext(
-        tokens=tokens,
-        valid=torch.ones(1, 7, dtype=torch.bool),
-        text_rows=torch.tensor([[False] * 5 + [True] * 2]),
+    key = torch.tensor([[False, *(key or [False] * 4), False, False]])
+    attention = torch.tensor([[0.0, *(cls_attention or [0.0] * 4), 0.0, 0.0]])
+    protected = key if options is None or options.protects_key_tokens else torch.zeros_like(key)
+    counts = DecoderCounts(
+        options,
+        tokens,
         groups=tokens.groups("image")[0],
         full=torch.tensor([4]),
         full_newlines=torch.tensor([0]),
         processed=[torch.tensor([4])],
         num_layers=4,
-        sample_seeds=torch.zeros(1).long(),
-        attention_rows=lambda rows: (PROBABILITIES.unsqueeze(0), torch.ones(1, 2, dtype=torch.bool)),
+        protected=protected,
     )
+    providers = {"attention_rows": lambda rows: PROBABILITIES.unsqueeze(0), "cls_attention": lambda: attention}
+    found = Context(
+        tokens=tokens,
+        valid=torch.ones(1, 7, dtype=torch.bool),
+        hidden_states=None,
+        counts=counts,
+        text_rows=torch.tensor([[False] * 5 + [True] * 2]),
+        sample_seeds=torch.zeros(1).long(),
+        carry={"key": key},
+        providers=providers,
+    )
+    providers["best"] = partial(keep_by_priority, options, found)
+    return found
 
 
 def kept_visual(reduction: dict, **marks) -> list[int]:
-    reducer = MustDrop(TokenReductionConfig.from_dict({"method": "mustdrop", "layers": [0], **reduction}), 4)
-    keep = reducer.keep(Stage("prefill", 0), context(**marks))
-    kept = keep.index[0].tolist()
+    reducer = mustdrop(4, layers=[0], **reduction)
+    keep = reducer.keep(Stage("decoder", 0), context(reducer.options, **marks))
+    kept = keep.stays[0].nonzero().flatten().tolist()
     assert kept[0] == 0, "text stays"
     assert kept[-2:] == [5, 6], "text stays"
     return kept[1:-2]
@@ -121,19 +140,25 @@ def test_under_a_budget_the_others_follow_by_dual_score():
     ("tokens", "keys"), [(576, 47), (438, 36), (64, 6), (36, 3), (20, 2), (1, 1), (100, 8), (25, 2)]
 )
 def test_the_number_of_key_tokens_is_rounded_up(tokens, keys):
-    reducer = MustDrop(TokenReductionConfig.from_dict({"method": "mustdrop"}), 32)
     attention = torch.rand(1, 600)
-    alive = torch.arange(600).unsqueeze(0) < tokens
-    marks = reducer.key_tokens(attention, alive)
+    among = torch.arange(600).unsqueeze(0) < tokens
+    marks = key_tokens(attention, among, of_tiles([0] * 600), 0.08)
     assert int(marks.sum()) == keys
     assert marks[0].nonzero().flatten().tolist() == attention[0, :tokens].topk(keys).indices.sort().values.tolist()
 
 
+def of_tiles(tiles: list[int]) -> VisualTokens:
+    """Tokens of one image."""
+    tokens = VisualTokens.text(1, len(tiles), torch.device("cpu"))
+    tokens.image, tokens.tile = torch.zeros(1, len(tiles)).long(), torch.tensor([tiles])
+    return tokens
+
+
 def test_key_tokens_are_counted_per_tile():
-    reducer = MustDrop(TokenReductionConfig.from_dict({"method": "mustdrop", "key_ratio": 0.5}), 32)
-    alive = torch.tensor([[True] * 4, [True, True, False, False]])
-    marks = reducer.key_tokens(torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.1, 0.2, 0.9, 0.9]]), alive)
-    assert marks.tolist() == [[False, True, False, True], [False, True, False, False]]
+    attention = torch.tensor([[0.1, 0.4, 0.2, 0.3, 0.1, 0.2, 0.9, 0.9]])
+    among = torch.tensor([[True] * 6 + [False] * 2])
+    marks = key_tokens(attention, among, of_tiles([0] * 4 + [1] * 4), 0.5)
+    assert marks.tolist() == [[False, True, False, True, False, True, False, False]]
 
 
 @pytest.mark.parametrize(
@@ -162,11 +187,15 @@ def test_the_last_layer_but_one_is_allowed():
 
 
 def test_stages_are_the_papers():
-    config = TokenReductionConfig.from_dict({"method": "mustdrop"})
-    prefill = [Stage("prefill", layer) for layer in (-1, 2, 6, 10, 14)]
-    assert MustDrop(config, 32).stages() == (Stage("vision", 0), *prefill, Stage("decode", 2))
+    prefill = [Stage("features"), *(Stage("decoder", layer) for layer in (2, 6, 10, 14))]
+    cache = [Stage("decode", layer, "after_prefill") for layer in range(2, 32)]
+    assert mustdrop(32).stages() == (Stage("vision", 0, "after_block"), *prefill, *cache)
 
 
 def test_the_caches_of_layers_zero_and_one_shrink_when_asked():
-    config = TokenReductionConfig.from_dict({"method": "mustdrop", "compact_first_layers": True})
-    assert MustDrop(config, 32).stages()[-1] == Stage("decode", 0)
+    assert [stage.layer for stage in mustdrop(4, compact_first_layers=True).stages_at("decode")] == [0, 1, 2, 3]
+
+
+def test_the_output_aware_policy_asks_every_layer_after_so_many_tokens():
+    stages = [stage for stage in mustdrop(4, decode_interval=6).stages() if stage.point == "after_token"]
+    assert stages == [Stage("decode", layer, "after_token", 6) for layer in range(4)]

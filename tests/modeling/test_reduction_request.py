@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lmms_tokendrop.modeling.reducer_baselines import NoReduction
+from lmms_tokendrop.modeling.reducer import Host, NoReduction
 from lmms_tokendrop.modeling.reduction_request import ReductionRequest
-from lmms_tokendrop.modeling.token_reduction_config import TokenReductionConfig
+from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
 from lmms_tokendrop.modeling.visual_tokens import VisualTokens
 
 
@@ -15,7 +15,7 @@ def request(prompt_length=None) -> ReductionRequest:
     """A request of six new tokens, of which the second and third are visual."""
     tokens = VisualTokens.text(1, 6, torch.device("cpu"))
     tokens.image = torch.tensor([[-1, 0, 0, -1, -1, -1]])
-    return ReductionRequest(NoReduction(TokenReductionConfig(), 4), tokens, prompt_length)
+    return ReductionRequest(NoReduction(TokenReductionConfig.from_dict(None), Host(4, 64, 42)), tokens, prompt_length)
 
 
 def test_without_a_prompt_length_everything_is_the_prompt():

@@ -8,6 +8,7 @@ from cases import QUESTION, greedy, largest_difference, stacked_logits
 from tiny_models import tiny_image
 
 from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import FlatLlavaNextProcessor
+from lmms_tokendrop.modeling.reducer_mustdrop import key_tokens
 from lmms_tokendrop.modeling.transformers_compat import cache_of
 
 THRESHOLD = 0.45
@@ -79,7 +80,8 @@ def test_the_tower_is_the_release_s(workshop, size):
         here = (tokens.tile == tile) & tokens.present
         assert (tokens.row[here] * 6 + tokens.column[here]).tolist() == orders[tile]
         assert largest_difference(output.pooler_output[0][here], features[tile]) <= 1e-5 * features.abs().max()
-        assert tokens.key[here].nonzero().flatten().tolist() == keys[tile].sort().values.tolist()
+        key = key_tokens(tokens.carry["cls_attention"][None], here[None], tokens.map(lambda values: values[None]), 0.1)
+        assert key[0, here].nonzero().flatten().tolist() == keys[tile].sort().values.tolist()
 
 
 @pytest.mark.parametrize("size", SIZES)

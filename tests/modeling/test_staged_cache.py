@@ -245,6 +245,6 @@ def test_a_report_counts_key_tokens_newlines_and_the_places_that_the_text_decide
             places = report.kept[stage][row]
             assert counts["tokens"] == len(places)
             assert counts["newlines"] == sum(column == 6 for *_, column in places)
-            assert counts["key_tokens"] == int(cache.tokens.key[row].sum()) > 0
+            assert counts["key_tokens"] == int(cache.records[0].carry["key"][row].sum()) > 0
             assert counts["others"] == counts["tokens"] - counts["newlines"] - counts["key_tokens"]
     assert any(counts["newlines"] for counts in list(report.counts.values())[-1]) == (newlines != "drop")

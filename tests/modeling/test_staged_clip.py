@@ -7,9 +7,10 @@ import torch
 from cases import ATTENTIONS, largest_difference
 from masked_reference import four_dimensional
 
+from lmms_tokendrop.modeling.reducer import Host, Keep, Stage, TokenReducer
 from lmms_tokendrop.modeling.staged_clip import StagedCLIPVisionModel
-from lmms_tokendrop.modeling.stages import Keep
-from lmms_tokendrop.modeling.token_ops import merge_windows, window_cells
+from lmms_tokendrop.modeling.token_matching import merge_groups
+from lmms_tokendrop.modeling.token_ops import window_cells, window_targets
 
 WINDOWS = window_cells(6, 6)
 
@@ -18,12 +19,27 @@ def tower(workshop, attention="sdpa") -> StagedCLIPVisionModel:
     return workshop.reduced("threshold", attention=attention).model.vision_tower
 
 
-def merging(choice: list[list[bool]]):
-    """A decision that merges the chosen windows of each tile."""
-    choice = torch.tensor(choice)
-    alive = torch.ones(len(choice), 36, dtype=torch.bool)
-    present = merge_windows(torch.zeros(len(choice), 36, 1), WINDOWS, alive, choice)[1]
-    return Keep.from_mask(present, merge=lambda states: merge_windows(states, WINDOWS, alive, choice)[0]), present
+class Deciding(TokenReducer):
+    """A method that merges chosen windows of each tile after a block, and remembers what it saw."""
+
+    needs = frozenset({"cls_attention"})
+
+    def __init__(self, choice: list[list[bool]], block: int = 0):
+        super().__init__(None, Host(4, 64, 42, 4))
+        self.block = block
+        alive = torch.ones(len(choice), 36, dtype=torch.bool)
+        self.target = window_targets(WINDOWS, alive, torch.tensor(choice))
+        self.present = self.target == torch.arange(36)
+
+    def stages(self):
+        return (Stage("vision", self.block, "after_block"),)
+
+    def count(self, stage, counts):
+        return None
+
+    def keep(self, stage, context):
+        self.seen = context.hidden_states
+        return Keep.merged(torch.nn.functional.pad(self.target + 1, (1, 0)))
 
 
 CHOICES = {
@@ -39,8 +55,9 @@ CHOICES = {
 @torch.no_grad()
 def test_dropping_members_equals_masking_them(workshop, attention, choice, block):
     pixels = torch.randn(3, 3, 42, 42)
-    keep, present = merging(CHOICES[choice])
-    output = tower(workshop, attention).forward_staged(pixels, [-2], block, lambda states: keep)
+    reducer = Deciding(CHOICES[choice], block)
+    present = reducer.present
+    output = tower(workshop, attention).forward_staged(pixels, [-2], reducer)
 
     stock = workshop.stock(attention=attention).model.vision_tower
     states = stock.pre_layrnorm(stock.embeddings(pixels))
@@ -48,7 +65,7 @@ def test_dropping_members_equals_masking_them(workshop, attention, choice, block
     for number, layer in enumerate(stock.encoder.layers[:-1]):
         states = layer(states, mask)
         if number == block:
-            states = torch.cat([states[:, :1], keep.merge(states[:, 1:])], dim=1)
+            states = torch.cat([states[:, :1], merge_groups(states[:, 1:], reducer.target)], dim=1)
             visible = torch.cat([torch.ones(3, 1, dtype=torch.bool), present], dim=1)
             mask = four_dimensional(visible[:, None].expand(-1, 37, -1), attention)
     for tile in range(3):
@@ -63,8 +80,7 @@ def test_dropping_members_equals_masking_them(workshop, attention, choice, block
 @torch.no_grad()
 def test_without_merging_every_layer_is_the_stock_towers(workshop, layers):
     pixels = torch.randn(2, 3, 42, 42)
-    keep, _ = merging([[False] * 4] * 2)
-    output = tower(workshop).forward_staged(pixels, layers, 0, lambda states: keep)
+    output = tower(workshop).forward_staged(pixels, layers, Deciding([[False] * 4] * 2))
     hidden = workshop.stock().model.vision_tower(pixels, output_hidden_states=True).hidden_states
     assert torch.equal(output.features, torch.cat([hidden[layer] for layer in layers], dim=-1))
 
@@ -73,10 +89,10 @@ def test_without_merging_every_layer_is_the_stock_towers(workshop, layers):
 @torch.no_grad()
 def test_earlier_layers_go_through_the_same_merge(workshop, layers):
     pixels = torch.randn(2, 3, 42, 42)
-    keep, present = merging([[True, False, True, False], [False, True, False, True]])
-    output = tower(workshop).forward_staged(pixels, layers, 0, lambda states: keep)
+    reducer = Deciding([[True, False, True, False], [False, True, False, True]])
+    output = tower(workshop).forward_staged(pixels, layers, reducer)
     hidden = workshop.stock().model.vision_tower(pixels, output_hidden_states=True).hidden_states[layers[0]]
-    merged = keep.merge(hidden[:, 1:])
+    merged, present = merge_groups(hidden[:, 1:], reducer.target), reducer.present
     assert torch.equal(output.features[:, 1:, :64], torch.stack([merged[tile, present[tile]] for tile in range(2)]))
     assert torch.equal(output.features[:, 0, :64], hidden[:, 0])
 
@@ -93,12 +109,7 @@ def test_the_plain_forward_pass_is_the_stock_one(workshop):
 @torch.no_grad()
 def test_the_stage_sees_the_output_of_its_block(workshop):
     pixels = torch.randn(1, 3, 42, 42)
-    seen = {}
-
-    def decide(states):
-        seen["states"] = states
-        return merging([[False] * 4])[0]
-
-    tower(workshop).forward_staged(pixels, [-2], 0, decide)
+    reducer = Deciding([[False] * 4])
+    tower(workshop).forward_staged(pixels, [-2], reducer)
     hidden = workshop.stock().model.vision_tower(pixels, output_hidden_states=True).hidden_states[1]
-    assert torch.equal(seen["states"], hidden[:, 1:])
+    assert torch.equal(reducer.seen, hidden)

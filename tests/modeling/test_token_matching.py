@@ -16,7 +16,7 @@ from lmms_tokendrop.modeling.token_matching import (
     ordered_indices,
     ranks,
 )
-from lmms_tokendrop.modeling.token_ops import right_padded_indices
+from lmms_tokendrop.modeling.token_ops import padded_indices
 
 
 def at_angles(*degrees: float) -> torch.Tensor:
@@ -103,7 +103,7 @@ def test_order_ranks_and_padding():
     scores = torch.tensor([[1.0, 9.0, 3.0, 3.0]]).repeat(2, 1)
     assert ordered_indices(among, scores).tolist() == [[2, 3, 0], [1, -1, -1]]
     assert ranks(scores).tolist() == [[3, 0, 1, 2]] * 2
-    index, valid = right_padded_indices(among)
+    index, valid = padded_indices(among, "right")
     assert index.tolist() == [[0, 2, 3], [1, 0, 0]]
     assert valid.tolist() == [[True] * 3, [True, False, False]]
 

@@ -9,18 +9,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmms_tokendrop.modeling.token_matching import merge_groups
 from lmms_tokendrop.modeling.token_ops import (
     fit_counts,
-    left_padded_indices,
-    merge_windows,
+    padded_indices,
     rank_in_groups,
     segment_sum,
-    similarity_order,
     take_tokens,
     window_cells,
+    window_order,
     window_similarity,
     window_slots,
+    window_targets,
 )
+
+
+def merge_windows(tokens, windows, alive, merged):
+    """The tokens with merged windows in their slots, and which cells stay."""
+    target = window_targets(windows, alive, merged)
+    return merge_groups(tokens, target), target == torch.arange(target.shape[1])
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 5), (3, 3), (5, 3)])
@@ -100,21 +107,21 @@ def test_merging_keeps_total_size_and_the_size_weighted_mean():
     torch.testing.assert_close((merged * size.unsqueeze(-1)).sum(1), tokens.sum(1))
 
 
-def test_similarity_order_puts_merged_windows_first_by_falling_similarity():
+def test_the_order_puts_merged_windows_first_by_falling_similarity():
     alive = torch.ones(1, 36, dtype=torch.bool)
     windows = window_cells(6, 6)
     choice = torch.tensor([[True, False, True, False]])
-    present = merge_windows(torch.zeros(1, 36, 1), windows, alive, choice)[1]
+    target = window_targets(windows, alive, choice)
     similarity = torch.tensor([[0.85, 0.1, 0.95, 0.2]])
-    order = similarity_order(window_slots(windows, alive), choice, similarity, present)[0].tolist()
+    order = window_order(window_slots(windows, alive), choice, similarity, target)[0].argsort(stable=True).tolist()
     rest = [3, 4, 5, 9, 10, 11, 15, 16, 17, 21, 22, 23, 27, 28, 29, 33, 34, 35]
     assert order[:20] == [25, 7, *rest]
     assert sorted(order) == list(range(36))
 
 
-def test_left_padded_indices_are_ascending_and_padded_on_the_left():
+def test_padded_indices_are_ascending_and_padded_on_the_left():
     keep = torch.tensor([[True, False, True, True], [False, False, False, True]])
-    index, valid = left_padded_indices(keep)
+    index, valid = padded_indices(keep, "left")
     assert index.tolist() == [[0, 2, 3], [0, 0, 3]]
     assert valid.tolist() == [[True, True, True], [False, False, True]]
 

@@ -9,7 +9,7 @@ from sizes import one_fast
 from tiny_vilt import STOCK_HEADS, row_of, tiny_vilt_config, tiny_vilt_inputs
 from transformers import Trainer, TrainingArguments, ViltConfig, ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.fusion_attention import attention_rows
+from lmms_tokendrop.modeling.attention_rows import fusion_attention_rows
 from lmms_tokendrop.modeling.image_patches import place_patches, position_grid, shrink_images
 from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
     ViltTokenDropConfig,
@@ -104,7 +104,7 @@ def test_attention_rows_are_those_of_the_full_matrix(tiny_vilt_checkpoint):
     full = (query @ key.transpose(2, 3) / 4 + mask).softmax(-1)
     expected = torch.zeros(2, 4, 3, 9)
     expected[0], expected[1, :, :2] = full[0, :, [0, 3, 4]], full[1, :, [1, 6]]
-    assert torch.allclose(attention_rows(query, key, mask, rows), expected, atol=1e-6)
+    assert torch.allclose(fusion_attention_rows(query, key, mask, rows), expected, atol=1e-6)
 
 
 @torch.no_grad()

@@ -20,9 +20,7 @@ def image(tiles: list[int], lines: list[int], newlines: list[bool]) -> VisualTok
         line=torch.tensor(lines),
         newline=torch.tensor(newlines),
         present=~empty,
-        key=empty,
-        cls_attention=torch.arange(size).float(),
-        forced_merges=torch.zeros(size).long(),
+        carry={"score": torch.arange(size).float()},
     )
 
 

@@ -103,20 +103,26 @@ class Left(NamedTuple):
         return self.request, self.image, self.line
 
 
-def left_tokens(tokens) -> list[Left]:
-    """The visual tokens of a batch."""
+def left_tokens(tokens, key) -> list[Left]:
+    """The visual tokens of a batch; `key` says which are key tokens."""
     rows, places = tokens.visual.nonzero(as_tuple=True)
-    fields = (getattr(tokens, name)[rows, places].tolist() for name in Left._fields[1:])
-    return [Left(*values) for values in zip(rows.tolist(), *fields, strict=True)]
+    fields = [*(getattr(tokens, name) for name in Left._fields[1:-1]), key]
+    return [
+        Left(*values) for values in zip(rows.tolist(), *(field[rows, places].tolist() for field in fields), strict=True)
+    ]
 
 
 def check_least(cache, case) -> None:
     """At every stage all key tokens are there, a patch of each image in each group, and the newlines that belong."""
-    whole = left_tokens(cache.tokens)
+    unmarked = torch.zeros_like(cache.tokens.visual)
+    whole = left_tokens(cache.tokens, unmarked)
     ends = {token.row: token.tile for token in whole if token.newline}
-    first, *later = [left_tokens(cache.provenance(record.index)) for record in cache.records]
+    first, *later = [
+        left_tokens(cache.provenance(record.index), record.carry.get("key", torch.zeros_like(record.index)))
+        for record in cache.records
+    ]
     for tokens in (first, *later):
-        assert sum(token.key for token in tokens) == sum(token.key for token in whole), "a key token left"
+        assert sum(token.key for token in tokens) == sum(token.key for token in first), "a key token left"
         patches = [token for token in tokens if not token.newline]
         held = {(token.image, token.group(case["scope"])) for token in patches}
         assert held == {(token.image, token.group(case["scope"])) for token in whole if not token.newline}

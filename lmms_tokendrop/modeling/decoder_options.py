@@ -1,0 +1,171 @@
+"""Options that the framework reads in decoders, for methods to inherit: budget, newlines, positions, packing, seed."""
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from .budget import Budget
+from .options import Options, option
+
+FORMAT = 3
+"""Number that saved options carry."""
+
+DEFAULT_KEEP_RATIO = 1 / 9
+
+COUNT_BUDGETS = frozenset({"visual_tokens", "keep_ratio"})
+
+
+FRAMEWORK = {"newlines": "drop", "position_mode": "original", "packing": "spatial", "scope": "image"}
+"""What the framework does for methods that have no such option."""
+
+
+def setting(options: Options, name: str) -> str:
+    """The value of one of the options of `FRAMEWORK`, for whatever method."""
+    return getattr(options, name, FRAMEWORK[name])
+
+
+@dataclass
+class DecoderOptions(Options):
+    """Options of a method in a decoder, which are saved with the number of a format.
+
+    Attributes
+    ----------
+    earlier : dict[int, dict]
+        Defaults that were others in an earlier format.
+    """
+
+    earlier: ClassVar[dict[int, dict[str, Any]]] = {1: {"counter": "input", "newlines": "row"}}
+
+    format: int = option(
+        FORMAT,
+        "Which budget rule and defaults: 1 is how configurations without this number were saved, before key tokens "
+        "stayed under a budget; 2 made no room for the text's choice.",
+        low=1,
+        high=FORMAT,
+    )
+
+    @classmethod
+    def first_format(cls) -> int:
+        """The format that options without a number have."""
+        return cls.entries()["format"].metadata["low"]
+
+    @classmethod
+    def earlier_defaults(cls, options: dict) -> dict:
+        """Those of the options' format, for what the method reads."""
+        earlier = cls.earlier.get(options.get("format", FORMAT), {})
+        without = {"newlines"} if options.get("packing") == "flat" else set()
+        return {name: value for name, value in earlier.items() if name in cls.entries().keys() - without}
+
+    @classmethod
+    def restored(cls, saved: dict) -> dict:
+        """Options as a configuration file has them; those that were saved without a format have the first one."""
+        return {"format": cls.first_format(), **saved}
+
+    @classmethod
+    def initial(cls) -> dict:
+        """The format."""
+        return {"format": FORMAT}
+
+    def to_dict(self) -> dict:
+        """The method, and every option that has a value."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def counts_newlines(self) -> bool:
+        """Whether newlines are among the tokens that a budget can keep; in format 1 also those that leave at once."""
+        return setting(self, "newlines") != "drop" or self.format == 1
+
+
+@dataclass
+class BudgetOptions(DecoderOptions):
+    """A count budget. Without one, `keep_ratio` is 1/9, the share that the MustDrop paper calls 320 of 2880 tokens."""
+
+    alternatives: ClassVar[tuple] = (frozenset({"visual_tokens"}), frozenset({"keep_ratio"}))
+
+    visual_tokens: float | None = option(
+        None, "Budget: visual tokens per `scope` and turn, averaged over the decoder layers.", low=1
+    )
+    keep_ratio: float | None = option(
+        None,
+        "The same as a share (above 0, at most 1) of the unreduced model's tokens, without newlines where these leave; "
+        "default without a budget, preset or thresholds: 1/9.",
+        low=1e-9,
+        high=1,
+    )
+    scope: str = option("image", "What a budget is stated for.", allowed=("image", "tile", "request"))
+    counter: str | None = option(
+        None,
+        "What a budget counts: tokens that a layer receives (`input`, the default of a given budget), or those left "
+        "after its drop (`release`, the default without one).",
+        allowed=("input", "release"),
+    )
+
+    def __post_init__(self) -> None:
+        stated = {name: getattr(self, name) for way in self.alternatives for name in way if name != "preset"}
+        without_budget = all(value is None for value in stated.values())
+        if self.counter is None:
+            self.counter = "release" if without_budget else "input"
+        if without_budget:
+            self.keep_ratio = DEFAULT_KEEP_RATIO
+
+    @classmethod
+    def check_exclusions(cls, options: dict) -> None:
+        """Budgets exclude each other."""
+        given = {key for key, value in options.items() if value is not None}
+        chosen = [sorted(given & way) for way in cls.alternatives if given & way]
+        if len(chosen) > 1:
+            clash = ", ".join(name for way in chosen for name in way)
+            ways = ", ".join(" and ".join(sorted(way)) for way in cls.alternatives)
+            raise ValueError(f"token_reduction: {clash} exclude each other; give one of {ways}")
+
+    @classmethod
+    def merged(cls, saved: dict, given: dict) -> dict:
+        """As :meth:`Options.merged`; a given count budget brings its own counter, too."""
+        if given.keys() & COUNT_BUDGETS:
+            saved = {name: value for name, value in saved.items() if name != "counter"}
+        return super().merged(saved, given)
+
+    def budget(self) -> Budget:
+        """The count budget."""
+        return Budget(self.visual_tokens, self.keep_ratio, self.scope, self.counter)
+
+
+@dataclass
+class NewlineOptions(DecoderOptions):
+    """What becomes of newline tokens."""
+
+    newlines: str = option(
+        "drop",
+        "A newline token stays while a token of its row does (`row`), always (`keep`) or never (`drop`, the release).",
+        allowed=("row", "keep", "drop"),
+    )
+
+
+@dataclass
+class PositionOptions(DecoderOptions):
+    """Which rotary positions tokens have."""
+
+    position_mode: str = option(
+        "original",
+        "`original` rotary positions, or `compact` ones counted over what is left (the release).",
+        allowed=("original", "compact"),
+    )
+
+
+@dataclass
+class PackingOptions(DecoderOptions):
+    """How the tiles of an image are laid out."""
+
+    packing: str = option(
+        "spatial",
+        "Tiles are unpadded and get newlines, or are laid end to end (`flat`, the release; prompts need "
+        "`FlatLlavaNextProcessor`).",
+        allowed=("spatial", "flat"),
+    )
+
+
+@dataclass
+class SeedOptions(Options):
+    """The seed of a method that draws at random."""
+
+    seed: int = option(0, "Seed of random choices; each sample adds its own.", low=0)
