@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _SOURCES = {
-    "LlavaNextTokenDropConfig": "lmms_tokendrop.modeling.modeling_llava_next_tokendrop",
-    "LlavaNextTokenDropModel": "lmms_tokendrop.modeling.modeling_llava_next_tokendrop",
-    "LlavaNextTokenDropForConditionalGeneration": "lmms_tokendrop.modeling.modeling_llava_next_tokendrop",
-    "StagedCache": "lmms_tokendrop.modeling.staged_cache",
-    "TokenReductionConfig": "lmms_tokendrop.modeling.token_reducer",
-    "FusionReductionConfig": "lmms_tokendrop.modeling.token_reducer",
-    "MeterReductionConfig": "lmms_tokendrop.modeling.token_reducer",
-    "MeterConfig": "lmms_tokendrop.modeling.modeling_meter",
-    "MeterForImageAndTextRetrieval": "lmms_tokendrop.modeling.modeling_meter",
-    "MeterForImagesAndTextClassification": "lmms_tokendrop.modeling.modeling_meter",
-    "MeterForPreTraining": "lmms_tokendrop.modeling.modeling_meter",
-    "MeterForQuestionAnswering": "lmms_tokendrop.modeling.modeling_meter",
-    "MeterForVisualEntailment": "lmms_tokendrop.modeling.modeling_meter",
-    "MeterModel": "lmms_tokendrop.modeling.modeling_meter",
-    "MeterTokenDropConfig": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
-    "MeterTokenDropForImageAndTextRetrieval": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
-    "MeterTokenDropForImagesAndTextClassification": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
-    "MeterTokenDropForQuestionAnswering": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
-    "MeterTokenDropForVisualEntailment": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
-    "MeterTokenDropModel": "lmms_tokendrop.modeling.modeling_meter_tokendrop",
-    "cache_of": "lmms_tokendrop.modeling.transformers_compat",
-    "meter_processor": "lmms_tokendrop.modeling.processing_meter",
-    "ViltTokenDropConfig": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
-    "ViltTokenDropForImageAndTextRetrieval": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
-    "ViltTokenDropForImagesAndTextClassification": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
-    "ViltTokenDropForQuestionAnswering": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
-    "ViltTokenDropForVisualEntailment": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
-    "ViltTokenDropModel": "lmms_tokendrop.modeling.modeling_vilt_tokendrop",
+    "LlavaNextTokenDropConfig": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
+    "LlavaNextTokenDropModel": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
+    "LlavaNextTokenDropForConditionalGeneration": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
+    "StagedCache": "lmms_tokendrop.modeling.core.staged_cache",
+    "TokenReductionConfig": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
+    "FusionReductionConfig": "lmms_tokendrop.modeling.architectures.staged_vilt_model",
+    "MeterReductionConfig": "lmms_tokendrop.modeling.architectures.staged_meter_model",
+    "MeterConfig": "lmms_tokendrop.modeling.architectures.modeling_meter",
+    "MeterForImageAndTextRetrieval": "lmms_tokendrop.modeling.architectures.modeling_meter",
+    "MeterForImagesAndTextClassification": "lmms_tokendrop.modeling.architectures.modeling_meter",
+    "MeterForPreTraining": "lmms_tokendrop.modeling.architectures.modeling_meter",
+    "MeterForQuestionAnswering": "lmms_tokendrop.modeling.architectures.modeling_meter",
+    "MeterForVisualEntailment": "lmms_tokendrop.modeling.architectures.modeling_meter",
+    "MeterModel": "lmms_tokendrop.modeling.architectures.modeling_meter",
+    "MeterTokenDropConfig": "lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop",
+    "MeterTokenDropForImageAndTextRetrieval": "lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop",
+    "MeterTokenDropForImagesAndTextClassification": "lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop",
+    "MeterTokenDropForQuestionAnswering": "lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop",
+    "MeterTokenDropForVisualEntailment": "lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop",
+    "MeterTokenDropModel": "lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop",
+    "cache_of": "lmms_tokendrop.modeling.core.transformers_compat",
+    "meter_processor": "lmms_tokendrop.modeling.architectures.processing_meter",
+    "ViltTokenDropConfig": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
+    "ViltTokenDropForImageAndTextRetrieval": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
+    "ViltTokenDropForImagesAndTextClassification": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
+    "ViltTokenDropForQuestionAnswering": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
+    "ViltTokenDropForVisualEntailment": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
+    "ViltTokenDropModel": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
     "pocket_path": "lmms_tokendrop.pocket.registry",
 }
 
@@ -76,12 +76,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import (
+    from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import (
         LlavaNextTokenDropConfig,
         LlavaNextTokenDropForConditionalGeneration,
         LlavaNextTokenDropModel,
+        TokenReductionConfig,
     )
-    from lmms_tokendrop.modeling.modeling_meter import (
+    from lmms_tokendrop.modeling.architectures.modeling_meter import (
         MeterConfig,
         MeterForImageAndTextRetrieval,
         MeterForImagesAndTextClassification,
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
         MeterForVisualEntailment,
         MeterModel,
     )
-    from lmms_tokendrop.modeling.modeling_meter_tokendrop import (
+    from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import (
         MeterTokenDropConfig,
         MeterTokenDropForImageAndTextRetrieval,
         MeterTokenDropForImagesAndTextClassification,
@@ -98,7 +99,7 @@ if TYPE_CHECKING:
         MeterTokenDropForVisualEntailment,
         MeterTokenDropModel,
     )
-    from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
+    from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import (
         ViltTokenDropConfig,
         ViltTokenDropForImageAndTextRetrieval,
         ViltTokenDropForImagesAndTextClassification,
@@ -106,14 +107,11 @@ if TYPE_CHECKING:
         ViltTokenDropForVisualEntailment,
         ViltTokenDropModel,
     )
-    from lmms_tokendrop.modeling.processing_meter import meter_processor
-    from lmms_tokendrop.modeling.staged_cache import StagedCache
-    from lmms_tokendrop.modeling.token_reducer import (
-        FusionReductionConfig,
-        MeterReductionConfig,
-        TokenReductionConfig,
-    )
-    from lmms_tokendrop.modeling.transformers_compat import cache_of
+    from lmms_tokendrop.modeling.architectures.processing_meter import meter_processor
+    from lmms_tokendrop.modeling.architectures.staged_meter_model import MeterReductionConfig
+    from lmms_tokendrop.modeling.architectures.staged_vilt_model import FusionReductionConfig
+    from lmms_tokendrop.modeling.core.staged_cache import StagedCache
+    from lmms_tokendrop.modeling.core.transformers_compat import cache_of
     from lmms_tokendrop.pocket.registry import pocket_path
 
 

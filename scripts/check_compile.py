@@ -32,7 +32,7 @@ from lmms_tokendrop import (
     pocket_path,
 )
 from lmms_tokendrop.benchmark.compiled_graphs import CompiledRun, classified, generated, run_compiled
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 
@@ -86,8 +86,8 @@ COMPILED = {
 Name = StrEnum("Name", list(COMPILED))
 
 
-def reductions(name: str) -> Iterator[dict[str, Any]]:
-    yield from ({"method": method} for method in REDUCTION_CONFIGS[name].reducers)
+def token_reductions(name: str) -> Iterator[dict[str, Any]]:
+    yield from ({"method": method} for method in reductions(name).reducers)
     yield COMPILED[name].more
 
 
@@ -117,7 +117,7 @@ def main(
     for name in architecture or COMPILED:
         kind = COMPILED[name]
         stock = compiled(name, kind.stock, requests).total
-        for options in reductions(name):
+        for options in token_reductions(name):
             method = options["method"]
             run = compiled(name, kind.reduced, requests, token_reduction=options, **kind.loading)
             equal = run.difference <= TOLERANCE

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel
 
 from lmms_tokendrop.json_files import read_json
-from lmms_tokendrop.modeling.modeling_meter import (
+from lmms_tokendrop.modeling.architectures.modeling_meter import (
     MeterConfig,
     MeterForImageAndTextRetrieval,
     MeterForImagesAndTextClassification,
@@ -25,7 +25,7 @@ from lmms_tokendrop.modeling.modeling_meter import (
     MeterForQuestionAnswering,
     MeterForVisualEntailment,
 )
-from lmms_tokendrop.modeling.processing_meter import meter_processor
+from lmms_tokendrop.modeling.architectures.processing_meter import meter_processor
 from lmms_tokendrop.user_errors import one_line_errors
 
 Weights = dict[str, torch.Tensor]

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from transformers import AutoProcessor
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration, cache_of, pocket_path
-from lmms_tokendrop.modeling.token_report import TokenReport
+from lmms_tokendrop.modeling.core.token_report import TokenReport
 from lmms_tokendrop.pocket.questions import Question
 from lmms_tokendrop.pocket.scenes import Scene, render
 from lmms_tokendrop.pocket.task_data import task_scenes

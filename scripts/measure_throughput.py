@@ -13,7 +13,7 @@ from rich.console import Console
 from lmms_tokendrop.benchmark.encoder_variants import ENCODERS, HEADLINE, STOCK, MeasuredEncoder, Variant
 from lmms_tokendrop.benchmark.throughput import Settings, measure_memory, measure_throughput
 from lmms_tokendrop.benchmark.training_step import measure_training_step
-from lmms_tokendrop.modeling.options import checked_number
+from lmms_tokendrop.modeling.core.options import checked_number
 from lmms_tokendrop.user_errors import check_output_file, one_line_errors
 
 Name = StrEnum("Name", list(ENCODERS))

@@ -26,7 +26,7 @@ from lmms_tokendrop.benchmark.comparison import Run, evaluate, measurement
 from lmms_tokendrop.benchmark.encoder_variants import ENCODERS as COSTS
 from lmms_tokendrop.benchmark.throughput_protocol import alternate, speed_up
 from lmms_tokendrop.catalogue import variants
-from lmms_tokendrop.modeling.options import checked_number
+from lmms_tokendrop.modeling.core.options import checked_number
 from lmms_tokendrop.pocket.registry import WEIGHTS, pocket_path
 from lmms_tokendrop.training.model_classes import head_class
 from lmms_tokendrop.user_errors import check_output_folder, one_line_errors

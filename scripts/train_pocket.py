@@ -15,7 +15,7 @@ import typer
 from safetensors.torch import load_file
 from transformers.trainer_utils import get_last_checkpoint
 
-from lmms_tokendrop.modeling.options import checked_number
+from lmms_tokendrop.modeling.core.options import checked_number
 from lmms_tokendrop.user_errors import check_output_folder, one_line_errors
 from pocket.recipes import RECIPES
 from pocket.training import export, make_trainer

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from lmms_tokendrop.benchmark.calibrate import bisect_threshold, calibrate
 from lmms_tokendrop.cli import app
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 
 def staircase(threshold: float) -> float:

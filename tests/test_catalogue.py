@@ -93,14 +93,14 @@ def test_the_product_has_these_variants():
 
 
 def test_every_variant_has_the_reducer_of_the_modeling_code():
-    from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+    from lmms_tokendrop.modeling.methods.available import reductions
 
     for family in architectures():
         found = {
             entry.method: method(entry.method).reducer(family.provides) for entry in variants(architecture=family.name)
         }
         assert {name: resolve_name(reference) for name, reference in found.items()} == dict(
-            REDUCTION_CONFIGS[family.name].reducers
+            reductions(family.name).reducers
         )
 
 

@@ -19,7 +19,7 @@ from public_meter import LABELS, public_weights
 from tiny_meter import tiny_meter_tokenizer
 
 from lmms_tokendrop import pocket_path
-from lmms_tokendrop.modeling.fusion_heads import ENTAILMENT_LABELS
+from lmms_tokendrop.modeling.core.fusion_heads import ENTAILMENT_LABELS
 
 SHORTER = {
     r"lmms-eval --model": "lmms-eval --limit 4 --model",  # a limit of the command's own comes later and holds

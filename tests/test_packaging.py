@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import lmms_tokendrop
-from lmms_tokendrop.modeling.tested_transformers import TESTED
+from lmms_tokendrop.modeling.core.tested_transformers import TESTED
 
 ROOT = Path(__file__).resolve().parent.parent
 

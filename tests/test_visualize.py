@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from tiny_models import tiny_config
 
-from lmms_tokendrop.modeling.fusion_tokens import FusionReport, FusionTokens
+from lmms_tokendrop.modeling.core.fusion_tokens import FusionReport, FusionTokens
 from lmms_tokendrop.visualize import CAPTION, DROPPED, GAP, draw_kept_patches, draw_kept_tokens
 
 

@@ -9,7 +9,7 @@ from tiny_vilt import ANSWERS, WORDS
 from transformers import CLIPProcessor, RobertaTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from lmms_tokendrop.modeling.modeling_meter import (
+from lmms_tokendrop.modeling.architectures.modeling_meter import (
     MeterConfig,
     MeterForImageAndTextRetrieval,
     MeterForImagesAndTextClassification,
@@ -18,7 +18,7 @@ from lmms_tokendrop.modeling.modeling_meter import (
     MeterForVisualEntailment,
     MeterModel,
 )
-from lmms_tokendrop.modeling.processing_meter import meter_processor
+from lmms_tokendrop.modeling.architectures.processing_meter import meter_processor
 
 METER_HEADS = {
     "model": MeterModel,

@@ -17,8 +17,8 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 
 from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
 from lmms_tokendrop.evaluation.prompts import Question
-from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
+from lmms_tokendrop.modeling.methods.available import reductions
 
 SMALLEST_THRESHOLD = 1e-6
 LARGEST_THRESHOLD = 1.0
@@ -140,8 +140,8 @@ def calibrate(
     samples = sum(len(batch["input_ids"]) for batch in batches)
 
     def average(threshold: float) -> float:
-        reduction = TokenReductionConfig.from_dict(token_reduction(threshold))
-        inner.token_reducer = reduction.build(model.config.text_config.num_hidden_layers)
+        llava_next = reductions("llava_next")
+        inner.token_reducer = llava_next.build(llava_next.from_dict(token_reduction(threshold)), original.host)
         return sum(sum(getattr(_prefill(model, batch), counter)) for batch in batches) / samples
 
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
 
 BACKEND = "aot_eager"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer, plan
-from lmms_tokendrop.modeling.image_patches import grid_side
-from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig
+from lmms_tokendrop.modeling.core.fusion_plan import build_fusion_reducer, plan
+from lmms_tokendrop.modeling.methods.available import reductions
+from lmms_tokendrop.modeling.ops.image_patches import grid_side
 
 
 def encoder_layer_macs(config: Any, attention_tokens: int, ffn_tokens: int) -> int:
@@ -66,8 +66,8 @@ def planned_macs(config: Any, token_reduction: dict, text_tokens: int, image_siz
     image_size
         Side of the image in pixels; None: the configuration's.
     """
-    options = FusionReductionConfig.from_dict(token_reduction)
-    reducer = build_fusion_reducer(FusionReductionConfig, options, config)
+    options = reductions("vilt").from_dict(token_reduction)
+    reducer = build_fusion_reducer(reductions("vilt"), options, config)
     patches = grid_side(image_size or config.image_size, config.patch_size, reducer.image_scale) ** 2
     lengths = plan(reducer, text_tokens, 1 + patches, config.num_hidden_layers)
     return encoder_macs(config, *lengths, patches) + reducer.module_macs(text_tokens, 1 + patches)

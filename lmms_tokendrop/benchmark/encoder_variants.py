@@ -11,9 +11,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, ViltForQuestionAnswe
 
 from lmms_tokendrop.benchmark.encoder_accounting import planned_macs
 from lmms_tokendrop.benchmark.meter_accounting import planned_meter_macs
-from lmms_tokendrop.modeling.modeling_meter import MeterForQuestionAnswering
-from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
 
 TEXT_TOKENS = 32
 VQAV2_ANSWERS = 3129

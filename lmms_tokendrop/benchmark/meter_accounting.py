@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmms_tokendrop.benchmark.encoder_accounting import encoder_layer_macs, patch_embedding_macs
-from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer, plan_apart
-from lmms_tokendrop.modeling.image_patches import grid_side
-from lmms_tokendrop.modeling.token_reducer import MeterReductionConfig
+from lmms_tokendrop.modeling.core.fusion_plan import build_fusion_reducer, plan_apart
+from lmms_tokendrop.modeling.methods.available import reductions
+from lmms_tokendrop.modeling.ops.image_patches import grid_side
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size:
     image_size
         Side of the image in pixels; None: the configuration's.
     """
-    options = MeterReductionConfig.from_dict(token_reduction)
-    reducer = build_fusion_reducer(MeterReductionConfig, options, config)
+    options = reductions("meter").from_dict(token_reduction)
+    reducer = build_fusion_reducer(reductions("meter"), options, config)
     patches = grid_side(image_size or config.image_size, config.patch_size, reducer.image_scale) ** 2
     vision_config = config.vision_config
     blocks = vision_config.num_hidden_layers

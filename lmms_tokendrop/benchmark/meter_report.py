@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lmms_tokendrop.benchmark.meter_accounting import meter_macs
 from lmms_tokendrop.markdown import markdown_table
-from lmms_tokendrop.modeling.modeling_meter import MeterConfig
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterConfig
 
 TEXT_TOKENS = 32
 UNREDUCED = "unreduced"

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from lmms_tokendrop.modeling.mustdrop_options import MustDropOptions
-from lmms_tokendrop.modeling.reducer_mustdrop import WINDOW, drop_layers
-from lmms_tokendrop.modeling.tiles import Tiles
-from lmms_tokendrop.modeling.token_ops import window_cells, window_targets
-from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
-from lmms_tokendrop.modeling.window_merging import key_counts, merged_windows
+from lmms_tokendrop.modeling.core.tiles import Tiles
+from lmms_tokendrop.modeling.methods.available import reductions
+from lmms_tokendrop.modeling.methods.mustdrop import WINDOW, drop_layers
+from lmms_tokendrop.modeling.methods.mustdrop_merging import key_counts, merged_windows
+from lmms_tokendrop.modeling.methods.mustdrop_options import MustDropOptions
+from lmms_tokendrop.modeling.ops.windows import window_cells, window_targets
 
 SIDE = 24
 """Patches along a tile of the CLIP tower that LLaVA-NeXT has."""
@@ -71,7 +71,7 @@ def planned_counts(
     PlannedCounts
         The counts, which depend on the picture only through which windows are similar.
     """
-    options = TokenReductionConfig.from_dict({"method": "mustdrop", **reduction})
+    options = reductions("llava_next").from_dict({"method": "mustdrop", **reduction})
     layers = drop_layers(options.layers, num_layers)
     alive = (torch.arange(SIDE) < torch.tensor(rows).unsqueeze(-1)).repeat_interleave(SIDE, dim=1)
     windows = window_cells(SIDE, SIDE, WINDOW)

@@ -12,14 +12,14 @@ from torch.utils.benchmark import Timer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lmms_tokendrop.benchmark.accounting import decoder_macs
-from lmms_tokendrop.modeling.anyres_layout import NEWLINE, anyres_layout
-from lmms_tokendrop.modeling.options import checked_number
-from lmms_tokendrop.modeling.reducer import Host
-from lmms_tokendrop.modeling.reduction_request import ReductionRequest
-from lmms_tokendrop.modeling.staged_decoder import StagedLlamaModel
-from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
-from lmms_tokendrop.modeling.transformers_compat import cache_of
-from lmms_tokendrop.modeling.visual_tokens import VisualTokens
+from lmms_tokendrop.modeling.core.options import checked_number
+from lmms_tokendrop.modeling.core.reducer import Host
+from lmms_tokendrop.modeling.core.reduction_request import ReductionRequest
+from lmms_tokendrop.modeling.core.staged_decoder import StagedLlamaModel
+from lmms_tokendrop.modeling.core.tile_layout import NEWLINE, anyres_layout
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.visual_tokens import VisualTokens
+from lmms_tokendrop.modeling.methods.available import reductions
 
 BASE_GRID, FINE_GRID = 24, 48
 TEXT_TOKENS = 60
@@ -121,9 +121,9 @@ def measure_prefill(
     staged = StagedLlamaModel(config).eval()
     staged.load_state_dict(stock.model.state_dict())
     average = ((drop_after_layer + 1) * visual + (layers - drop_after_layer - 1) * kept) / layers
-    options = {"method": "mustdrop", "visual_tokens": average, "layers": [drop_after_layer], "newlines": "row"}
-    reducer = TokenReductionConfig.build(
-        TokenReductionConfig.from_dict(options), Host(layers, hidden_size, image_size=336)
+    options = {"layers": [drop_after_layer], "visual_tokens": average, "newlines": "row", "key_ratio": 0.0}
+    reducer = reductions("llava_next").build(
+        reductions("llava_next").from_dict({"method": "mustdrop", **options}), Host(layers, hidden_size, image_size=336)
     )
     embeddings = torch.randn(1, visual + TEXT_TOKENS, hidden_size)
 
@@ -185,6 +185,7 @@ def square_image_tokens(text_tokens: int) -> VisualTokens:
     image.image, image.tile, image.line, image.newline = torch.zeros_like(tile), tile, line, newline
     image.row, image.column = cell // BASE_GRID, cell % BASE_GRID
     image.present = torch.ones_like(newline)
+    image.carry["cls_attention"] = torch.zeros(len(tile))
     mask = torch.zeros(1, len(tile) + text_tokens, dtype=torch.bool)
     mask[:, : len(tile)] = True
     return VisualTokens.place([image], mask)

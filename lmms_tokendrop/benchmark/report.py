@@ -10,12 +10,8 @@ from pathlib import Path
 from lmms_tokendrop.benchmark.meter_report import meter_macs_table
 from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.markdown import markdown_table
-from lmms_tokendrop.modeling.options import Reductions, span
-from lmms_tokendrop.modeling.token_reducer import (
-    FusionReductionConfig,
-    MeterReductionConfig,
-    TokenReductionConfig,
-)
+from lmms_tokendrop.modeling.core.options import Reductions, span
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.results.tables import RESULTS_TABLES
 from lmms_tokendrop.training.command import read_options
 from lmms_tokendrop.training.options import TrainingOptions, allowed_values, kind
@@ -141,12 +137,12 @@ def recipes_table(results: Path) -> str:
 
 TABLES: dict[str, Callable[[Path], str]] = {
     "variants": variants_table,
-    "options": options_table(TokenReductionConfig),
-    "presets": presets_table(TokenReductionConfig),
-    "fusion-options": options_table(FusionReductionConfig),
-    "fusion-presets": presets_table(FusionReductionConfig),
-    "meter-options": options_table(MeterReductionConfig),
-    "meter-presets": presets_table(MeterReductionConfig),
+    "options": options_table(reductions("llava_next")),
+    "presets": presets_table(reductions("llava_next")),
+    "fusion-options": options_table(reductions("vilt")),
+    "fusion-presets": presets_table(reductions("vilt")),
+    "meter-options": options_table(reductions("meter")),
+    "meter-presets": presets_table(reductions("meter")),
     "meter-macs": meter_macs_table,
     "training-options": training_options_table,
     "recipes": recipes_table,

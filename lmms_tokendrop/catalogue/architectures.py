@@ -9,7 +9,7 @@ ARCHITECTURES = (
     Architecture(
         name="llava_next",
         title="LLaVA-NeXT",
-        module=f"{MODELING}.modeling_llava_next_tokendrop",
+        module=f"{MODELING}.architectures.modeling_llava_next_tokendrop",
         stock="LlavaNext",
         reduced="LlavaNextTokenDrop",
         heads=(
@@ -24,8 +24,8 @@ ARCHITECTURES = (
         provides=("decoder", "clip_tower", "cls_attention", "patch_grid"),
         checkpoint="llava-hf/llava-v1.6-vicuna-7b-hf",
         processor="transformers:LlavaNextProcessor",
-        exported_processor=f"{MODELING}.processing_llava_next_tokendrop:LlavaNextTokenDropProcessor",
-        packed_processors={"flat": f"{MODELING}.processing_llava_next_tokendrop:FlatLlavaNextProcessor"},
+        exported_processor=f"{MODELING}.architectures.processing_llava_next_tokendrop:LlavaNextTokenDropProcessor",
+        packed_processors={"flat": f"{MODELING}.architectures.processing_llava_next_tokendrop:FlatLlavaNextProcessor"},
         padding_side="left",
         unquantized=("model.vision_tower", "model.multi_modal_projector", "lm_head"),
         limits=(
@@ -39,7 +39,7 @@ ARCHITECTURES = (
     Architecture(
         name="vilt",
         title="ViLT",
-        module=f"{MODELING}.modeling_vilt_tokendrop",
+        module=f"{MODELING}.architectures.modeling_vilt_tokendrop",
         stock="Vilt",
         reduced="ViltTokenDrop",
         heads=ENCODER_HEADS,
@@ -56,7 +56,7 @@ ARCHITECTURES = (
     Architecture(
         name="meter",
         title="METER",
-        module=f"{MODELING}.modeling_meter_tokendrop",
+        module=f"{MODELING}.architectures.modeling_meter_tokendrop",
         stock="Meter",
         reduced="MeterTokenDrop",
         heads=ENCODER_HEADS,

@@ -22,14 +22,14 @@ METHODS = (
         name="none",
         title="every token; the baseline",
         reducers={
-            "decoder": f"{MODELING}.reducer:NoReduction",
-            "fusion": f"{MODELING}.reducer:NoReduction",
+            "decoder": f"{MODELING}.core.reducer:NoReduction",
+            "fusion": f"{MODELING}.core.reducer:NoReduction",
         },
     ),
     Method(
         name="mustdrop",
         title="MustDrop: merging in CLIP, a dual-attention filter in prefill, a smaller cache",
-        reducers={"decoder": f"{MODELING}.reducer_mustdrop:MustDrop"},
+        reducers={"decoder": f"{MODELING}.methods.mustdrop:MustDrop"},
         needs=frozenset({"clip_tower", "cls_attention", "patch_grid"}),
         paper=Paper(
             title="Multi-Stage Vision Token Dropping: Towards Efficient Multimodal Large Language Model",
@@ -47,8 +47,8 @@ METHODS = (
         name="pumer",
         title="PuMer: image tokens pruned by what the text looks at, text and image merged apart",
         reducers={
-            "fusion": f"{MODELING}.reducer_pumer:PuMer",
-            "co_attention": f"{MODELING}.reducer_pumer:PairPuMer",
+            "fusion": f"{MODELING}.methods.pumer:PuMer",
+            "co_attention": f"{MODELING}.methods.pumer:PairPuMer",
         },
         paper=Paper(
             title="PuMer: Pruning and Merging Tokens for Efficient Vision Language Models",
@@ -66,15 +66,15 @@ METHODS = (
         name="tome",
         title="ToMe: the most similar image tokens merge, a few at every depth",
         reducers={
-            "fusion": f"{MODELING}.reducer_tome:ToMe",
-            "co_attention": f"{MODELING}.reducer_tome:PairToMe",
+            "fusion": f"{MODELING}.methods.tome:ToMe",
+            "co_attention": f"{MODELING}.methods.tome:PairToMe",
         },
         paper=TOME,
     ),
     Method(
         name="vision_tome",
         title="ToMe in its CLIP tower, which has most of its computation",
-        reducers={"fusion": f"{MODELING}.reducer_tome:TowerToMe"},
+        reducers={"fusion": f"{MODELING}.methods.tome:TowerToMe"},
         needs=frozenset({"clip_tower"}),
         paper=TOME,
     ),
@@ -82,8 +82,8 @@ METHODS = (
         name="dynamicvit",
         title="DynamicViT: trained predictors decide which patches stay; needs a checkpoint with them",
         reducers={
-            "fusion": f"{MODELING}.reducer_dynamicvit:DynamicViT",
-            "co_attention": f"{MODELING}.reducer_dynamicvit:PairDynamicViT",
+            "fusion": f"{MODELING}.methods.dynamicvit:DynamicViT",
+            "co_attention": f"{MODELING}.methods.dynamicvit:PairDynamicViT",
         },
         trained=True,
         paper=Paper(
@@ -102,27 +102,27 @@ METHODS = (
         name="random",
         title="visual tokens dropped at random; the control",
         reducers={
-            "decoder": f"{MODELING}.reducer_random:RandomDrop",
-            "fusion": f"{MODELING}.reducer_random:RandomPruning",
-            "co_attention": f"{MODELING}.reducer_random:PairRandomPruning",
+            "decoder": f"{MODELING}.methods.random_drop:RandomDrop",
+            "fusion": f"{MODELING}.methods.random_drop:RandomPruning",
+            "co_attention": f"{MODELING}.methods.random_drop:PairRandomPruning",
         },
     ),
     Method(
         name="uniform",
         title="evenly spaced visual tokens kept before the language model; another control",
-        reducers={"decoder": f"{MODELING}.reducer_uniform:UniformDrop"},
+        reducers={"decoder": f"{MODELING}.methods.uniform:UniformDrop"},
     ),
     Method(
         name="cls_attention",
         title="the image tokens that a CLS token looks at least dropped at PuMer's places",
         reducers={
-            "fusion": f"{MODELING}.reducer_cls_attention:ClsAttentionPruning",
-            "co_attention": f"{MODELING}.reducer_cls_attention:PairClsAttentionPruning",
+            "fusion": f"{MODELING}.methods.cls_attention:ClsAttentionPruning",
+            "co_attention": f"{MODELING}.methods.cls_attention:PairClsAttentionPruning",
         },
     ),
     Method(
         name="smres",
         title="images scaled down and positions interpolated",
-        reducers={"fusion": f"{MODELING}.reducer_smres:SmallerResolution"},
+        reducers={"fusion": f"{MODELING}.methods.smres:SmallerResolution"},
     ),
 )

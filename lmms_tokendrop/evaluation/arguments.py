@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.methods.available import reductions
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def parse_model_args(
         If an argument is unknown, and the message names those that exist; or if there is no checkpoint.
     """
     load_names = [field.name for field in fields(LoadOptions)]
-    reducer_names = sorted(REDUCTION_CONFIGS[architecture].options_of(method).entries())
+    reducer_names = sorted(reductions(architecture).options_of(method).entries())
     unknown = sorted(set(args) - set(load_names) - set(reducer_names))
     if unknown:
         raise ValueError(

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 
-from lmms_tokendrop.modeling.staged_cache import StagedCache
-from lmms_tokendrop.modeling.token_report import TokenReport
+from lmms_tokendrop.modeling.core.staged_cache import StagedCache
+from lmms_tokendrop.modeling.core.token_report import TokenReport
 
 
 @dataclass(frozen=True)

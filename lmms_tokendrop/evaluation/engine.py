@@ -15,10 +15,10 @@ from lmms_tokendrop.evaluation.prompts import Prompt, collate, continuation_ids,
 from lmms_tokendrop.evaluation.reduction import check_reduced
 from lmms_tokendrop.evaluation.scoring import CandidateScore, score_candidates
 from lmms_tokendrop.evaluation.stopping import AnswerEnds
-from lmms_tokendrop.modeling.staged_cache import StagedCache
-from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
-from lmms_tokendrop.modeling.token_report import TokenReport
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.staged_cache import StagedCache
+from lmms_tokendrop.modeling.core.token_report import TokenReport
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
+from lmms_tokendrop.modeling.methods.available import reductions
 
 
 class Engine:
@@ -35,7 +35,7 @@ class Engine:
     def __init__(self, model: Any, processor: ProcessorMixin) -> None:
         self.model = model
         self.processor = processor
-        self.reduction = TokenReductionConfig.from_dict(model.config.token_reduction)
+        self.reduction = reductions("llava_next").from_dict(model.config.token_reduction)
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[tuple[str, SampleCost]]:

@@ -13,7 +13,7 @@ from lmms_tokendrop.catalogue import Architecture, Head
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.heads import HEADS, choose_head
 from lmms_tokendrop.evaluation.processors import load_processor
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.pocket.registry import pocket_path
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -50,9 +50,9 @@ def load_model(
     config = _checked_config(path, family, hub)
     head = _head(family, config.get("architectures") or (), options.head)
     token_reduction = {"method": method, **reduction}
-    saved = REDUCTION_CONFIGS[architecture].restored(config.get("token_reduction"))
+    saved = reductions(architecture).restored(config.get("token_reduction"))
     if saved.get("method") == method:
-        token_reduction = REDUCTION_CONFIGS[architecture].merged(saved, reduction)
+        token_reduction = reductions(architecture).merged(saved, reduction)
     model = family.load(family.model_class(head)).from_pretrained(
         path,
         token_reduction=token_reduction,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from lmms_tokendrop.modeling.options import Options
-from lmms_tokendrop.modeling.staged_cache import StagedCache
-from lmms_tokendrop.modeling.token_report import TokenReport
+from lmms_tokendrop.modeling.core.staged_cache import StagedCache
+from lmms_tokendrop.modeling.core.token_report import TokenReport
 
 
-def check_reduced(options: Options, cache: StagedCache, report: TokenReport) -> None:
+def check_reduced(options: Any, cache: StagedCache, report: TokenReport) -> None:
     """Raise if a budget says that tokens of a sample leave and none left.
 
     A prompt without images, a budget above what there is, and thresholds that keep everything are fine.
@@ -22,7 +23,7 @@ def check_reduced(options: Options, cache: StagedCache, report: TokenReport) -> 
             )
 
 
-def _budget_demands_drop(options: Options, cache: StagedCache, row: int) -> bool:
+def _budget_demands_drop(options: Any, cache: StagedCache, row: int) -> bool:
     """Whether the budget is at least one token below the count of any tile, image or request."""
     visual_tokens, keep_ratio = (getattr(options, name, None) for name in ("visual_tokens", "keep_ratio"))
     if visual_tokens is None and keep_ratio is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
 
 
 @dataclass(frozen=True)

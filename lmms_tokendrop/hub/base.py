@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.pocket.registry import pocket_path
 
 POCKET_LICENSE = "apache-2.0"
@@ -46,7 +46,7 @@ class Base:
 
 def saved_reduction(config: dict[str, Any], architecture: str, method: str) -> dict[str, Any]:
     """Options that a checkpoint's configuration holds for a method, or the method with its defaults."""
-    kind = REDUCTION_CONFIGS[architecture]
+    kind = reductions(architecture)
     return kind.restored(config["token_reduction"]) if tuned_with(config, method) else kind.defaults(method)
 
 

@@ -19,8 +19,8 @@ from lmms_tokendrop.hub.names import check_repository, check_tag
 from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.shipped import shipped
 from lmms_tokendrop.markdown import escaped
-from lmms_tokendrop.modeling.tested_transformers import TESTED
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.core.tested_transformers import TESTED
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.pocket.registry import pocket_path
 
 OWN_TASKS = ("pocket_", "tokendrop_")
@@ -64,7 +64,7 @@ def folder_card(
         exported = f"the folder {manifest.base_model!r}" if from_folder else "none; the base is no folder"
         raise ValueError(f"base={str(base)!r}; allowed: {exported}")
     entry = variant(manifest.variant)
-    kind = REDUCTION_CONFIGS[entry.architecture]
+    kind = reductions(entry.architecture)
     facts = Facts(
         repo_id=repo_id,
         variant=entry,

@@ -20,7 +20,7 @@ from lmms_tokendrop.hub.measurements import Scores, Subject
 from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.texts import BASE_LIMIT, COMMON_LIMIT, OWN_METHOD, POCKET_LIMIT, UNTUNED_LIMIT
 from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, number
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.results.tables import RESULTS_TABLES
 
 AT_EXPORT = "resolved at export"
@@ -167,7 +167,7 @@ def revision(facts: Facts) -> str:
 
 def options(architecture_name: str, token_reduction: Mapping[str, Any]) -> str:
     """A table of the options that are set."""
-    kind = REDUCTION_CONFIGS[architecture_name]
+    kind = reductions(architecture_name)
     options = kind.from_dict(dict(token_reduction))
     rows = [
         (code(entry.name), code(json.dumps(getattr(options, entry.name))), entry.metadata["help"])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shutil
 import sys
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lmms_tokendrop.catalogue import Architecture, Head
 from lmms_tokendrop.json_files import read_json
+from lmms_tokendrop.modeling.methods.available import reductions
 
 PACKAGE = "lmms_tokendrop.modeling."
-MODELING = Path(__file__).resolve().parent.parent / "modeling"
 LIBRARIES = frozenset({"torch", "transformers"})
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
 """What transformers reads the place of code from, in any configuration and at any depth of it."""
@@ -22,49 +22,52 @@ CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
 CLASS = re.compile(r"(?P<module>[A-Za-z_]\w*)\.[A-Za-z_]\w*")
 
 
-def code_files(module: str, source: Path = MODELING) -> list[Path]:
-    """Find the files that a module needs: itself and, through relative imports, its siblings.
+def model_code(modules: Iterable[str], architecture: str, method: str) -> Mapping[str, str]:
+    """Text of every file that some modules need in an exported folder.
 
     Parameters
     ----------
-    module
-        Name in `source`, without ``.py``.
-    source
-        Flat folder of modules.
+    modules
+        Names of files of `lmms_tokendrop.modeling`, without ``.py``.
+    architecture, method
+        Of the variant: only its method, and the unreduced model, are there.
 
     Returns
     -------
-    list of Path
-        Sorted by name.
+    mapping of str to str
+        By file name.
 
     Raises
     ------
     ValueError
         If a file imports anything but the standard library, torch, transformers and its siblings.
     FileNotFoundError
-        If what a file imports is not beside it.
+        If what a file imports is not there.
     """
-    from transformers.dynamic_module_utils import get_relative_import_files
+    return checked_code(reductions(architecture).code_of(modules, method))
 
-    start = source / f"{module}.py"
-    files = sorted({start, *map(Path, get_relative_import_files(start))})
-    for file in files:
-        foreign = foreign_imports(file)
+
+def checked_code(code: Mapping[str, str]) -> Mapping[str, str]:
+    """The texts of a flat folder's files; a ValueError if one imports what :func:`model_code` does not allow."""
+    for name, text in code.items():
+        foreign = foreign_imports(text, {Path(sibling).stem for sibling in code})
         if foreign:
             raise ValueError(
-                f"{file.name} imports {', '.join(foreign)}; allowed: the standard library, "
+                f"{name} imports {', '.join(foreign)}; allowed: the standard library, "
                 f"{', '.join(sorted(LIBRARIES))} and siblings"
             )
-    return files
+    return code
 
 
-def foreign_imports(file: Path) -> list[str]:
-    """Names that a file imports, anywhere in it, from elsewhere than the standard library, `LIBRARIES` and siblings.
+def foreign_imports(text: str, siblings: Collection[str]) -> list[str]:
+    """Names that code imports, anywhere in it, from elsewhere than the standard library, `LIBRARIES` and siblings.
 
     Parameters
     ----------
-    file
-        A module; its siblings are the modules of its folder.
+    text
+        Of a module.
+    siblings
+        The modules of its folder.
 
     Returns
     -------
@@ -72,9 +75,8 @@ def foreign_imports(file: Path) -> list[str]:
         Sorted; relative ones have their dots.
     """
     allowed = LIBRARIES | sys.stdlib_module_names
-    siblings = {sibling.stem for sibling in file.parent.glob("*.py")}
     foreign: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             foreign |= {alias.name for alias in node.names if alias.name.split(".")[0] not in allowed}
         elif isinstance(node, ast.ImportFrom):
@@ -86,10 +88,9 @@ def foreign_imports(file: Path) -> list[str]:
     return sorted(foreign)
 
 
-def copy_code(module: str, folder: Path) -> None:
-    """Copy what a module needs into a folder, unchanged."""
-    for file in code_files(module):
-        shutil.copyfile(file, folder / file.name)
+def code_modules(auto_maps: Iterable[Mapping[str, str]]) -> set[str]:
+    """Names of the files that some ``auto_map`` name."""
+    return {reference.split(".")[0] for auto_map in auto_maps for reference in auto_map.values()}
 
 
 def shipped_class(reference: str) -> str | None:

@@ -12,17 +12,18 @@ from PIL import Image
 from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 import lmms_tokendrop
-from lmms_tokendrop.catalogue import Architecture, Head, architecture, variant
+from lmms_tokendrop.catalogue import Architecture, Head, Variant, architecture, variant
 from lmms_tokendrop.evaluation.processors import fit_processor
 from lmms_tokendrop.hub.base import Base, resolve_base, saved_reduction, tuned_with
-from lmms_tokendrop.hub.code import copy_code, model_auto_map, set_auto_maps, shipped_class
+from lmms_tokendrop.hub.code import code_modules, model_auto_map, model_code, set_auto_maps, shipped_class
 from lmms_tokendrop.hub.folder import LICENSE, MANIFEST
 from lmms_tokendrop.hub.manifest import Manifest
 from lmms_tokendrop.hub.picture import PICTURE, kept_picture
 from lmms_tokendrop.hub.self_check import Example, parameter_shapes, run_example, self_check
 from lmms_tokendrop.hub.shipped import license_text
 from lmms_tokendrop.hub.staging import staged
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.core.reducer import PLACES
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 
@@ -117,7 +118,7 @@ def build(
     head = kind.head(options.get("architectures"))
     auto_map = model_auto_map(kind, head)
     saved = saved_reduction(options, entry.architecture, entry.method)
-    reduction = REDUCTION_CONFIGS[entry.architecture].merged(saved, token_reduction or {})
+    reduction = reductions(entry.architecture).merged(saved, token_reduction or {})
     model = _load(kind, head, found, reduction, meta=check == "meta")
     processor = kind.processor_for(model.config.token_reduction, exported=True)
     images, question = _example_input(head.images)
@@ -129,7 +130,7 @@ def build(
     model.config.architectures = [kind.model_class(head)]
     _save_model(model, found, form, max_shard_size, folder)
     fit_processor(_load_processor(found, processor), model.config).save_pretrained(folder)
-    _save_code(auto_map, shipped_class(processor), folder)
+    _save_code(entry, auto_map, shipped_class(processor), folder)
     manifest = Manifest(
         package_version=lmms_tokendrop.__version__,
         variant=entry.model_id,
@@ -185,13 +186,13 @@ def _save_example(example: Example, config: PreTrainedConfig, folder: Path) -> d
     return {"full": example.outputs["full"], "layers": example.outputs["tokens"]}
 
 
-def _save_code(auto_map: dict[str, str], processor: str | None, folder: Path) -> None:
+def _save_code(entry: Variant, auto_map: dict[str, str], processor: str | None, folder: Path) -> None:
     """Write the code, its licence and where the classes are, in place of whatever code the base's files referred to."""
     auto_maps = {"config.json": auto_map}
-    copy_code(auto_map["AutoModel"].split(".")[0], folder)
     if processor is not None:
         auto_maps["processor_config.json"] = {"AutoProcessor": processor}
-        copy_code(processor.split(".")[0], folder)
+    for name, text in model_code(code_modules(auto_maps.values()), entry.architecture, entry.method).items():
+        (folder / name).write_text(text)
     set_auto_maps(folder, auto_maps)
     (folder / LICENSE).write_text(license_text(), encoding="utf-8")
 
@@ -206,13 +207,17 @@ def _set_modes(folder: Path) -> None:
 def _stages(model: PreTrainedModel) -> list[str]:
     """Where tokens leave, in words."""
     reducer = next(module.token_reducer for module in model.modules() if hasattr(module, "token_reducer"))
-    lines: dict[tuple[str, str], list[int]] = {}
-    for stage in reducer.stages():
-        lines.setdefault((stage.place, stage.point), []).append(stage.layer)
-    return [
-        f"{place}, {point.replace('_', ' ')}" + ("" if layers == [-1] else f", layer {', '.join(map(str, layers))}")
-        for (place, point), layers in lines.items()
+    lines = [
+        "features, before the first layer"
+        if stage.place == "features"
+        else f"{stage.place}, layer {stage.layer}, {stage.point.replace('_', ' ')}"
+        for stage in reducer.stages()
+        if stage.place != "decode"
     ]
+    for point in PLACES["decode"]:
+        layers = [stage.layer for stage in reducer.stages_at("decode") if stage.point == point]
+        lines += [f"decode, layers {layers[0]} to {layers[-1]}, {point.replace('_', ' ')}"] if layers else []
+    return lines
 
 
 def _example_input(images: int) -> tuple[list[Image.Image], str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from lmms_tokendrop.hub.code import MODELING, check_auto_map, code_files, split_code_keys
+from lmms_tokendrop.catalogue import variant
+from lmms_tokendrop.hub.code import check_auto_map, code_modules, model_code, split_code_keys
 from lmms_tokendrop.hub.folder import CARD, MANIFEST, exported_files
 from lmms_tokendrop.json_files import read_json, read_json_object
 
@@ -140,11 +141,11 @@ def verify(folder: Path) -> Manifest:
     for name, path in names.items():
         if sha256(path) != manifest.files[name]:
             raise ValueError(f"{name} was changed after the export; export again")
-    maps = _auto_maps(names)
-    code = {name for name in names if name.endswith(".py")}
-    needed = {file.name for references in maps for file in _code(references)}
-    for name in sorted(code | needed):
-        if name not in code & needed or (MODELING / name).read_bytes() != (folder / name).read_bytes():
+    entry = variant(manifest.variant)
+    needed = model_code(code_modules(_auto_maps(names)), entry.architecture, entry.method)
+    code = {name: path.read_text() for name, path in names.items() if name.endswith(".py")}
+    for name in sorted(code.keys() | needed.keys()):
+        if code.get(name) != needed.get(name):
             raise ValueError(f"{name} is not the installed package's; export again")
     if (read_config(folder).get("base_weights") is None) != (manifest.form == "full"):
         raise ValueError(f"base_weights in config.json does not fit the form {manifest.form!r}")
@@ -163,11 +164,6 @@ def _auto_maps(files: dict[str, Path]) -> list[dict[str, str]]:
             check_auto_map(value, set(files))
             maps.append(value)
     return maps
-
-
-def _code(auto_map: dict[str, str]) -> list[Path]:
-    modules = {reference.split(".")[0] for reference in auto_map.values()}
-    return [file for module in modules for file in code_files(module)]
 
 
 def _recorded(folder: Path) -> dict[str, Path]:

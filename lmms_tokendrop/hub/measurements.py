@@ -12,8 +12,8 @@ from lmms_tokendrop.evaluation.arguments import LoadOptions, parse_model_args
 from lmms_tokendrop.hub.folder import refuse_links
 from lmms_tokendrop.json_files import read_json_object
 from lmms_tokendrop.markdown import is_finite, number
-from lmms_tokendrop.modeling.loading import REPOSITORY
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.core.loading import REPOSITORY
+from lmms_tokendrop.modeling.methods.available import reductions
 
 SAMPLES = "n"
 """What lmms-eval's ``throughput`` names the number of samples that a mean is over, after ``avg_``, see `CostLedger`."""
@@ -87,9 +87,9 @@ class Subject:
         saved = self._saved(load)
         if full:
             return "full"
-        kind = REDUCTION_CONFIGS[entry.architecture]
+        kind = reductions(entry.architecture)
         found, wanted = kind.from_dict(kind.merged(dict(saved), given)), kind.from_dict(dict(self.token_reduction))
-        names = [entry.name for entry in fields(kind) if getattr(found, entry.name) != getattr(wanted, entry.name)]
+        names = [entry.name for entry in fields(found) if getattr(found, entry.name) != getattr(wanted, entry.name)]
         if names:
             stated, counted = (", ".join(f"{name}={getattr(one, name)!r}" for name in names) for one in (found, wanted))
             raise OtherRun(f"{stated}; counted: {counted}")

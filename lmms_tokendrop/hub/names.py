@@ -6,7 +6,7 @@ import re
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from lmms_tokendrop.modeling.loading import COMMIT, REPOSITORY
+from lmms_tokendrop.modeling.core.loading import COMMIT, REPOSITORY
 
 TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,99}")
 

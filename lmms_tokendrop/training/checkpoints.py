@@ -16,7 +16,7 @@ from transformers.utils import logging
 from lmms_tokendrop import catalogue
 from lmms_tokendrop.evaluation.loading import checkpoint_path
 from lmms_tokendrop.evaluation.processors import load_processor
-from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer
+from lmms_tokendrop.modeling.core.fusion_plan import build_fusion_reducer
 from lmms_tokendrop.training.model_classes import encoder_class, head_class
 from lmms_tokendrop.training.options import TrainingOptions
 from lmms_tokendrop.training.tasks import TASKS
@@ -218,7 +218,7 @@ def with_new_head(options: TrainingOptions, path: str) -> PreTrainedModel:
 
 def start_from_matching(model: PreTrainedModel, path: str) -> None:
     """Copy the row for texts that fit from `itm_score`, METER's pre-trained head, to the score of retrieval."""
-    from lmms_tokendrop.modeling.meter_pretraining import MeterForPreTraining
+    from lmms_tokendrop.modeling.architectures.meter_pretraining import MeterForPreTraining
 
     matching = MeterForPreTraining.from_pretrained(path, dtype=torch.float32).itm_score
     row = {name: value[1:] for name, value in matching.state_dict().items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
-from lmms_tokendrop.modeling.options import checked_number
+from lmms_tokendrop.modeling.core.options import checked_number
 from lmms_tokendrop.training.model_classes import TASKS, trainable
 
 POCKET_SCENES = "pocket_scenes"
@@ -162,9 +162,9 @@ class TrainingOptions:
 
     def token_reduction(self) -> dict[str, Any]:
         """Method and options, checked and complete, as the model's configuration takes them."""
-        from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+        from lmms_tokendrop.modeling.methods.available import reductions
 
-        config = REDUCTION_CONFIGS[self.architecture]
+        config = reductions(self.architecture)
         if self.method not in config.reducers:
             raise ValueError(f"method={self.method!r}; allowed: {', '.join(map(repr, config.reducers))}")
         return config.from_dict({"method": self.method, **(self.reduction or {})}).to_dict()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin, ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.modeling_meter import MeterForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForQuestionAnswering
 from lmms_tokendrop.pocket.registry import pocket_path
 from lmms_tokendrop.pocket.task_data import TASK_IMAGES
 from pocket.encoder_curriculum import TRAINING_SEEDS

@@ -8,8 +8,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPProcessor, RobertaTokenizer
 
-from lmms_tokendrop.modeling.modeling_meter import MeterConfig, MeterForQuestionAnswering
-from lmms_tokendrop.modeling.processing_meter import meter_processor
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterConfig, MeterForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.processing_meter import meter_processor
 from pocket.encoder_labels import LABELS, WORDS
 from pocket.initialization import draw_weights
 

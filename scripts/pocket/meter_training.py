@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from lmms_tokendrop.modeling.meter_layers import MeterAttention, MeterCrossLayer
-from lmms_tokendrop.modeling.modeling_meter import MeterForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.meter_layers import MeterAttention, MeterCrossLayer
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForQuestionAnswering
 from pocket.encoder_losses import HIDDEN, EncoderTrainingModel, attend
 from pocket.meter import IMAGE_SIZE, PATCH
 

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ViltConfig
 
 from lmms_tokendrop.benchmark.encoder_accounting import encoder_layer_macs, patch_embedding_macs, planned_macs
-from lmms_tokendrop.modeling.staged_vilt import StagedViltEmbeddings, StagedViltLayer
+from lmms_tokendrop.modeling.architectures.staged_vilt import StagedViltEmbeddings, StagedViltLayer
 
 VILT_B = ViltConfig()
 PUMER = {"method": "pumer"}

@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmms_tokendrop.benchmark.encoder_accounting import encoder_layer_macs
 from lmms_tokendrop.benchmark.meter_accounting import cross_layer_macs, meter_macs, planned_meter_macs
-from lmms_tokendrop.modeling.meter_layers import MeterCrossLayer
-from lmms_tokendrop.modeling.modeling_meter import MeterConfig, MeterModel
-from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropConfig, MeterTokenDropModel
-from lmms_tokendrop.modeling.staged_meter import StagedMeterTextLayer
-from lmms_tokendrop.modeling.staged_tower import StagedCLIPLayer
+from lmms_tokendrop.modeling.architectures.meter_layers import MeterCrossLayer
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterConfig, MeterModel
+from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropConfig, MeterTokenDropModel
+from lmms_tokendrop.modeling.architectures.staged_meter import StagedMeterTextLayer
+from lmms_tokendrop.modeling.core.staged_tower import StagedCLIPLayer
 
 METER = MeterConfig()
 PUMER = {"method": "pumer", "preset": "meter-vqav2"}

@@ -8,8 +8,8 @@ import pytest
 from lmms_tokendrop.benchmark.report import TABLES, render_blocks
 from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.markdown import NOT_MEASURED, markdown_table
-from lmms_tokendrop.modeling.mustdrop_options import PRESETS
-from lmms_tokendrop.modeling.reducer_pumer import VILT_PRESETS
+from lmms_tokendrop.modeling.methods.mustdrop_options import PRESETS
+from lmms_tokendrop.modeling.methods.pumer import VILT_PRESETS
 
 SPEED = json.loads((Path(__file__).resolve().parents[2] / "model_cards/results/prefill_speed.json").read_text())
 

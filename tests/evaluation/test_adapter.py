@@ -9,8 +9,8 @@ from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
-from lmms_tokendrop.modeling.reducer import Keep
-from lmms_tokendrop.modeling.reducer_random import RandomDrop
+from lmms_tokendrop.modeling.core.reducer import Keep
+from lmms_tokendrop.modeling.methods.random_drop import RandomDrop
 
 LLAVA_VARIANTS = variants(architecture="llava_next")
 

@@ -1,7 +1,8 @@
 import pytest
 
+from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.evaluation.arguments import parse_model_args as parse
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.methods.available import reductions
 
 
 def test_options_are_split_and_lists_parsed():
@@ -44,10 +45,10 @@ def test_only_the_options_of_the_method_are_allowed():
 
 @pytest.mark.parametrize(
     ("architecture", "method"),
-    [(architecture, method) for architecture, config in REDUCTION_CONFIGS.items() for method in config.reducers],
+    [(entry.architecture, entry.method) for entry in variants()],
 )
 def test_every_option_of_every_method_is_taken(architecture, method):
-    given = dict.fromkeys(REDUCTION_CONFIGS[architecture].options_of(method).entries(), 1)
+    given = dict.fromkeys(reductions(architecture).options_of(method).entries(), 1)
     assert set(parse(given, method=method, pretrained="x", architecture=architecture)[1]) == set(given)
 
 

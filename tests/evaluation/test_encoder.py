@@ -15,7 +15,7 @@ from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine
 from lmms_tokendrop.evaluation.loading import load_model
 from lmms_tokendrop.evaluation.prompts import Prompt
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
 
 ENCODER_VARIANTS = [entry for entry in variants() if not architecture(entry.architecture).generates]
 

@@ -10,7 +10,7 @@ from lmms_tokendrop.evaluation.generation import GenerationSettings
 from lmms_tokendrop.evaluation.loading import load_model, resolve_dtype
 from lmms_tokendrop.evaluation.prompts import Prompt, chat_prompt
 from lmms_tokendrop.evaluation.scoring import score_candidates
-from lmms_tokendrop.modeling.staged_cache import StagedCache
+from lmms_tokendrop.modeling.core.staged_cache import StagedCache
 
 REDUCTIONS = {
     "none": {},

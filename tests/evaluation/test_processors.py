@@ -12,7 +12,7 @@ from transformers import AutoProcessor, PreTrainedConfig
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.loading import load_model
 from lmms_tokendrop.evaluation.processors import load_processor
-from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import FlatLlavaNextProcessor
+from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import FlatLlavaNextProcessor
 
 FILE = "processor_config.json"
 

@@ -10,8 +10,8 @@ from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.encoder_engine import EncoderEngine, sample_costs
 from lmms_tokendrop.evaluation.prompts import Prompt
 from lmms_tokendrop.evaluation.ranking import Ranker
-from lmms_tokendrop.modeling.methods import reductions
-from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForImageAndTextRetrieval
+from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropForImageAndTextRetrieval
+from lmms_tokendrop.modeling.methods.available import reductions
 
 TEXTS = ("a red circle", "two square in the picture", "yes", "a letter or a yellow square is there", "no blue light")
 OPTIONS = {"tome": {"r": 9}, "vision_tome": {"vision_r": 5}, "pumer": {"vision_r": 5}, "smres": {"image_size": 24}}

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lmms_tokendrop import TokenReductionConfig
 from lmms_tokendrop.evaluation.reduction import check_reduced
-from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
 
 IMAGE = torch.tensor([[-1, 0, 0, 0, 0, 1, 1, 1, 1, -1], [-1] * 10])
 TILE = torch.tensor([[-1, 0, 0, 1, 1, 0, 0, 1, 1, -1], [-1] * 10])

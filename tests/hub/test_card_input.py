@@ -10,11 +10,11 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
+from lmms_tokendrop import TokenReductionConfig
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.hub.card_check import check_card
 from lmms_tokendrop.hub.folder import CARD, MANIFEST
-from lmms_tokendrop.modeling.decoder_options import FORMAT
-from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
+from lmms_tokendrop.modeling.core.decoder_options import FORMAT
 
 HOSTILE = "a|b`\n\n# heading\n---\nlicense: mit\n\n<script>alert(1)</script> ![x](https://elsewhere.example)"
 

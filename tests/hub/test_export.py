@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,19 @@ from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
 from typer.testing import CliRunner
 
 from lmms_tokendrop import catalogue
-from lmms_tokendrop.catalogue import architectures
+from lmms_tokendrop.catalogue import architecture, variant, variants
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.hub import self_check as self_check_module
 from lmms_tokendrop.hub.base import resolve_base, saved_reduction
-from lmms_tokendrop.hub.code import LIBRARIES, MODELING, PACKAGE, check_auto_map, code_files, set_auto_maps
+from lmms_tokendrop.hub.code import (
+    LIBRARIES,
+    check_auto_map,
+    checked_code,
+    code_modules,
+    model_auto_map,
+    model_code,
+    set_auto_maps,
+)
 from lmms_tokendrop.hub.export import build, export
 from lmms_tokendrop.hub.folder import CARD, LICENSE, MANIFEST
 from lmms_tokendrop.hub.fresh_check import check_folder
@@ -28,8 +37,9 @@ from lmms_tokendrop.hub.manifest import Manifest, read_config, sha256, verify
 from lmms_tokendrop.hub.picture import PICTURE
 from lmms_tokendrop.hub.self_check import SelfCheckError, self_check, write_job
 from lmms_tokendrop.hub.staging import staged
-from lmms_tokendrop.modeling.tested_transformers import TESTED
-from lmms_tokendrop.modeling.decoder_options import FORMAT
+from lmms_tokendrop.modeling.core.decoder_options import FORMAT
+from lmms_tokendrop.modeling.core.flat_code import flat_code
+from lmms_tokendrop.modeling.core.tested_transformers import TESTED
 from lmms_tokendrop.pocket.registry import pocket_path
 
 QUESTION_ANSWERING = "AutoModelForVisualQuestionAnswering"
@@ -63,13 +73,25 @@ def copied(built, tmp_path):
     return Path(shutil.copytree(folder, tmp_path / folder.name)), example
 
 
-@pytest.mark.parametrize("family", architectures(), ids=lambda family: family.name)
-def test_the_code_of_an_architecture_imports_nothing_else_and_is_flat(family):
-    module = family.module.removeprefix(PACKAGE)
-    files = code_files(module)
-    assert {file.parent for file in files} == {MODELING}
-    assert f"{module}.py" in {file.name for file in files}
+def variant_code(entry) -> dict[str, str]:
+    """Text of every file of an exported variant without a processor of its own."""
+    family = architecture(entry.architecture)
+    return model_code(code_modules([model_auto_map(family, family.heads[0])]), entry.architecture, entry.method)
+
+
+@pytest.mark.parametrize("entry", variants(), ids=lambda entry: entry.model_id)
+def test_an_export_has_its_own_method_and_is_flat(entry):
+    code = variant_code(entry)
     assert frozenset({"torch", "transformers"}) == LIBRARIES
+    assert not re.search(r"^\s*from (\.\.|lmms_tokendrop)", "".join(code.values()), re.MULTILINE)
+    assert re.search(r"REDUCTIONS = (.*)", code["available.py"])[1].count(":") == len({"none", entry.method})
+
+
+@pytest.mark.parametrize("entry", variants(architecture="vilt"), ids=lambda entry: entry.model_id)
+def test_an_export_of_an_encoder_is_small_and_has_neither_cache_nor_generation(entry):
+    code = variant_code(entry)
+    assert len(code) <= 29
+    assert not {"staged_cache.py", "staged_generation.py", "decoder_run.py"} & code.keys()
 
 
 @pytest.mark.parametrize(
@@ -77,18 +99,20 @@ def test_the_code_of_an_architecture_imports_nothing_else_and_is_flat(family):
     [
         ("import numpy", "imports numpy"),
         ("import lmms_tokendrop", "imports lmms_tokendrop"),
-        ("from ..x import y", "No such file"),
-        ("from .folder.x import y", "No such file"),
+        ("from ..x import y", r"imports \.\.x"),
+        ("from ..folder.x import y", r"x\.py is imported, and there is no such file"),
+        ("from .folder.x import y", r"imports \.folder\.x"),
         ("try:\n    import numpy\nexcept ImportError:\n    pass", "imports numpy"),
         ("if 1:\n    from numpy.linalg import norm", r"imports numpy\.linalg"),
         ("def late():\n    import numpy", "imports numpy"),
     ],
 )
 def test_code_that_reaches_out_is_refused(tmp_path, line, message):
-    (tmp_path / "first.py").write_text("from .second import y\n")
-    (tmp_path / "second.py").write_text(f"{line}\ny = 1\n")
+    files = {name: tmp_path / f"{name}.py" for name in ("first", "second")}
+    files["first"].write_text("from .second import y\n")
+    files["second"].write_text(f"{line}\ny = 1\n")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        code_files("first", tmp_path)
+        checked_code(flat_code(["first"], files))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +132,8 @@ def test_a_full_folder_has_code_processor_and_sharded_safetensors(built, tiny_vi
     assert config["token_reduction"] == {"method": "pumer"}
     assert config["auto_map"]["AutoModel"] == config["auto_map"]["AutoModelForVisualQuestionAnswering"]
     assert len(list(folder.glob("model-*.safetensors"))) > 1
-    for file in folder.glob("*.py"):
-        assert file.read_bytes() == (MODELING / file.name).read_bytes()
+    code = {path.name: path.read_text() for path in folder.glob("*.py")}
+    assert code == variant_code(variant("vilt_pumer"))
     texts = "".join(path.read_text() for path in folder.glob("*.json"))
     assert str(folder) not in texts
     assert str(tiny_vilt_checkpoint()) not in texts
@@ -182,8 +206,8 @@ def test_an_import_of_the_package_fails_the_self_check_even_if_it_is_caught(copi
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
-        (lambda folder: (folder / "token_ops.py").write_text("import os\n"), "token_ops.py was changed"),
-        (lambda folder: (folder / "token_ops.py").unlink(), "token_ops.py is missing"),
+        (lambda folder: (folder / "selecting.py").write_text("import os\n"), "selecting.py was changed"),
+        (lambda folder: (folder / "selecting.py").unlink(), "selecting.py is missing"),
         (lambda folder: (folder / "more.py").write_text(""), "more.py is not a file of the export"),
         (lambda folder: (folder / "pytorch_model.bin").write_bytes(b""), "pytorch_model.bin: not allowed"),
         (lambda folder: (folder / "link.json").symlink_to("/etc/hostname"), "link.json: not allowed"),

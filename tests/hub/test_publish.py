@@ -20,11 +20,11 @@ from transformers import (
     ViltForQuestionAnswering,
 )
 
-from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration, catalogue
+from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.loading import load_model
 from lmms_tokendrop.hub import fresh_check
-from lmms_tokendrop.hub.code import PACKAGE, code_files
+from lmms_tokendrop.hub.code import code_modules, model_code
 from lmms_tokendrop.hub.export import FORMS, build
 from lmms_tokendrop.hub.fresh_check import example_outputs
 from lmms_tokendrop.hub.manifest import Manifest, read_config
@@ -215,8 +215,9 @@ def test_without_trust_loading_fails_with_the_message_of_transformers(
 def test_what_own_classes_saved_asks_for_trust_too(published, architecture, trust, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     saved = published.scratch / f"{architecture}-saved"
-    module = catalogue.architecture(architecture).module.removeprefix(PACKAGE)
-    assert {file.name for file in code_files(module)} <= {path.name for path in saved.iterdir()}
+    config = read_config(saved)
+    code = model_code(code_modules([config["auto_map"]]), architecture, config["token_reduction"]["method"])
+    assert code.items() <= {path.name: path.read_text() for path in saved.glob("*.py")}.items()
     for auto_class in read_config(saved)["auto_map"]:
         with pytest.raises(ValueError, match="trust_remote_code=True"):
             getattr(transformers, auto_class).from_pretrained(saved, trust_remote_code=trust)

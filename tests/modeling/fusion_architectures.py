@@ -12,16 +12,16 @@ from tiny_meter import row_of_meter, tiny_meter_inputs
 from tiny_vilt import row_of, tiny_vilt_inputs
 from transformers import ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.modeling_meter import MeterForQuestionAnswering
-from lmms_tokendrop.modeling.modeling_meter_tokendrop import (
+from lmms_tokendrop import FusionReductionConfig, MeterReductionConfig
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import (
     MeterTokenDropForImagesAndTextClassification,
     MeterTokenDropForQuestionAnswering,
 )
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import (
     ViltTokenDropForImagesAndTextClassification,
     ViltTokenDropForQuestionAnswering,
 )
-from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig, MeterReductionConfig
 
 
 @dataclass(frozen=True)

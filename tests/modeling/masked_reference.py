@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 
 @dataclass

@@ -10,7 +10,7 @@ from tiny_models import PATCH_SIZE, tiny_config, tiny_processor
 from transformers import LlavaNextModel
 from transformers.image_processing_utils import select_best_resolution
 
-from lmms_tokendrop.modeling.anyres_layout import NEWLINE, anyres_layout
+from lmms_tokendrop.modeling.core.tile_layout import NEWLINE, anyres_layout
 
 IMAGE_SIZES = (28, 35, 42)
 CONFIGS = {size: tiny_config(image_size=size) for size in IMAGE_SIZES}

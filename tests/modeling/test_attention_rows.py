@@ -8,8 +8,8 @@ from cases import ATTENTIONS, largest_difference
 from tiny_models import TEXT_BACKBONES
 from transformers import DynamicCache
 
-from lmms_tokendrop.modeling.attention_rows import cls_attention, decoder_attention_rows
-from lmms_tokendrop.modeling.transformers_compat import cache_argument
+from lmms_tokendrop.modeling.core.attention_rows import cls_attention, decoder_attention_rows
+from lmms_tokendrop.modeling.core.transformers_compat import cache_argument
 
 LAYER = 2
 

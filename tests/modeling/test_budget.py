@@ -9,9 +9,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lmms_tokendrop.modeling.budget import Budget
-from lmms_tokendrop.modeling.reducer_mustdrop import drop_layers
-from lmms_tokendrop.modeling.token_ops import fit_counts
+from lmms_tokendrop.modeling.core.budget import Budget
+from lmms_tokendrop.modeling.methods.mustdrop import drop_layers
+from lmms_tokendrop.modeling.ops.selecting import fit_counts
 
 
 def run_plan(budget: Budget, full: int, after_merging: int, least: int, layers, num_layers: int, fit=None):

@@ -14,8 +14,8 @@ from budget_goldens import GOLDENS, LANDSCAPE, SMALLEST, SQUARE, Golden
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
-from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import LlavaNextTokenDropConfig
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import LlavaNextTokenDropConfig
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 SIDE, PATCH, WINDOW = 24, 14, 3
 TILE = SIDE * PATCH

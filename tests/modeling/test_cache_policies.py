@@ -17,7 +17,7 @@ from masked_reference import (
 )
 from tiny_models import TEXT_BACKBONES
 
-from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
 
 POLICY = {"decode_interval": 2, "decode_drop_ratio": 0.25, "decode_floor": 3}
 

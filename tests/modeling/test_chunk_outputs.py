@@ -6,8 +6,8 @@ import pytest
 import torch
 from cases import REDUCING, greedy, largest_difference
 
-from lmms_tokendrop.modeling.chunk_outputs import join_attentions, join_states
-from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+from lmms_tokendrop.modeling.core.chunk_outputs import join_attentions, join_states
+from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
 
 ANSWER = torch.tensor([[5, 9, 11], [20, 6, 7]])
 LAYERS = 4

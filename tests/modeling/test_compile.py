@@ -9,7 +9,7 @@ from fusion_architectures import ARCHITECTURES
 from sizes import one_fast
 
 from lmms_tokendrop.benchmark.compiled_graphs import CompiledRun, classified, generated, run_compiled
-from lmms_tokendrop.modeling.methods import reductions
+from lmms_tokendrop.modeling.methods.available import reductions
 
 RELEASE = {"method": "pumer", "reference": "release"}
 ENCODER_CASES = [

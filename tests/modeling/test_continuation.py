@@ -8,7 +8,7 @@ from cases import ATTENTIONS, METHODS, PROMPTS, greedy, largest_difference, stac
 from masked_reference import Chunk, masked_logits
 from tiny_models import TEXT_BACKBONES, tiny_image
 
-from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
 
 FOLLOW_UP = torch.tensor([[40, 41, 42, 43, 44]])
 

@@ -12,7 +12,7 @@ from cases import PROMPTS, greedy, stacked_logits
 from fusion_architectures import ARCHITECTURES
 from tiny_models import tiny_image
 
-from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import (
+from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import (
     FlatLlavaNextProcessor,
     LlavaNextTokenDropForConditionalGeneration,
 )

@@ -13,7 +13,7 @@ from tiny_models import TEXT_BACKBONES
 from transformers import LlavaNextForConditionalGeneration
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
-from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
 
 FLASH = "flash_attention_2"
 POLICY = {**METHODS["budget"], "decode_interval": 2, "decode_drop_ratio": 0.25}

@@ -9,8 +9,8 @@ from tiny_vilt import tiny_vilt_inputs
 from transformers import ViltConfig
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
-from lmms_tokendrop.modeling.modeling_meter import MeterConfig
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterConfig
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import (
     ViltTokenDropForImageAndTextRetrieval,
     ViltTokenDropForImagesAndTextClassification,
     ViltTokenDropModel,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from fusion_architectures import ARCHITECTURES, CASES, REDUCING_CASES
 
-from lmms_tokendrop.modeling.fusion_plan import plan
-from lmms_tokendrop.modeling.reducer import Keep
+from lmms_tokendrop.modeling.core.fusion_plan import plan
+from lmms_tokendrop.modeling.core.reducer import Keep
 
 NAMES = tuple(ARCHITECTURES)
 

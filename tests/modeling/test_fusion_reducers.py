@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import ViltConfig
 
-from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer
-from lmms_tokendrop.modeling.fusion_selection import FusionCounts, keep_best_of_image
-from lmms_tokendrop.modeling.fusion_tokens import FusionTokens
-from lmms_tokendrop.modeling.reducer import Context
-from lmms_tokendrop.modeling.reducer_dynamicvit import KeepPredictor
-from lmms_tokendrop.modeling.reducer_tome import merge_schedule
-from lmms_tokendrop.modeling.token_reducer import FusionReductionConfig
+from lmms_tokendrop import FusionReductionConfig
+from lmms_tokendrop.modeling.core.fusion_plan import build_fusion_reducer
+from lmms_tokendrop.modeling.core.fusion_selection import FusionCounts, keep_best_of_image
+from lmms_tokendrop.modeling.core.fusion_tokens import FusionTokens
+from lmms_tokendrop.modeling.core.reducer import Context
+from lmms_tokendrop.modeling.methods.dynamicvit import KeepPredictor
+from lmms_tokendrop.modeling.methods.tome import merge_schedule
 
 
 def build(num_layers: int = 12, hidden_size: int = 16, native_size: int = 384, **options):

@@ -8,7 +8,7 @@ from cases import KEEP_ALL, METHODS, PROMPTS, greedy, largest_difference, stacke
 from tiny_models import TEXT_BACKBONES
 from transformers import DynamicCache, StaticCache
 
-from lmms_tokendrop.modeling.transformers_compat import CACHE, cache_argument, cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import CACHE, cache_argument, cache_of
 
 BEAMS = {"max_new_tokens": 5, "num_beams": 3, "do_sample": False, "eos_token_id": None, "return_dict_in_generate": True}
 

@@ -17,7 +17,7 @@ from cases import (
 from masked_reference import masked_generation
 from tiny_models import TEXT_BACKBONES
 
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 

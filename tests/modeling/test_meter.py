@@ -18,14 +18,14 @@ from tiny_models import tiny_image
 from transformers import AutoProcessor, BridgeTowerTextConfig, CLIPVisionModel, RobertaModel, Trainer, TrainingArguments
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer, BridgeTowerPooler
 
-from lmms_tokendrop.modeling.meter_vision import MeterVisionModel
-from lmms_tokendrop.modeling.modeling_meter import (
+from lmms_tokendrop.modeling.architectures.meter_vision import MeterVisionModel
+from lmms_tokendrop.modeling.architectures.modeling_meter import (
     MeterConfig,
     MeterForImagesAndTextClassification,
     MeterForQuestionAnswering,
     MeterForVisualEntailment,
 )
-from lmms_tokendrop.modeling.processing_meter import meter_processor
+from lmms_tokendrop.modeling.architectures.processing_meter import meter_processor
 
 ATTENTIONS = one_fast(("sdpa", "eager"))
 CLIP_NAMES = {

@@ -7,10 +7,10 @@ import torch
 from test_fusion_reducers import counts_by_stage
 from tiny_meter import tiny_meter_inputs
 
-from lmms_tokendrop.modeling.fusion_plan import build_fusion_reducer
-from lmms_tokendrop.modeling.meter_model import MeterConfig
-from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
-from lmms_tokendrop.modeling.token_reducer import MeterReductionConfig
+from lmms_tokendrop import MeterReductionConfig
+from lmms_tokendrop.modeling.architectures.meter_model import MeterConfig
+from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.core.fusion_plan import build_fusion_reducer
 
 
 def build(num_layers: int = 6, hidden_size: int = 16, native_size: int = 384, **options):

@@ -20,7 +20,7 @@ from lmms_tokendrop import (
     LlavaNextTokenDropModel,
     TokenReductionConfig,
 )
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 BUDGET = METHODS["budget"]
 

@@ -13,7 +13,7 @@ from tiny_models import TEXT_BACKBONES
 from transformers import AutoProcessor
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration, pocket_path
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 

@@ -12,7 +12,7 @@ from mustdrop_reference import MustDropReference, UnreachableError
 from torch.nn.functional import interpolate
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 FAST, ALL = 12, 150
 CONFIGURATIONS = [

@@ -16,9 +16,10 @@ from meter_reference import METER_METHODS
 
 import lmms_tokendrop
 from lmms_tokendrop.hub.code import foreign_imports
+from lmms_tokendrop.modeling.core.flat_code import IMPORT
 
 PACKAGE = Path(lmms_tokendrop.__file__).parent
-MODELING = sorted((PACKAGE / "modeling").glob("*.py"))
+MODELING = sorted((PACKAGE / "modeling").rglob("*.py"))
 
 SNAPSHOT = """
 import sys
@@ -141,7 +142,9 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
 
 @pytest.mark.parametrize("path", MODELING, ids=lambda path: path.name)
 def test_modeling_imports_only_the_standard_library_torch_transformers_and_siblings(path):
-    assert foreign_imports(path) == []
+    siblings = {file.stem for file in MODELING}
+    text = IMPORT.sub(r"\1from .\2 import", path.read_text())
+    assert foreign_imports(text, siblings) == (["lmms_tokendrop"] if path.name == "available.py" else [])
 
 
 @pytest.mark.parametrize("path", MODELING, ids=lambda path: path.name)
@@ -159,9 +162,24 @@ def test_no_text_looks_like_a_relative_import(path):
             assert not line.strip().startswith(("from .", "import ."))
 
 
-def test_modeling_is_flat():
+ROOMS = {"ops": set(), "core": {"ops"}, "methods": {"core", "ops"}, "architectures": {"methods", "core", "ops"}}
+"""Rooms of the modelling code, and those that each may import."""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_of_the_modelling_code_import_each_other_in_one_direction(room):
+    for path in (PACKAGE / "modeling" / room).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                assert node.module.split(".")[0] in ROOMS[room], f"{path.name} imports {node.module}"
+
+
+def test_every_file_of_the_modelling_code_is_in_a_room_and_has_a_name_of_its_own():
     folders = {path.name for path in (PACKAGE / "modeling").iterdir() if path.is_dir()}
-    assert folders <= {"__pycache__"}
+    assert folders - {"__pycache__"} == ROOMS.keys()
+    assert {path.name for path in (PACKAGE / "modeling").glob("*.py")} == {"__init__.py"}
+    names = [path.name for path in MODELING if path.name != "__init__.py"]
+    assert len(names) == len(set(names))
 
 
 def state_of(model) -> dict:

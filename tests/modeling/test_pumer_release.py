@@ -7,7 +7,7 @@ import torch
 from tiny_vilt import row_of, tiny_vilt_inputs
 from transformers import ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
 
 LAYERS = [0, 1, 3]
 

@@ -7,8 +7,8 @@ import torch
 from test_pumer_release import matched
 from tiny_meter import row_of_meter, tiny_meter_inputs
 
-from lmms_tokendrop.modeling.modeling_meter import MeterForQuestionAnswering
-from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
 
 LAYERS = [0, 2, 6]
 

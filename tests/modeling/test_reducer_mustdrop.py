@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 
-from lmms_tokendrop.modeling.reducer import Context, Host, Stage
-from lmms_tokendrop.modeling.reducer_mustdrop import MustDrop, drop_layers, dual_attention, dual_score, key_tokens
-from lmms_tokendrop.modeling.selection import DecoderCounts, keep_by_priority
-from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
-from lmms_tokendrop.modeling.visual_tokens import VisualTokens
+from lmms_tokendrop import TokenReductionConfig
+from lmms_tokendrop.modeling.core.reducer import Context, Host, Stage
+from lmms_tokendrop.modeling.core.selection import DecoderCounts, keep_by_priority
+from lmms_tokendrop.modeling.core.visual_tokens import VisualTokens
+from lmms_tokendrop.modeling.methods.mustdrop import MustDrop, drop_layers, dual_attention, dual_score, key_tokens
 
 # one text token, four visual tokens of image 0, two text tokens
 PROBABILITIES = torch.tensor(

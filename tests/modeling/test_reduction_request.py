@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lmms_tokendrop.modeling.reducer import Host, NoReduction
-from lmms_tokendrop.modeling.reduction_request import ReductionRequest
-from lmms_tokendrop.modeling.token_reducer import TokenReductionConfig
-from lmms_tokendrop.modeling.visual_tokens import VisualTokens
+from lmms_tokendrop import TokenReductionConfig
+from lmms_tokendrop.modeling.core.reducer import Host, NoReduction
+from lmms_tokendrop.modeling.core.reduction_request import ReductionRequest
+from lmms_tokendrop.modeling.core.visual_tokens import VisualTokens
 
 
 def request(prompt_length=None) -> ReductionRequest:

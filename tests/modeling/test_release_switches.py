@@ -7,9 +7,9 @@ import torch
 from cases import QUESTION, greedy, largest_difference, stacked_logits
 from tiny_models import tiny_image
 
-from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import FlatLlavaNextProcessor
-from lmms_tokendrop.modeling.reducer_mustdrop import key_tokens
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import FlatLlavaNextProcessor
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
+from lmms_tokendrop.modeling.methods.mustdrop import key_tokens
 
 THRESHOLD = 0.45
 RELEASE = {

@@ -13,8 +13,8 @@ from transformers import AutoProcessor
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration, TokenReductionConfig, pocket_path
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.loading import load_model
-from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import LlavaNextTokenDropConfig
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import LlavaNextTokenDropConfig
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 

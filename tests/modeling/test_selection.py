@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import KEEP_ALL, METHODS, PROMPTS
 
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 SIDES = {28: 4, 35: 5, 42: 6}
 SCOPES = ("image", "tile", "request")

@@ -6,12 +6,12 @@ import pytest
 from tiny_meter import tiny_meter_config
 from tiny_vilt import tiny_vilt_config
 
-from lmms_tokendrop.modeling.modeling_meter import MeterForImagesAndTextClassification
-from lmms_tokendrop.modeling.modeling_meter_tokendrop import (
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForImagesAndTextClassification
+from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import (
     MeterTokenDropConfig,
     MeterTokenDropForImagesAndTextClassification,
 )
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import (
     ViltTokenDropConfig,
     ViltTokenDropForImagesAndTextClassification,
 )

@@ -7,7 +7,7 @@ import torch
 from cases import METHODS, PROMPTS, greedy, largest_difference, stacked_logits
 
 from lmms_tokendrop import StagedCache
-from lmms_tokendrop.modeling.transformers_compat import cache_argument, cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
 
 WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 

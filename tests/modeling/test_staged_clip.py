@@ -7,10 +7,10 @@ import torch
 from cases import ATTENTIONS, largest_difference
 from masked_reference import four_dimensional
 
-from lmms_tokendrop.modeling.reducer import Host, Keep, Stage, TokenReducer
-from lmms_tokendrop.modeling.staged_clip import StagedCLIPVisionModel
-from lmms_tokendrop.modeling.token_matching import merge_groups
-from lmms_tokendrop.modeling.token_ops import window_cells, window_targets
+from lmms_tokendrop.modeling.core.reducer import Host, Keep, Stage, TokenReducer
+from lmms_tokendrop.modeling.core.staged_clip import StagedCLIPVisionModel
+from lmms_tokendrop.modeling.ops.merging import merge_groups
+from lmms_tokendrop.modeling.ops.windows import window_cells, window_targets
 
 WINDOWS = window_cells(6, 6)
 

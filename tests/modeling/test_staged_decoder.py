@@ -11,7 +11,7 @@ from tiny_models import TEXT_BACKBONES
 from transformers.models.llama.modeling_llama import rotate_half
 
 from lmms_tokendrop import StagedCache
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 

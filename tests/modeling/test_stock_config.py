@@ -8,10 +8,12 @@ import logging
 import pytest
 from transformers import LlavaNextConfig, ViltConfig
 
-from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import LlavaNextTokenDropForConditionalGeneration
-from lmms_tokendrop.modeling.modeling_meter import MeterConfig
-from lmms_tokendrop.modeling.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import (
+    LlavaNextTokenDropForConditionalGeneration,
+)
+from lmms_tokendrop.modeling.architectures.modeling_meter import MeterConfig
+from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
 
 CLASSES = {
     "llava_next": (LlavaNextTokenDropForConditionalGeneration, LlavaNextConfig),

@@ -9,10 +9,12 @@ from dataclasses import fields
 
 import pytest
 
-from lmms_tokendrop import TokenReductionConfig
-from lmms_tokendrop.modeling.mustdrop_options import PRESETS
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS, FusionReductionConfig
+from lmms_tokendrop import FusionReductionConfig, TokenReductionConfig
+from lmms_tokendrop.catalogue import architectures
+from lmms_tokendrop.modeling.methods.available import reductions
+from lmms_tokendrop.modeling.methods.mustdrop_options import PRESETS
 
+CONFIGS = {entry.name: reductions(entry.name) for entry in architectures()}
 REDUCERS = TokenReductionConfig.reducers
 
 
@@ -90,7 +92,7 @@ def test_a_value_out_of_range_or_of_a_wrong_type_is_named(key, value):
 
 def numbers() -> Iterator[tuple[str, str, str]]:
     """Architecture, method and name of every option that is a number, once per architecture."""
-    for architecture, config in REDUCTION_CONFIGS.items():
+    for architecture, config in CONFIGS.items():
         for name, entry in config.entries().items():
             methods = [method for method in config.reducers if name in config.options_of(method).entries()]
             if entry.type in (int, float, int | None, float | None):
@@ -101,7 +103,7 @@ def numbers() -> Iterator[tuple[str, str, str]]:
 @pytest.mark.parametrize(("architecture", "method", "name"), list(numbers()))
 def test_numbers_are_finite(architecture, method, name, value):
     with pytest.raises(ValueError, match=rf"^token_reduction: {name}={value!r}; allowed: a (whole )?number from"):
-        REDUCTION_CONFIGS[architecture].from_dict({"method": method, name: value})
+        reductions(architecture).from_dict({"method": method, name: value})
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_an_option_that_the_method_does_not_read_is_an_error(method):
 
 
 def test_every_option_has_a_help_text():
-    for config in REDUCTION_CONFIGS.values():
+    for config in CONFIGS.values():
         for reducer in config.reducers.values():
             assert all(entry.metadata["help"].endswith((".", ")")) for entry in fields(reducer.Options))
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 
 @torch.no_grad()

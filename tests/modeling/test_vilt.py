@@ -9,9 +9,7 @@ from sizes import one_fast
 from tiny_vilt import STOCK_HEADS, row_of, tiny_vilt_config, tiny_vilt_inputs
 from transformers import Trainer, TrainingArguments, ViltConfig, ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.attention_rows import fusion_attention_rows
-from lmms_tokendrop.modeling.image_patches import place_patches, position_grid, shrink_images
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import (
     ViltTokenDropConfig,
     ViltTokenDropForImageAndTextRetrieval,
     ViltTokenDropForImagesAndTextClassification,
@@ -19,6 +17,8 @@ from lmms_tokendrop.modeling.modeling_vilt_tokendrop import (
     ViltTokenDropForVisualEntailment,
     ViltTokenDropModel,
 )
+from lmms_tokendrop.modeling.core.attention_rows import fusion_attention_rows
+from lmms_tokendrop.modeling.ops.image_patches import place_patches, position_grid, shrink_images
 
 HEADS = {
     "model": ViltTokenDropModel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lmms_tokendrop.modeling.visual_tokens import VisualTokens
+from lmms_tokendrop.modeling.core.visual_tokens import VisualTokens
 
 
 def image(tiles: list[int], lines: list[int], newlines: list[bool]) -> VisualTokens:

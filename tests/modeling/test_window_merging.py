@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_models import PATCH_SIZE
 
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 LAYERS = 4
 RATIOS = (0.0, 0.3, 0.6)

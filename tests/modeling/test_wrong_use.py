@@ -7,8 +7,10 @@ import torch
 from cases import METHODS, REDUCING, greedy
 from transformers import LlavaNextConfig
 
-from lmms_tokendrop.modeling.modeling_llava_next_tokendrop import LlavaNextTokenDropForConditionalGeneration
-from lmms_tokendrop.modeling.transformers_compat import cache_of
+from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import (
+    LlavaNextTokenDropForConditionalGeneration,
+)
+from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 ONE_IMAGE = [("USER: <image>\nyes or no ? ASSISTANT:", [(60, 40)])]
 RAGGED = [

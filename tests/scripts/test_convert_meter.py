@@ -15,7 +15,7 @@ from transformers import AutoProcessor, BridgeTowerVisionConfig
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerVisionTransformer
 from typer.testing import CliRunner
 
-from lmms_tokendrop.modeling.modeling_meter import (
+from lmms_tokendrop.modeling.architectures.modeling_meter import (
     MeterForImageAndTextRetrieval,
     MeterForImagesAndTextClassification,
     MeterForPreTraining,

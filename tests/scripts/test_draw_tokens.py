@@ -4,7 +4,7 @@ import draw_tokens
 import pytest
 from tiny_models import tiny_config
 
-from lmms_tokendrop.modeling.token_report import TokenReport
+from lmms_tokendrop.modeling.core.token_report import TokenReport
 from lmms_tokendrop.pocket.questions import Question
 from lmms_tokendrop.pocket.task_data import task_scenes
 

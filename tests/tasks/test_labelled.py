@@ -8,8 +8,8 @@ from lmms_results import answers
 from local_data import MODELS, TASKS, named, pictures, stock_logits
 from transformers import ViltProcessor
 
-from lmms_tokendrop.modeling.fusion_heads import ENTAILMENT_LABELS
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForVisualEntailment
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import ViltTokenDropForVisualEntailment
+from lmms_tokendrop.modeling.core.fusion_heads import ENTAILMENT_LABELS
 
 SENTENCES = (
     "there is a red circle",

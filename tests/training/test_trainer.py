@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lmms_tokendrop.modeling.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
 from lmms_tokendrop.training.model_classes import head_class
 from lmms_tokendrop.training.run import LOG, prepare
 from lmms_tokendrop.training.trainer import parameter_groups

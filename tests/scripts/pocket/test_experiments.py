@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmms_tokendrop.modeling.token_reducer import REDUCTION_CONFIGS
+from lmms_tokendrop.modeling.methods.available import reductions
 from pocket.experiments import EXPERIMENTS, FULL, experiments, tables_of
 
 RESULTS = Path(__file__).resolve().parents[3] / "model_cards" / "results"
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).resolve().parents[3] / "model_cards" / "results"
 @pytest.mark.parametrize("architecture", EXPERIMENTS)
 def test_every_row_is_a_valid_reduction(architecture):
     for entry in experiments(architecture).values():
-        options = REDUCTION_CONFIGS[architecture].from_dict({"method": entry.method, **entry.reduction})
+        options = reductions(architecture).from_dict({"method": entry.method, **entry.reduction})
         assert options.method == entry.method
 
 

@@ -1,0 +1,154 @@
+"""The layers in which METER's text and image attend to each other."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.roberta.modeling_roberta import RobertaIntermediate, RobertaOutput, RobertaSelfOutput
+
+from ..core.fusion_attention import attend, diagonal
+
+
+class MeterAttentionHeads(nn.Module):
+    """Attention to the own sequence or to another one, through sdpa or eager, which also gives queries and keys."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.query, self.key, self.value = (nn.Linear(config.hidden_size, config.hidden_size) for _ in range(3))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        other: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        policy: torch.Tensor | None = None,
+        itself: torch.Tensor | None = None,
+    ):
+        """Attend.
+
+        Parameters
+        ----------
+        hidden_states : torch.Tensor
+            `[batch, queries, channels]`.
+        other : torch.Tensor
+            `[batch, keys, channels]`, what is attended to.
+        bias : torch.Tensor or None
+            Added to logits, `[batch, 1, 1, keys]`.
+        output_attentions : bool
+            Whether to return probabilities.
+        policy, itself : torch.Tensor or None
+            How much each key counts; see :func:`.fusion_attention.policy_softmax`.
+
+        Returns
+        -------
+        tuple
+            Context `[batch, queries, channels]`, probabilities `[batch, heads, queries, keys]` or None, queries
+            `[batch, heads, queries, head_dim]` and keys `[batch, heads, keys, head_dim]`.
+        """
+        heads = self.config.num_attention_heads
+        query, key, value = (
+            layer(states).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for layer, states in ((self.query, hidden_states), (self.key, other), (self.value, other))
+        )
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        sdpa = self.config._attn_implementation == "sdpa" and not output_attentions
+        context, probabilities = attend(query, key, value, bias, dropout, sdpa, policy, itself)
+        return context, probabilities, query, key
+
+
+class MeterAttention(nn.Module):
+    """Attention with projection, residual connection and norm."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.self = MeterAttentionHeads(config)
+        self.output = RobertaSelfOutput(config)
+
+    def forward(self, hidden_states, other, bias=None, output_attentions=False, policy=None, itself=None):
+        """Attend; see :meth:`MeterAttentionHeads.forward`."""
+        context, *others = self.self(hidden_states, other, bias, output_attentions, policy, itself)
+        return self.output(context, hidden_states), *others
+
+
+@dataclass
+class CrossAttended:
+    """States after both attentions of a layer, and what the attentions computed.
+
+    Attributes
+    ----------
+    hidden_states : torch.Tensor
+        `[batch, length, channels]`.
+    self_attention, cross_attention : torch.Tensor or None
+        `[batch, heads, length, keys]`, if asked for.
+    own_key : torch.Tensor
+        `[batch, heads, length, head_dim]`, keys of the attention to the own sequence.
+    query, other_key : torch.Tensor
+        Queries and keys of the attention to the other sequence.
+    """
+
+    hidden_states: torch.Tensor
+    self_attention: torch.Tensor | None
+    cross_attention: torch.Tensor | None
+    own_key: torch.Tensor
+    query: torch.Tensor
+    other_key: torch.Tensor
+
+
+class MeterCrossLayer(GradientCheckpointingLayer):
+    """Self-attention, attention to the other modality, and a feed-forward network, each with a norm behind it.
+
+    The form and the parameter names of BridgeTower's layer.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.attention = MeterAttention(config)
+        self.crossattention = MeterAttention(config)
+        self.intermediate = RobertaIntermediate(config)
+        self.output = RobertaOutput(config)
+
+    def attend(
+        self,
+        hidden_states: torch.Tensor,
+        other: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        other_bias: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        policy: torch.Tensor | None = None,
+        other_policy: torch.Tensor | None = None,
+        itself: torch.Tensor | None = None,
+    ) -> CrossAttended:
+        """Attend to the own sequence, then to the other one.
+
+        Parameters
+        ----------
+        hidden_states, bias, policy : torch.Tensor
+            The own sequence, as :class:`MeterAttentionHeads` takes it.
+        other, other_bias, other_policy : torch.Tensor
+            The other one.
+        output_attentions : bool
+            Whether to return probabilities.
+        itself : torch.BoolTensor or None
+            `[batch, length, keys]`, keys of the other sequence that count in full.
+        """
+        own = None if policy is None else diagonal(hidden_states.shape[1], hidden_states.device)
+        hidden_states, own_probabilities, _, own_key = self.attention(
+            hidden_states, hidden_states, bias, output_attentions, policy, own
+        )
+        hidden_states, probabilities, query, other_key = self.crossattention(
+            hidden_states, other, other_bias, output_attentions, other_policy, itself
+        )
+        return CrossAttended(hidden_states, own_probabilities, probabilities, own_key, query, other_key)
+
+    def feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Run the feed-forward network."""
+        return self.output(self.intermediate(hidden_states), hidden_states)
+
+    def forward(self, *inputs, **options) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """States `[batch, length, channels]`, and probabilities of both attentions; arguments as in :meth:`attend`."""
+        attended = self.attend(*inputs, **options)
+        states = self.feed_forward(attended.hidden_states)
+        return states, attended.self_attention, attended.cross_attention

@@ -1,0 +1,114 @@
+"""LLaVA-NeXT with fewer visual tokens."""
+
+from ..core.tested_transformers import TESTED  # noqa: F401, warns before an import of another version fails
+
+# isort: split
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextModel,
+    LlavaNextPreTrainedModel,
+)
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.models.llava_next.modeling_llava_next import (
+    LlavaNextModelOutputWithPast,
+    LlavaNextMultiModalProjector,
+    image_size_to_num_patches,
+)
+
+from ..core.checkpoint_keys import SavesPublicKeys
+from ..core.decoder_options import setting
+from ..core.loading import TokenDropLoading
+from ..core.staged_decoder import staged_decoder
+from ..core.staged_generation import StagedGenerationMixin
+from ..core.staged_vlm import with_reduction
+from ..core.tiled_features import TiledFeatures, pack_flat
+from ..core.token_drop_config import TokenDropConfig
+from ..core.vision_inputs import check_image_sizes
+from ..methods.available import reductions
+from .processing_llava_next_tokendrop import FlatLlavaNextProcessor, LlavaNextTokenDropProcessor
+
+__all__ = [
+    "FlatLlavaNextProcessor",
+    "LlavaNextTokenDropConfig",
+    "LlavaNextTokenDropForConditionalGeneration",
+    "LlavaNextTokenDropModel",
+    "LlavaNextTokenDropModelOutput",
+    "LlavaNextTokenDropProcessor",
+]
+
+
+TokenReductionConfig = reductions("llava_next")
+"""The methods, and what options mean for them."""
+
+
+class LlavaNextTokenDropConfig(TokenDropConfig, LlavaNextConfig):
+    """LLaVA-NeXT's configuration and a `token_reduction`."""
+
+    model_type = "llava_next_tokendrop"
+    reduction_class = TokenReductionConfig
+
+
+@dataclass
+class LlavaNextTokenDropModelOutput(LlavaNextModelOutputWithPast):
+    """The model's output, and `index [batch, kept]`: the place of each state's token in the unreduced sequence."""
+
+    index: torch.Tensor | None = None
+
+
+class LlavaNextTokenDropModel(TiledFeatures, LlavaNextModel):
+    """LLaVA-NeXT without language modelling head, with a token reducer."""
+
+    output_class = LlavaNextTokenDropModelOutput
+    config: LlavaNextTokenDropConfig
+
+    def __init__(self, config: LlavaNextTokenDropConfig):
+        LlavaNextPreTrainedModel.__init__(self, config)
+        text_config = config.text_config
+        self.token_reducer = self.build_reducer(LlavaNextTokenDropConfig)
+        self.vision_tower = self.build_tower()
+        self.multi_modal_projector = LlavaNextMultiModalProjector(config)
+        self.image_newline = nn.Parameter(torch.randn(text_config.hidden_size) * text_config.hidden_size**-0.5)
+        self.vocab_size = text_config.vocab_size
+        self.language_model = staged_decoder(text_config)
+        self.post_init()
+
+    def tiling(self, pixel_values: torch.Tensor, image_sizes: Any) -> tuple[list[int], Callable[..., list]]:
+        """Tiles and packing of any-resolution images; with `packing="flat"` the stock processor does not fit."""
+        check_image_sizes(pixel_values, image_sizes)
+        image_size, pinpoints = self.config.vision_config.image_size, self.config.image_grid_pinpoints
+        tiles_per_image = [image_size_to_num_patches(size, pinpoints, image_size) for size in image_sizes]
+
+        def pack(features: list[torch.Tensor], newline: torch.Tensor = self.image_newline) -> list[torch.Tensor]:
+            return self.pack_image_features(features, image_sizes, "default", newline)[0]
+
+        return tiles_per_image, pack_flat if setting(self.token_reducer.options, "packing") == "flat" else pack
+
+
+class LlavaNextTokenDropForConditionalGeneration(
+    StagedGenerationMixin, TokenDropLoading, SavesPublicKeys, LlavaNextForConditionalGeneration
+):
+    """LLaVA-NeXT that drops or merges visual tokens, as `config.token_reduction` says."""
+
+    config: LlavaNextTokenDropConfig
+    config_class = LlavaNextTokenDropConfig
+    forward = with_reduction(LlavaNextForConditionalGeneration.forward)
+
+    def __init__(self, config: LlavaNextTokenDropConfig):
+        LlavaNextPreTrainedModel.__init__(self, config)
+        self.model = LlavaNextTokenDropModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+
+for name in ("LlavaNextTokenDropForConditionalGeneration", LlavaNextTokenDropConfig.model_type):
+    register_checkpoint_conversion_mapping(name, get_checkpoint_conversion_mapping("llava_next"), overwrite=True)
+register_checkpoint_conversion_mapping(
+    "LlavaNextTokenDropModel", get_checkpoint_conversion_mapping("LlavaNextModel"), overwrite=True
+)

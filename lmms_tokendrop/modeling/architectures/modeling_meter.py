@@ -1,0 +1,167 @@
+"""METER's heads (CVPR 2022, arXiv 2111.02387)."""
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+from transformers.utils.generic import can_return_tuple
+
+from ..core.fusion_heads import (
+    AnswerHead,
+    FusionHead,
+    FusionHeadOutput,
+    RankHead,
+    check_several_images,
+    classifier,
+    name_entailment_labels,
+)
+from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel
+from .meter_pretraining import MeterForPreTraining, MeterPreTrainingOutput
+
+__all__ = [
+    "FusionHeadOutput",
+    "MeterConfig",
+    "MeterForImageAndTextRetrieval",
+    "MeterForImagesAndTextClassification",
+    "MeterForPreTraining",
+    "MeterForQuestionAnswering",
+    "MeterForVisualEntailment",
+    "MeterModel",
+    "MeterModelOutput",
+    "MeterPreTrainedModel",
+    "MeterPreTrainingOutput",
+]
+
+
+class _OneImageHead(FusionHead, MeterPreTrainedModel):
+    """A head on the pooled states of one text and one image."""
+
+    encoder_class: ClassVar[type[MeterModel]] = MeterModel
+
+    def __init__(self, config: MeterConfig):
+        super().__init__(config)
+        self.meter = self.encoder_class(config)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **encoder_options,
+    ) -> FusionHeadOutput:
+        """Run the model.
+
+        Parameters
+        ----------
+        labels : torch.Tensor, optional
+            What the loss of the head takes.
+        *args, **kwargs
+            As :meth:`MeterModel.forward` takes them.
+
+        Returns
+        -------
+        FusionHeadOutput
+            `logits [batch, labels]`.
+        """
+        outputs = self.meter(input_ids, attention_mask, pixel_values, return_dict=True, **encoder_options)
+        return self.output_of_one(outputs, labels)
+
+
+class MeterForQuestionAnswering(AnswerHead, _OneImageHead):
+    """METER with a classifier over answers (VQAv2)."""
+
+    def __init__(self, config: MeterConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.classifier = classifier(2 * config.hidden_size, 2 * config.hidden_size, config.num_labels)
+        self.post_init()
+
+
+class MeterForVisualEntailment(_OneImageHead):
+    """METER with a classifier over contradiction, neutral and entailment (SNLI-VE)."""
+
+    def __init__(self, config: MeterConfig):
+        super().__init__(config)
+        name_entailment_labels(config)
+        self.num_labels = config.num_labels
+        self.classifier = classifier(2 * config.hidden_size, 2 * config.hidden_size, config.num_labels)
+        self.post_init()
+
+
+class MeterForImageAndTextRetrieval(RankHead, _OneImageHead):
+    """METER with a score of how well a text fits an image."""
+
+    def __init__(self, config: MeterConfig):
+        super().__init__(config)
+        self.rank_output = nn.Linear(2 * config.hidden_size, 1)
+        self.post_init()
+
+
+class MeterForImagesAndTextClassification(FusionHead, MeterPreTrainedModel):
+    """METER with a classifier over a text and several images (NLVR2).
+
+    The text is encoded once; the cross-modal layers run once per image.
+    """
+
+    encoder_class: ClassVar[type[MeterModel]] = MeterModel
+
+    def __init__(self, config: MeterConfig):
+        super().__init__(config)
+        check_several_images(config)
+        self.num_labels = config.num_labels
+        self.meter = self.encoder_class(config)
+        width = 2 * config.hidden_size
+        self.classifier = classifier(width * config.num_images, width, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        text_embeds: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **encoder_options,
+    ) -> FusionHeadOutput:
+        """Run the model.
+
+        Parameters
+        ----------
+        pixel_values : torch.Tensor
+            `[batch, images, 3, height, width]`; `image_embeds` has the same two first dimensions.
+        labels : torch.LongTensor, optional
+            `[batch]`.
+        *args, **kwargs
+            As :meth:`MeterModel.forward` takes them, but for `image_token_type_idx`, which is each image's number.
+
+        Returns
+        -------
+        FusionHeadOutput
+            `logits [batch, labels]`; `hidden_states`, `attentions` and `report` are lists with an entry per image.
+
+        Raises
+        ------
+        ValueError
+            If the number of images is not `config.num_images`.
+        """
+        self.check_images(pixel_values, image_embeds)
+        if text_embeds is None and input_ids is not None:
+            text_embeds, input_ids = self.meter.get_text_features(input_ids, attention_mask), None
+        outputs = [
+            self.meter(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                pixel_values=None if pixel_values is None else pixel_values[:, number],
+                text_embeds=text_embeds,
+                image_embeds=None if image_embeds is None else image_embeds[:, number],
+                image_token_type_idx=number + 1,
+                return_dict=True,
+                **encoder_options,
+            )
+            for number in range(self.config.num_images)
+        ]
+        return self.output_of_several(outputs, labels)

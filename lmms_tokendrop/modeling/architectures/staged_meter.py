@@ -1,0 +1,211 @@
+"""METER's pairs of layers with stages: two streams of tokens, of which some leave in the text's layer of a pair."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from ..core.attention_rows import fusion_attention_rows
+from ..core.fusion_attention import key_bias
+from ..core.fusion_run import Carry, FusionRun, LayerDecision
+from ..core.fusion_tokens import FusionTokens
+from ..ops.eager_parts import on_host, part_by_part
+from ..ops.merging import ranks
+from ..ops.selecting import padded_indices, take_tokens
+from .meter_layers import CrossAttended, MeterCrossLayer
+
+
+class StagedMeterTextLayer(MeterCrossLayer):
+    """The text's layer of a pair, in which text and image tokens may leave before the feed-forward network."""
+
+    def forward(self, text, image, *inputs, decide=None, **options):
+        """Run the layer.
+
+        Parameters
+        ----------
+        text, image : torch.Tensor
+            `[batch, length, channels]`.
+        decide : Callable or None
+            From what the attentions computed and the image to what is left: provenance, text and image.
+        *inputs, **options
+            As :meth:`MeterCrossLayer.attend` takes them.
+
+        Returns
+        -------
+        tuple
+            Text, image, what `decide` said of the tokens that stayed or None, and probabilities of both attentions.
+        """
+        attended = self.attend(text, image, *inputs, **options)
+        text, kept = attended.hidden_states, None
+        if decide is not None:
+            kept, text, image = decide(attended, image)
+        return self.feed_forward(text), image, kept, attended.self_attention, attended.cross_attention
+
+
+@dataclass(frozen=True)
+class Streams:
+    """One sequence of text and image tokens as METER's two streams, each padded on the right.
+
+    Attributes
+    ----------
+    tokens : FusionTokens
+        The sequence.
+    text_index, image_index : torch.LongTensor
+        `[batch, stream]`, places of the stream's tokens in the sequence.
+    text_valid, image_valid : torch.BoolTensor
+        `[batch, stream]`, False for padding.
+    place : torch.LongTensor
+        `[batch, length]`, place of each token in the text's stream followed by the image's.
+    """
+
+    tokens: FusionTokens
+    text_index: torch.Tensor
+    image_index: torch.Tensor
+    text_valid: torch.Tensor
+    image_valid: torch.Tensor
+    place: torch.Tensor
+
+    @classmethod
+    def of(cls, tokens: FusionTokens) -> "Streams":
+        """Of a sequence."""
+        text_index, text_valid = padded_indices(tokens.text, "right")
+        image_index, image_valid = padded_indices(tokens.image, "right")
+        behind = text_index.shape[1] + tokens.image.cumsum(-1) - 1
+        place = torch.where(tokens.image, behind, tokens.text.cumsum(-1) - 1)
+        return cls(tokens, text_index, image_index, text_valid, image_valid, place)
+
+    def split(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values `[batch, length, ...]` of the sequence as those of the text's and of the image's stream."""
+        return take_tokens(values, self.text_index), take_tokens(values, self.image_index)
+
+    def join(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Values of the streams as those of the sequence."""
+        return take_tokens(torch.cat([text, image], dim=1), self.place)
+
+    def biases(self, dtype: torch.dtype, proportional: bool) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What is added to the logits of the text's and of the image's keys; see :func:`key_bias`."""
+        text, image = self.split(self.tokens.size) if proportional else (None, None)
+        return key_bias(self.text_valid, dtype, text), key_bias(self.image_valid, dtype, image)
+
+    def attention_rows(
+        self, attended: CrossAttended, image_bias: torch.Tensor | None, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention `[batch, heads, wanted, length]` of the text tokens that `rows` marks to the image."""
+        wanted = take_tokens(rows, self.text_index) & self.text_valid
+        found = fusion_attention_rows(attended.query, attended.other_key, image_bias, wanted)
+        whole = torch.nn.functional.pad(found, (self.text_index.shape[1], 0))
+        whole = whole.gather(-1, self.place[:, None, None].expand(-1, *whole.shape[1:3], -1))
+        return whole.masked_fill(~self.tokens.image[:, None, None], 0.0)
+
+
+class CoAttention(FusionRun):
+    """One pass through the pairs of layers.
+
+    Parameters
+    ----------
+    reducer, tokens, sample_seeds, training
+        See :class:`FusionRun`; text comes before the image.
+    text, image : torch.Tensor
+        `[batch, length, channels]`.
+
+    Attributes
+    ----------
+    text, image : torch.Tensor
+        The states so far.
+    """
+
+    def __init__(self, reducer, tokens, sample_seeds, training, text: torch.Tensor, image: torch.Tensor):
+        super().__init__(reducer, tokens, sample_seeds, training)
+        self.streams = Streams.of(self.tokens)
+        self.text, self.image = self.streams.split(torch.cat([text, image], dim=1))
+        self.keys = self._keys()
+
+    @part_by_part
+    def run_pair(self, number: int, text_layer, image_layer, output_attentions: bool) -> tuple:
+        """Run a pair of layers and its stages; what its four attentions give, as METER's output has them."""
+        keys, decide = self._before_pair(number)
+        before = self.text
+        self.text, image, kept, *of_text = text_layer(
+            before, self.image, *keys[:2], output_attentions, *keys[2:], decide=decide
+        )
+        inputs = self._behind_text(kept, before, keys)
+        self.image, *of_image = image_layer(image, *inputs[:3], output_attentions, *inputs[3:])
+        return (*of_text, *of_image)
+
+    @on_host
+    def image_head(self) -> torch.Tensor:
+        """State `[batch, 1, channels]` that the image's head reads: its CLS unless the method says otherwise."""
+        if "image_head" not in self.carry:
+            return self.image[:, :1]
+        return take_tokens(self.image, self.streams.split(self.carry["image_head"])[1].argmax(-1, keepdim=True))
+
+    @on_host
+    def _before_pair(self, number: int) -> tuple:
+        """Drop tokens before a pair, or, in soft training, weigh them; its keys and what decides inside it."""
+        if (number, "before_block") in self.stages:
+            states = self.stage_before_block(number, self.streams.join(self.text, self.image))
+            if not self.soft:
+                self.streams = Streams.of(self.tokens)
+                self.text, self.image = self.streams.split(states)
+            self.keys = self._keys()
+        self.report.received.append(self.tokens)
+        stage = self.stages.get((number, "before_ffn"))
+        decide = None if stage is None else MeterDecision(self.act, stage, self.carry, self.streams, self.keys[1])
+        return self.keys, decide
+
+    @on_host
+    def _behind_text(self, kept: tuple[Streams, Carry] | None, text_before: torch.Tensor, keys_before: tuple) -> tuple:
+        """What the image's layer reads beside the image: the text, biases, how much keys count, and for whom."""
+        if kept is not None:
+            self.streams, self.carry = kept
+            self.tokens, self.keys = self.streams.tokens, self._keys()
+        self.report.left.append(self.tokens)
+        text_bias, image_bias, text_weight, image_weight = self.keys
+        if self.reducer.sequential:
+            return self.text, image_bias, text_bias, image_weight, text_weight, self._same_number()
+        return text_before, image_bias, keys_before[0], image_weight, keys_before[2], None
+
+    def _keys(self) -> tuple:
+        """Biases of the text's and of the image's keys, and how much each key counts."""
+        weights = (None, None) if self.key_weight is None else self.streams.split(self.key_weight)
+        return *self.streams.biases(self.text.dtype, "fusion" in self.reducer.proportional_attention), *weights
+
+    def _same_number(self) -> torch.Tensor:
+        """`[batch, image, text]`, True where tokens have the same number in the release's order of their stream."""
+        index = torch.arange(self.tokens.valid.shape[1], device=self.text.device, dtype=torch.float32)
+        own = index.expand(len(self.text), -1)
+        text = ranks(-self.streams.split(self.carry.get("text_rank", own))[0])
+        image = ranks(-self.streams.split(self.carry.get("image_rank", own))[1])
+        return image.unsqueeze(-1) == text.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class MeterDecision(LayerDecision):
+    """The decision inside the text's layer of a pair.
+
+    Attributes
+    ----------
+    streams : Streams
+        What the layer received.
+    image_bias : torch.Tensor or None
+        Added to the logits of the image's keys, `[batch, 1, 1, image]`.
+    """
+
+    streams: Streams
+    image_bias: torch.Tensor | None
+
+    @on_host
+    def __call__(self, attended: CrossAttended, image: torch.Tensor):
+        """What is left: streams and carry, the text's states and the image's; see :class:`StagedMeterTextLayer`."""
+        streams = self.streams
+        (tokens, carry), (states,) = self.act(
+            self.stage,
+            streams.tokens,
+            self.carry,
+            [streams.join(attended.hidden_states, image)],
+            keys=cache(lambda: streams.join(attended.own_key.mean(1), attended.other_key.mean(1))),
+            queries=cache(lambda: streams.join(attended.query.mean(1), torch.zeros_like(attended.other_key[:, 0]))),
+            attention_rows=lambda rows: streams.attention_rows(attended, self.image_bias, rows),
+        )
+        left = Streams.of(tokens)
+        return (left, carry), *left.split(states)

@@ -1,0 +1,163 @@
+"""ViLT with fewer tokens: its configuration, its loading and its encoder; the heads are beside it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from transformers import ViltConfig, ViltModel, ViltPreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+from transformers.models.vilt.modeling_vilt import ViltPooler
+from transformers.utils.generic import can_return_tuple
+
+from ..core.fusion_inputs import check_inputs, check_pixel_mask, check_tensor, checked_seeds
+from ..core.fusion_plan import build_fusion_reducer
+from ..core.fusion_tokens import FusionReport, FusionTokens
+from ..core.loading import TokenDropLoading
+from ..core.token_drop_config import TokenDropConfig
+from ..methods.available import reductions
+from ..ops.eager_parts import on_host
+from ..ops.model_limits import check_text_length, check_token_type
+from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
+
+FusionReductionConfig = reductions("vilt")
+"""The methods, and what options mean for them."""
+
+
+class ViltTokenDropConfig(TokenDropConfig, ViltConfig):
+    """ViLT's configuration and a `token_reduction`."""
+
+    model_type = "vilt_tokendrop"
+    keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "report"]
+    reduction_class = FusionReductionConfig
+
+
+@dataclass
+class ViltTokenDropModelOutput(ModelOutput):
+    """Output of the encoder.
+
+    Attributes
+    ----------
+    last_hidden_state : torch.Tensor
+        `[batch, what is left, channels]`, padded on the right; row 0 is the text's CLS.
+    pooler_output : torch.Tensor
+        `[batch, channels]`.
+    hidden_states, attentions : tuple of torch.Tensor, optional
+        Per layer; lengths fall where tokens leave.
+    report : FusionReport
+        What happened to the tokens.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple | None = None
+    attentions: tuple | None = None
+    report: FusionReport | None = None
+
+
+class ViltTokenDropPreTrainedModel(TokenDropLoading, ViltPreTrainedModel):
+    """Loading and attention backends that all classes share."""
+
+    config: ViltTokenDropConfig
+    config_class = ViltTokenDropConfig
+    _supports_sdpa = True
+    _no_split_modules: ClassVar = ["ViltTokenDropModel"]
+
+
+class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
+    """ViLT without head, with a token reducer."""
+
+    def __init__(self, config: ViltTokenDropConfig, add_pooling_layer: bool = True):
+        ViltPreTrainedModel.__init__(self, config)
+        self.embeddings = StagedViltEmbeddings(config)
+        self.encoder = StagedViltEncoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pooler = ViltPooler(config) if add_pooling_layer else None
+        self.token_reducer = build_fusion_reducer(
+            FusionReductionConfig, ViltTokenDropConfig.reduction_of(config), config
+        )
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        image_token_type_idx: int | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        sample_seeds: torch.Tensor | None = None,
+    ) -> ViltTokenDropModelOutput:
+        """Run the encoder.
+
+        Parameters
+        ----------
+        sample_seeds : torch.LongTensor, optional
+            `[batch]`, seeds of methods that draw at random; default: 0.
+        *args, **kwargs
+            As the stock class takes them; unknown names raise a TypeError.
+
+        Raises
+        ------
+        ValueError
+            If not exactly one of each pair of inputs is given, if their numbers or shapes differ, if text is padded
+            on the left or longer than the model's positions, if the model lacks the image's token type, or if
+            `image_embeds` are given to a method that scales images down.
+        """
+        texts = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
+        images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
+        attention_mask = check_inputs(texts, images, attention_mask)
+        check_text_length(attention_mask.shape[1], self.config.max_position_embeddings)
+        check_token_type(image_token_type_idx, self.config.modality_type_vocab_size)
+        check_pixel_mask(pixel_mask, pixel_values, image_embeds)
+        if token_type_ids is not None:
+            check_tensor("token_type_ids", token_type_ids, attention_mask.shape)
+        if image_embeds is not None and self.token_reducer.image_scale != 1:
+            raise ValueError("image_embeds; allowed with the option image_size: pixel_values, which it scales down")
+        sample_seeds = checked_seeds(sample_seeds, len(attention_mask))
+        embeddings, tokens, patches = self.embeddings(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            pixel_values,
+            pixel_mask,
+            inputs_embeds,
+            image_embeds,
+            image_token_type_idx,
+            self.token_reducer.image_scale,
+        )
+        outputs = self.encoder(
+            embeddings,
+            tokens,
+            self.token_reducer,
+            sample_seeds,
+            self.config.output_attentions if output_attentions is None else output_attentions,
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+        )
+        outputs.report.patches = patches
+        outputs.report.full_image_tokens = self.full_image_tokens(tokens, pixel_values, pixel_mask)
+        states = self.layernorm(outputs.last_hidden_state)
+        return ViltTokenDropModelOutput(
+            last_hidden_state=states,
+            pooler_output=None if self.pooler is None else self.pooler(states),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            report=outputs.report,
+        )
+
+    @on_host
+    def full_image_tokens(
+        self, tokens: FusionTokens, pixel_values: torch.Tensor | None, pixel_mask: torch.Tensor | None
+    ) -> list[int]:
+        """Tokens of each image before it was scaled down, given those that went in; padding as the method counts it."""
+        counts = tokens.counts()[1]
+        if pixel_values is not None and self.token_reducer.image_scale != 1:
+            counts = self.embeddings.image_token_counts(pixel_values, pixel_mask)
+        if self.token_reducer.counts_padding:
+            counts = counts.max().expand_as(counts)
+        return counts.tolist()

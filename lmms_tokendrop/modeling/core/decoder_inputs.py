@@ -1,0 +1,121 @@
+"""What a staged decoder is given: checks of it, and the chunks that run through the layers one after the other."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from ..ops.model_limits import warn_of_long_sequence
+from .reduction_request import ReductionRequest
+from .staged_cache import StagedCache
+from .visual_tokens import DecoderTokens, VisualTokens
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of the input that runs through all layers before the next part does.
+
+    Attributes
+    ----------
+    states : torch.Tensor
+        `[batch, length, channels]`, embeddings.
+    position_ids : torch.LongTensor
+        `[batch or 1, length]`, rotary positions in the unreduced sequence.
+    mask : torch.BoolTensor or None
+        `[batch, length]`, False for padding.
+    request : ReductionRequest or None
+        What to reduce; None: nothing.
+    """
+
+    states: torch.Tensor
+    position_ids: torch.Tensor
+    mask: torch.Tensor | None
+    request: ReductionRequest | None
+
+    def enter(self, cache: StagedCache) -> DecoderTokens:
+        """The sequence before the first layer; its provenance joins the cache's."""
+        batch, length, device = *self.states.shape[:2], self.position_ids.device
+        index = torch.arange(cache.seen, cache.seen + length, device=device).expand(batch, -1)
+        padded = self.mask is not None and not bool(self.mask.all())
+        if padded:
+            index = index.masked_fill(~self.mask.to(device), -1)
+        tokens = None if self.request is None else self.request.tokens
+        if tokens is not None and cache.tokens is not None:
+            images_before = cache.tokens.image.amax(-1, keepdim=True) + 1
+            tokens = replace(tokens, image=torch.where(tokens.visual, tokens.image + images_before, tokens.image))
+        cache.extend(batch, length, device, tokens)
+        if tokens is None:
+            tokens = VisualTokens.text(batch, length, device)
+        return DecoderTokens(index, self.position_ids, tokens, padded)
+
+
+def input_chunks(
+    config: Any,
+    embeddings: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    past: int,
+    reduction: ReductionRequest | None,
+) -> list[Chunk]:
+    """Check an input and cut it: one chunk, or two where an answer follows the prompt.
+
+    Parameters
+    ----------
+    config : PreTrainedConfig
+        The decoder's.
+    embeddings : torch.Tensor
+        `[batch, length, channels]`.
+    attention_mask : torch.Tensor or None
+        `[batch, past + length]`, 0 for padding.
+    position_ids : torch.LongTensor or None
+        `[batch or 1, length]`.
+    past : int
+        Tokens seen before.
+    reduction : ReductionRequest or None
+        What to reduce; None: nothing.
+
+    Raises
+    ------
+    ValueError
+        If the mask has another shape or pads on the right, an active sliding window is shorter than the sequence, or
+        `prompt_length` does not fit.
+    """
+    length = embeddings.shape[1]
+    _check_mask(attention_mask, past, length)
+    _check_sliding_window(config, past + length)
+    warn_of_long_sequence(past + length, getattr(config, "max_position_embeddings", None))
+    if position_ids is None:
+        position_ids = torch.arange(past, past + length, device=embeddings.device).unsqueeze(0)
+    prompt = length if reduction is None else reduction.new_prompt_tokens(past, length)
+    cuts = [0, prompt, length] if prompt < length else [0, length]
+    return [
+        Chunk(
+            embeddings[:, start:stop],
+            position_ids[:, start:stop],
+            None if attention_mask is None else attention_mask[:, past + start : past + stop].bool(),
+            None if reduction is None else reduction.chunk(start, stop),
+        )
+        for start, stop in pairwise(cuts)
+    ]
+
+
+def _check_mask(attention_mask: torch.Tensor | None, past: int, length: int) -> None:
+    if attention_mask is None:
+        return
+    if not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 2:
+        raise ValueError("attention_mask must be a tensor of shape [batch, past + length], 0 for padding")
+    if attention_mask.shape[1] != past + length:
+        raise ValueError(
+            f"attention_mask must cover {past} past and {length} new tokens, got {attention_mask.shape[1]} columns"
+        )
+    if past == 0 and bool((attention_mask.bool().int().diff(dim=-1) < 0).any()):
+        raise ValueError('attention_mask pads on the right; use left padding (tokenizer.padding_side = "left")')
+
+
+def _check_sliding_window(config, length: int) -> None:
+    window = getattr(config, "sliding_window", None)
+    layer_types = getattr(config, "layer_types", None)
+    active = window is not None and (layer_types is None or "sliding_attention" in layer_types)
+    if active and length > window:
+        raise ValueError(f"sliding_window={window} is shorter than the sequence of {length} tokens; not supported")

@@ -1,0 +1,245 @@
+"""One chunk on its way through the layers of a staged decoder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.masking_utils import create_causal_mask
+
+from ..ops.eager_parts import of_any_length, on_host
+from .attention_rows import decoder_attention_rows
+from .chunk_outputs import ChunkOutput
+from .decoder_inputs import Chunk
+from .decoder_options import setting
+from .staged_cache import Entries, StagedCache, StagedLayer
+from .staged_decode import accumulate_attention, drop_from_cache
+from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
+from .transformers_compat import cache_argument
+from .visual_tokens import DecoderTokens
+
+
+@dataclass(frozen=True)
+class LayerInputs:
+    """What a layer reads beside its states; the same for neighbours that hold the same.
+
+    Attributes
+    ----------
+    before : Entries or None
+        What the cache layer held.
+    sequence : DecoderTokens
+        The chunk.
+    entries : Entries
+        Both, in this order.
+    mask : torch.Tensor or None
+        As the attention takes it.
+    position_embeddings : tuple[torch.Tensor, torch.Tensor]
+        Cosine and sine, `[batch or 1, length, head_dim]`.
+    """
+
+    before: Entries | None
+    sequence: DecoderTokens
+    entries: Entries
+    mask: torch.Tensor | None
+    position_embeddings: tuple[torch.Tensor, torch.Tensor]
+
+
+class DecoderRun:
+    """What is known of a chunk between layers, and what is decided about it there.
+
+    Parameters
+    ----------
+    decoder : nn.Module
+        The staged decoder.
+    chunk : Chunk
+        What goes in.
+    cache : StagedCache
+        The request so far.
+    compiled : bool
+        Whether compiled layers run. What they read is of one kind then, whatever stays: a mask wherever rows may need
+        padding, positions for each row, and lengths that a graph doesn't fix.
+
+    Attributes
+    ----------
+    states : torch.Tensor
+        `[batch, length, channels]`, what the first layer receives.
+    alike : bool
+        Whether all layers hold and receive the same, as they do if the method acts in no layer.
+    any_length : bool
+        Whether the lengths of what compiled layers read depend on values.
+    """
+
+    def __init__(self, decoder: Any, chunk: Chunk, cache: StagedCache, compiled: bool):
+        self.decoder, self.cache, request, self.compiled = decoder, cache, chunk.request, compiled
+        self.layers: list[StagedLayer] = cache.layers[: decoder.config.num_hidden_layers]
+        self.sequence, self.states = chunk.enter(cache), chunk.states
+        self.reducer = None if request is None else request.reducer
+        self.prefill: StagedPrefill | None = None
+        if request is not None and request.tokens is not None and bool(self.sequence.tokens.visual.any()):
+            training = decoder.training and torch.is_grad_enabled()
+            self.prefill = StagedPrefill(request, self.sequence, cache, len(self.layers), training)
+            if self.prefill.acts_after(BEFORE_FIRST_LAYER):
+                self.sequence, self.states = self.prefill.leave(BEFORE_FIRST_LAYER, self.sequence, self.states)
+        self.generates = self.prefill is None and bool(cache.received) and self.sequence.place.shape[1] == 1
+        stages = () if self.reducer is None else self.reducer.stages_at("decoder", "decode")
+        self.dropping = [stage for stage in stages if self.generates and stage.point == "after_token"]
+        watched = {stage.layer for stage in self.dropping}
+        self.watches = [number in watched for number in range(len(self.layers))]
+        self.alike = not stages and all(held.entries is self.layers[0].entries for held in self.layers)
+        self.any_length = compiled and not self.alike
+        self.inputs: LayerInputs | None = None
+        self.rows: RowScores | None = None
+        self.leaving: Leaving | None = None
+        self.keys: list[torch.Tensor] = []
+
+    @classmethod
+    @on_host
+    def start(cls, *inputs) -> "DecoderRun":
+        """Build it, outside of graphs."""
+        return cls(*inputs)
+
+    @on_host
+    def before_layer(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
+        """Arguments of a layer beside its states `[batch, length, channels]`."""
+        held, sequence, known = self.layers[number], self.sequence, self.inputs
+        if known is None or held.entries is not known.before or sequence is not known.sequence:
+            self.inputs = known = self._prepare(number, hidden_states)
+        self.keys.append(known.entries.index)
+        if self.prefill is not None:
+            self.prefill.receive(sequence)
+        self.rows = RowScores(self.decoder.layers[number], hidden_states, known.position_embeddings, held)
+        if self.any_length:
+            of_any_length(1, hidden_states)
+            if held.is_initialized:
+                of_any_length(2, held.keys, held.values)
+        self.leaving = None
+        if self.prefill is not None and self.prefill.acts_after(number):
+            self.leaving = Leaving(self.prefill, number, sequence, held, known.entries, self.rows)
+        return {
+            "attention_mask": known.mask,
+            "position_embeddings": known.position_embeddings,
+            "use_cache": True,
+            "after_attention": self.leaving,
+            **cache_argument(held),
+        }
+
+    @on_host
+    def after_layer(self, number: int) -> None:
+        """Note what a layer holds and leaves."""
+        held = self.layers[number]
+        if self.leaving is None:
+            held.extend(self.inputs.entries)
+        else:
+            self.sequence = self.leaving.sequence
+        if self.watches[number]:
+            accumulate_attention(held, self.rows.over_cache(self.sequence.valid).mean(1).squeeze(1))
+        if self.prefill is not None:
+            self.prefill.left(self.sequence)
+
+    @on_host
+    def before_layers(self) -> list[dict[str, Any]]:
+        """Arguments of all layers, where they are alike."""
+        return [self.before_layer(number, self.states) for number in range(len(self.layers))]
+
+    @on_host
+    def after_layers(self) -> None:
+        """Note what all layers hold, where they are alike."""
+        for number in range(len(self.layers)):
+            self.after_layer(number)
+
+    @on_host
+    def finish(self, last_hidden_state: torch.Tensor) -> ChunkOutput:
+        """The chunk's output, with its accounts handed over and the cache shrunk as the method says."""
+        if self.prefill is not None:
+            self.prefill.finish(self.sequence)
+            self.cache.generated = 0
+        if self.generates:
+            self.cache.generated += 1
+            drop_from_cache(self.cache, self.reducer, self.dropping)
+        if self.any_length:
+            of_any_length(1, last_hidden_state)
+        return ChunkOutput(last_hidden_state=last_hidden_state, index=self.sequence.place, keys=self.keys)
+
+    def _prepare(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
+        sequence, before = self.sequence, self.layers[number].entries
+        chunk = Entries(sequence.place, sequence.padded)
+        entries = chunk if before is None else before.append(chunk)
+        rows = len(entries.index)
+        always_masked = self.compiled and rows > 1
+        mask = create_causal_mask(
+            config=self.decoder.config,
+            inputs_embeds=hidden_states,
+            attention_mask=entries.index >= 0 if always_masked else entries.mask,
+            layer_idx=number,
+            allow_is_causal_skip=not always_masked,
+            **cache_argument(self.cache),
+        )
+        position_ids = sequence.position_ids.expand(rows, -1) if self.compiled else sequence.position_ids
+        if self.reducer is not None and setting(self.reducer.options, "position_mode") == "compact":
+            position_ids = (entries.index >= 0).cumsum(-1)[:, -sequence.place.shape[1] :] - 1
+            position_ids = position_ids.clamp_min(0)
+        positions = self.decoder.rotary_emb(hidden_states, position_ids=position_ids)
+        if self.any_length:
+            of_any_length(1, *positions)
+            if mask is not None:
+                of_any_length(2, mask)
+                of_any_length(3, mask)
+        return LayerInputs(before, sequence, entries, mask, positions)
+
+
+class Leaving:
+    """Called between a layer's attention and its MLP: runs the stage, and remembers the sequence that it leaves."""
+
+    def __init__(self, prefill: StagedPrefill, number: int, sequence: DecoderTokens, held, entries: Entries, rows):
+        self.prefill, self.number, self.sequence = prefill, number, sequence
+        self.held, self.entries, self.rows = held, entries, rows
+
+    @on_host
+    def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """From states `[batch, length, channels]` to those of what stays."""
+        self.held.extend(self.entries)
+        self.sequence, hidden_states = self.prefill.leave(
+            self.number, self.sequence, hidden_states, **self.rows.providers()
+        )
+        of_any_length(1, hidden_states)
+        return hidden_states
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """Attention rows of the layer just run.
+
+    Attributes
+    ----------
+    layer : nn.Module
+        The layer.
+    layer_input : torch.Tensor
+        `[batch, length, channels]`.
+    position_embeddings : tuple[torch.Tensor, torch.Tensor]
+        Cosine and sine, `[batch or 1, length, head_dim]`.
+    held : StagedLayer
+        Its cache.
+    """
+
+    layer: Any
+    layer_input: torch.Tensor
+    position_embeddings: tuple[torch.Tensor, torch.Tensor]
+    held: StagedLayer
+
+    def over_cache(self, rows: torch.Tensor) -> torch.Tensor:
+        """See :func:`decoder_attention_rows`."""
+        return decoder_attention_rows(
+            self.layer, self.layer_input, self.position_embeddings, self.held.keys, self.held.entries.mask, rows
+        )
+
+    def over_chunk(self, rows: torch.Tensor) -> torch.Tensor:
+        """The same, for the keys of the layer's own input only."""
+        return self.over_cache(rows)[..., -self.layer_input.shape[1] :]
+
+    def keys(self) -> torch.Tensor:
+        """Mean over heads of the rotated keys of the layer's own input, `[batch, length, head_dim]`."""
+        return self.held.keys[:, :, -self.layer_input.shape[1] :].mean(1)
+
+    def providers(self) -> dict[str, Callable]:
+        """What a method may ask for."""
+        return {"attention_rows": self.over_chunk, "keys": self.keys}

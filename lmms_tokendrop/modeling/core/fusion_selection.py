@@ -1,0 +1,174 @@
+"""What the reducers of encoders of text and image share: layers, shares of counts, pruning by score."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ..ops.merging import ranks
+from .fusion_tokens import FusionTokens
+from .options import Options, option
+from .reducer import Context, Host, Keep, Stage, TokenReducer
+
+
+@dataclass(frozen=True)
+class FusionCounts:
+    """What the counts of a stage can be computed from, `[batch]` each; CLS tokens included, padding excluded.
+
+    Attributes
+    ----------
+    text, image : torch.LongTensor
+        Tokens before the stage.
+    first_text, first_image : torch.LongTensor
+        Tokens of the unreduced sequence.
+    """
+
+    text: torch.Tensor
+    image: torch.Tensor
+    first_text: torch.Tensor
+    first_image: torch.Tensor
+
+    def fitted(self, stage: Any, reducer: TokenReducer):
+        """A count budget is for decoders."""
+        raise ValueError(f"{type(reducer).__name__}: no count is stated for {stage}; a budget is for decoders")
+
+
+@dataclass
+class BlockOptions(Options):
+    """Where a method acts."""
+
+    layers: list[int] | None = option(
+        None, "Blocks (zero-based) that drop or merge; default: 2, 5, 8 (dynamicvit: 3, 6, 9) of 12, scaled."
+    )
+
+
+@dataclass
+class PairOptions(Options):
+    """Where a method acts in pairs of layers."""
+
+    layers: list[int] | None = option(
+        None,
+        "Layers that drop or merge, 0, 2, 4, ... for the first, second, third pair; default: 0, 2, 4, 6 (dynamicvit: "
+        "2, 6, 10) of 12, scaled.",
+    )
+
+
+class LayeredReducer(TokenReducer):
+    """Acts in some of the encoder's layers, before their FFN.
+
+    Attributes
+    ----------
+    default_layers : tuple[int, ...]
+        Zero-based layers of an encoder of `paper_depth`; pairs where layers come in pairs.
+    point : str
+        Where in the layers.
+    """
+
+    default_layers: ClassVar[tuple[int, ...]] = (2, 5, 8)
+    paper_depth: ClassVar[int] = 12
+    point: ClassVar[str] = "before_ffn"
+
+    def __init__(self, options, host: Host):
+        super().__init__(options, host)
+        self.layers = fusion_layers(options.layers, host, self.default_layers, self.paper_depth)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One stage in each of the layers."""
+        return tuple(Stage("fusion", layer, self.point) for layer in self.layers)
+
+
+def fusion_layers(layers: list[int] | None, host: Host, default: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """The layers in which a method acts; of an encoder with pairs of layers, the pairs.
+
+    Parameters
+    ----------
+    layers : list[int] or None
+        Zero-based, ascending; None: the default, scaled. In pairs, both layers are counted: pair p has the layers 2p,
+        the text's, in which tokens leave, and 2p + 1, the image's.
+    host : Host
+        The encoder.
+    default : tuple[int, ...]
+        Of an encoder of `depth`. Layer l of stage s becomes `max(s, (l + 1) * num_layers // depth - 1)`.
+    depth : int
+        Layers (pairs) of the encoder that the default is for.
+
+    Raises
+    ------
+    ValueError
+        If a layer lies past the last one, or is not the text's of a pair, where it could not act.
+    """
+    number = host.num_layers
+    if layers is None:
+        scaled = (max(stage, (layer + 1) * number // depth - 1) for stage, layer in enumerate(default))
+        return tuple(layer for layer in scaled if layer < number)
+    step = 2 if host.in_pairs else 1
+    wrong = [layer for layer in layers if layer % step or layer >= step * number]
+    if wrong and host.in_pairs:
+        raise ValueError(
+            f"layers={list(layers)}: layer {wrong[0]} can't act in {number} pairs of layers; allowed are the text's "
+            f"layers, the even numbers from 0 to {2 * number - 2}"
+        )
+    if wrong:
+        raise ValueError(
+            f"layers={list(layers)}: layer {wrong[-1]} can't act in an encoder of {number} layers; allowed are 0 to "
+            f"{number - 1}"
+        )
+    return tuple(layer // step for layer in layers)
+
+
+def share(counts: torch.Tensor, ratio: float) -> torch.Tensor:
+    """`round(ratio * count)` of `counts [batch]`, halves to even."""
+    return torch.round(ratio * counts.double()).long()
+
+
+def keep_best_of_image(tokens: FusionTokens, scores: torch.Tensor, count: tuple) -> Keep:
+    """Keep, of each row, the text, the image's CLS and its best other tokens.
+
+    Parameters
+    ----------
+    tokens : FusionTokens
+        The tokens.
+    scores : torch.Tensor
+        `[batch, length]`, read at image tokens.
+    count : tuple[torch.LongTensor, torch.LongTensor]
+        `[batch]` each, tokens of text and image that stay, the CLS included.
+    """
+    best = ranks(image_priority(tokens, scores)) < count[1].unsqueeze(-1)
+    return Keep.of(tokens.text | (tokens.image & best))
+
+
+def image_priority(tokens: FusionTokens, scores: torch.Tensor, protect: bool = True) -> torch.Tensor:
+    """Scores with everything that is not of the image below all and, to `protect` it, the image's CLS above all."""
+    scores = scores.masked_fill(~tokens.image, float("-inf"))
+    return scores.masked_fill(tokens.image_cls & tokens.image, float("inf")) if protect else scores
+
+
+def staying_target(stays: torch.Tensor) -> torch.Tensor:
+    """Target `[batch, length]` of a decision that merges nothing: itself where a token stays, else -1."""
+    return torch.arange(stays.shape[1], device=stays.device).expand_as(stays).masked_fill(~stays, -1)
+
+
+def text_scores(context: Context, kind: str) -> torch.Tensor:
+    """How much the text looks at each token (PuMer, text-informed pruning).
+
+    Parameters
+    ----------
+    context : Context
+        The stage.
+    kind : {"attention", "first_head", "keys", "queries"}
+        Post-softmax attention of the text's rows, averaged over heads or of head 0; or the product of the text's
+        head-mean keys (queries) with the head-mean keys, without a softmax.
+
+    Returns
+    -------
+    torch.Tensor
+        `[batch, length]` float32, the mean over the text's tokens; padding has no vote.
+    """
+    text = context.text_rows
+    count = text.sum(-1, keepdim=True)
+    if kind in ("attention", "first_head"):
+        rows = context.attention_rows(text)
+        return (rows.mean(1) if kind == "attention" else rows[:, 0]).sum(1) / count
+    voters = (context.keys() if kind == "keys" else context.queries()).float()
+    mean = (voters * text.unsqueeze(-1)).sum(1, keepdim=True) / count.unsqueeze(-1)
+    return (mean @ context.keys().float().transpose(1, 2))[:, 0]

@@ -1,0 +1,170 @@
+"""The tokens inside an encoder of text and image, and what happened to them."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ..ops.eager_parts import on_host
+from ..ops.merging import group_sizes
+
+
+@dataclass(frozen=True)
+class FusionTokens:
+    """The tokens inside the encoder, without their states. Token 0 of each row is the text's CLS.
+
+    Attributes
+    ----------
+    valid : torch.BoolTensor
+        `[batch, length]`, False for padding.
+    image : torch.BoolTensor
+        `[batch, length]`, True for the tokens of the image, its CLS included.
+    image_cls : torch.BoolTensor
+        `[batch, length]`, True for the image's CLS.
+    place : torch.LongTensor
+        `[batch, length]`, place in the unreduced sequence; -1 for padding.
+    size : torch.Tensor
+        `[batch, length]` float32, number of unreduced tokens that a token is made of; 0 for padding.
+    owner : torch.LongTensor
+        `[batch, unreduced length]`, the token that each unreduced token is part of; -1 if it left.
+    """
+
+    valid: torch.Tensor
+    image: torch.Tensor
+    image_cls: torch.Tensor
+    place: torch.Tensor
+    size: torch.Tensor
+    owner: torch.Tensor
+
+    @classmethod
+    def start(cls, text_valid: torch.Tensor, image_valid: torch.Tensor) -> "FusionTokens":
+        """Of an unreduced sequence, from `[batch, text]` and `[batch, image]`, the image's CLS first."""
+        valid = torch.cat([text_valid, image_valid], dim=1).bool()
+        place = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
+        image = valid & (place >= text_valid.shape[1])
+        place = place.masked_fill(~valid, -1)
+        return cls(valid, image, place == text_valid.shape[1], place, valid.float(), place)
+
+    @classmethod
+    def of_image(cls, states: torch.Tensor) -> "FusionTokens":
+        """Of whole images alone, from their states `[batch, image, channels]`, CLS first."""
+        valid = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        return cls.start(valid[:, :0], valid)
+
+    def with_padding(self) -> "FusionTokens":
+        """The same, of a sequence of which nothing left yet, with padding as tokens of text and image."""
+        slots = torch.arange(self.valid.shape[1], device=self.valid.device).expand_as(self.valid)
+        unreduced = torch.arange(self.owner.shape[1], device=self.valid.device).expand_as(self.owner)
+        return FusionTokens(
+            valid=torch.ones_like(self.valid),
+            image=slots >= self.image_cls.long().argmax(-1, keepdim=True),
+            image_cls=self.image_cls,
+            place=torch.where(self.valid, self.place, slots),
+            size=self.size.clamp_min(1),
+            owner=torch.where(self.owner >= 0, self.owner, unreduced),
+        )
+
+    def behind_text(self, text_valid: torch.Tensor) -> "FusionTokens":
+        """These tokens of an image alone, behind those of a text of which `[batch, text]` are not padding."""
+        text = FusionTokens.start(text_valid, text_valid[:, :0])
+        length = text_valid.shape[1]
+
+        def shifted(values: torch.Tensor) -> torch.Tensor:
+            return torch.where(values >= 0, values + length, -1)
+
+        return FusionTokens(
+            valid=torch.cat([text.valid, self.valid], dim=1),
+            image=torch.cat([text.image, self.image], dim=1),
+            image_cls=torch.cat([text.image_cls, self.image_cls], dim=1),
+            place=torch.cat([text.place, shifted(self.place)], dim=1),
+            size=torch.cat([text.size, self.size], dim=1),
+            owner=torch.cat([text.owner, shifted(self.owner)], dim=1),
+        )
+
+    @property
+    def text(self) -> torch.Tensor:
+        """`[batch, length]`, True for the tokens of the text."""
+        return self.valid & ~self.image
+
+    @property
+    def visual(self) -> torch.Tensor:
+        """`[batch, length]`, True for the tokens of the image."""
+        return self.image
+
+    def counts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens of the text and of the image, `[batch]` each."""
+        return self.text.sum(-1), self.image.sum(-1)
+
+    def images(self) -> tuple[torch.Tensor, int]:
+        """Image of each of its tokens over the batch `[batch, length]`, -1 for text, and the number of images."""
+        rows = torch.arange(len(self.image), device=self.image.device).unsqueeze(-1)
+        return torch.where(self.image, rows, -1), len(self.image)
+
+    def after(self, target: torch.Tensor, index: torch.Tensor, valid: torch.Tensor) -> "FusionTokens":
+        """The tokens at `index [batch, kept]`, of which each is what `target [batch, length]` gives it."""
+        slots = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        new_slot = torch.full_like(target, -1).scatter_reduce(1, index, slots.masked_fill(~valid, -1), "amax")
+        moved = torch.where(target >= 0, new_slot.gather(1, target.clamp_min(0)), -1)
+        return FusionTokens(
+            valid=valid,
+            image=self.image.gather(1, index) & valid,
+            image_cls=self.image_cls.gather(1, index) & valid,
+            place=self.place.gather(1, index).masked_fill(~valid, -1),
+            size=group_sizes(target, self.size).gather(1, index).masked_fill(~valid, 0.0),
+            owner=torch.where(self.owner >= 0, moved.gather(1, self.owner.clamp_min(0)), -1),
+        )
+
+
+@dataclass
+class FusionReport:
+    """What happened to the tokens of a batch.
+
+    Attributes
+    ----------
+    received : list[FusionTokens]
+        Per layer, what its attention processed.
+    left : list[FusionTokens]
+        Per layer, what its FFN processed.
+    patches : torch.LongTensor or None
+        `[batch, image length - 1, 2]`, row and column of each patch of the unreduced sequence; -1 for padding.
+    policies : list[torch.Tensor]
+        `[batch, length]` per stage, which tokens are there, where training keeps them all (DynamicViT).
+    vision_tokens : list[int]
+        Per block of a vision tower in which tokens merge, tokens of each image that its attention processed.
+    full_image_tokens : list[int]
+        Per row, tokens of the image, its CLS included, before images were scaled down and before any left or merged.
+    """
+
+    received: list[FusionTokens] = field(default_factory=list)
+    left: list[FusionTokens] = field(default_factory=list)
+    patches: torch.Tensor | None = None
+    policies: list[torch.Tensor] = field(default_factory=list)
+    vision_tokens: list[int] = field(default_factory=list)
+    full_image_tokens: list[int] = field(default_factory=list)
+
+    @property
+    def text_tokens(self) -> list[list[int]]:
+        """Tokens of the text that each layer received, per layer and row."""
+        return [tokens.counts()[0].tolist() for tokens in self.received]
+
+    @property
+    def image_tokens(self) -> list[list[int]]:
+        """Tokens of the image that each layer received, its CLS included, per layer and row."""
+        return [tokens.counts()[1].tolist() for tokens in self.received]
+
+    @property
+    def average_image_tokens(self) -> list[float]:
+        """Mean over layers of the tokens of the image that a layer received, per row."""
+        return torch.tensor(self.image_tokens, dtype=torch.float64).mean(0).tolist()
+
+    @property
+    def average_image_tokens_left(self) -> list[float]:
+        """The same after each layer's stage."""
+        counts = torch.stack([tokens.counts()[1] for tokens in self.left])
+        return counts.double().mean(0).tolist()
+
+
+@on_host
+def check_padded_right(attention_mask: torch.Tensor) -> None:
+    """Raise a ValueError unless each text `[batch, length]` starts at its first token."""
+    if not bool(attention_mask[:, 0].all()):
+        raise ValueError("attention_mask: the text must be padded on the right; the head reads its first token")

@@ -1,0 +1,234 @@
+"""Options of a reduction: checking them, and naming what is allowed where one is wrong."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
+from inspect import getfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .flat_code import flat_code, sources
+
+
+def option(default, help: str, allowed: tuple | None = None, low: float | None = None, high: float | None = None):
+    """A field of :class:`Options` with its help text and the values that it takes."""
+    return field(default=default, metadata={"help": help, "allowed": allowed, "low": low, "high": high})
+
+
+@dataclass
+class Options:
+    """Base of the options of a method. Subclasses are dataclasses whose fields :func:`option` makes.
+
+    Attributes
+    ----------
+    presets : dict[str, dict]
+        Named settings, for a field `preset`.
+    alternatives : tuple[frozenset[str], ...]
+        Sets of options of which one at most is given.
+    """
+
+    presets: ClassVar[dict[str, dict]] = {}
+    alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
+
+    method: str = option("none", "The method.")
+
+    @classmethod
+    def entries(cls) -> dict[str, Field]:
+        """The options by name, without the method."""
+        return {entry.name: entry for entry in fields(cls) if entry.name != "method"}
+
+    @classmethod
+    def check_exclusions(cls, options: dict) -> None:
+        """Raise a ValueError for checked options that exclude each other."""
+
+    @classmethod
+    def earlier_defaults(cls, options: dict) -> dict:
+        """Defaults that are others for checked options of an earlier format."""
+        return {}
+
+    @classmethod
+    def restored(cls, saved: dict) -> dict:
+        """Options as a configuration file has them, with the number of the format that they were saved in."""
+        return dict(saved)
+
+    @classmethod
+    def initial(cls) -> dict:
+        """What options of which none is given say beside the method."""
+        return {}
+
+    @classmethod
+    def merged(cls, saved: dict, given: dict) -> dict:
+        """Options that were saved, with others given for the same method.
+
+        What is given holds, and what is saved beside it. A given preset replaces everything that is saved, and a given
+        option those that exclude it (`alternatives`).
+        """
+        if "preset" in given:
+            return {**given, "method": saved["method"]}
+        chosen = [way for way in cls.alternatives if way & given.keys()]
+        excluded = {name for way in cls.alternatives if chosen and way not in chosen for name in way}
+        return {**{name: value for name, value in saved.items() if name not in excluded}, **given}
+
+    def to_dict(self) -> dict:
+        """The method, and the options that differ from their defaults."""
+        values = {name: (getattr(self, name), entry.default) for name, entry in self.entries().items()}
+        return {"method": self.method, **{name: value for name, (value, usual) in values.items() if value != usual}}
+
+
+class Reductions:
+    """The methods of an architecture, and what options mean for them.
+
+    Parameters
+    ----------
+    reducers : Mapping[str, type]
+        Reducer of each method, `"none"` among them; each has its options as `Options`.
+    exported : Callable, optional
+        From a method to texts of files, by name without ``.py``, that differ in a model exported with it.
+    """
+
+    def __init__(self, reducers: Mapping[str, Any], exported: Callable[[str], dict[str, str]] | None = None):
+        self.reducers = reducers
+        self.exported = exported or (lambda method: {})
+
+    def from_dict(self, options: dict | None) -> Options:
+        """Check options and fill in defaults.
+
+        Parameters
+        ----------
+        options : dict or None
+            Option names and values; None means `{"method": "none"}`.
+
+        Returns
+        -------
+        Options
+            The options of the method; a `preset` is resolved into what it stands for.
+
+        Raises
+        ------
+        ValueError
+            For an unknown key, a value out of range, an option that the method does not read, or options that
+            exclude each other. The message names the key and what is allowed.
+        """
+        if not isinstance(options, dict | None):
+            raise ValueError(
+                f"token_reduction={options!r}; allowed: a dict of options, such as {{'method': 'mustdrop'}}"
+            )
+        options = dict(options or {})
+        method = options.setdefault("method", "none")
+        kind = self.options_of(method)
+        own = kind.entries()
+        for key, value in options.items():
+            if key == "method":
+                continue
+            if key in own:
+                options[key] = checked_value(own[key], value)
+                continue
+            known = self.entries()
+            if key not in known:
+                near = get_close_matches(str(key), ("method", *known), n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise ValueError(f"token_reduction: unknown option {key!r}{hint}; allowed: method, {', '.join(known)}")
+            if checked_value(known[key], value) != known[key].default:
+                allowed = ", ".join(sorted(own)) or "none"
+                raise ValueError(f"token_reduction: method {method!r} has no option {key!r}; its options: {allowed}")
+        options = {name: value for name, value in options.items() if name in own}
+        kind.check_exclusions(options)
+        preset = kind.presets.get(options.pop("preset", None), {})
+        return kind(**{"method": method, **kind.earlier_defaults(options), **preset, **options})
+
+    def entries(self) -> dict[str, Field]:
+        """The options of any of the methods, by name."""
+        return {name: entry for reducer in self.reducers.values() for name, entry in reducer.Options.entries().items()}
+
+    def options_of(self, method: str) -> type[Options]:
+        """The class of a method's options; a ValueError names the methods if there's none of the name."""
+        if method not in self.reducers:
+            raise ValueError(f"token_reduction: method={method!r}; allowed: {', '.join(map(repr, self.reducers))}")
+        return self.reducers[method].Options
+
+    def restored(self, saved: dict | None) -> dict:
+        """Options as a configuration file has them, with the number of the format that they were saved in."""
+        saved = dict(saved or {})
+        reducer = self.reducers.get(saved.get("method", "none"))
+        return saved if reducer is None else reducer.Options.restored(saved)
+
+    def defaults(self, method: str) -> dict:
+        """Options of a method of which none is given, with the number of today's format."""
+        return {"method": method, **self.options_of(method).initial()}
+
+    def merged(self, saved: dict, given: dict) -> dict:
+        """As :meth:`Options.merged`."""
+        return self.options_of(saved["method"]).merged(saved, given)
+
+    def code_of(self, modules: Iterable[str], method: str) -> dict[str, str]:
+        """Text of every file that some modules need in a model exported with a method; see :func:`flat_code`."""
+        return flat_code(modules, sources([Path(getfile(self.reducers[method]))]), self.exported(method))
+
+    def build(self, options: Options, host):
+        """The reducer for a model."""
+        return self.reducers[options.method](options, host)
+
+
+def checked_value(entry, value):
+    """The value of an option, or a ValueError that names the option and what is allowed."""
+    about, name = entry.metadata, entry.name
+    if value is None and entry.default is None:
+        return None
+    if name == "preset" and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if about["allowed"] is not None:
+        if value not in about["allowed"]:
+            raise ValueError(f"token_reduction: {name}={value!r}; allowed: {', '.join(map(repr, about['allowed']))}")
+        return value
+    if name == "layers":
+        return _checked_layers(value)
+    if isinstance(entry.default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"token_reduction: {name}={value!r}; allowed: True, False")
+        return value
+    whole = entry.type in (int, int | None)
+    return checked_number(f"token_reduction: {name}", value, whole=whole, low=about["low"], high=about["high"])
+
+
+def checked_number(name: str, value, *, whole: bool, low: float, high: float | None = None, below: float | None = None):
+    """The value of an option that is a number, finite and in range.
+
+    Parameters
+    ----------
+    name : str
+        What the error calls the option.
+    value
+        Of any type.
+    whole : bool
+        Whether only an `int` will do.
+    low, high : float
+        Smallest and largest value; None: no largest one.
+    below : float or None
+        The value is smaller than this.
+
+    Raises
+    ------
+    ValueError
+        If the value is something else, infinite, not a number or out of range; names the option and what is allowed.
+    """
+    right_kind = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    highest = sys.float_info.max if high is None else high
+    if right_kind and low <= value <= highest and (below is None or value < below):
+        return value
+    number = "a whole number" if whole else "a number"
+    raise ValueError(f"{name}={value!r}; allowed: {number} {span(low, high, below)}")
+
+
+def span(low: float, high: float | None = None, below: float | None = None) -> str:
+    """The range of a number in words."""
+    to = "" if high is None else f" to {high:.10g}"
+    return f"from {low:.10g}{to}" + ("" if below is None else f", below {below:.10g}")
+
+
+def _checked_layers(value) -> list[int]:
+    whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+    if not whole or not value or value[0] < 0 or any(a >= b for a, b in pairwise(value)):
+        raise ValueError(f"token_reduction: layers={value!r}; allowed: a list of ascending whole numbers from 0")
+    return list(value)

@@ -1,0 +1,353 @@
+"""The protocol between a token reducer, which decides what stays, and the framework, which does the rest."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from .options import Options
+
+PLACES = {
+    "vision": ("before_ffn", "after_block"),
+    "features": ("before_block",),
+    "decoder": ("before_ffn",),
+    "fusion": ("before_ffn", "before_block"),
+    "decode": ("after_prefill", "after_token"),
+}
+"""Where tokens may leave, and the points of a layer there: in the blocks of a vision tower; of what it gave, before the
+decoder; in the layers of a decoder during prefill; in those of an encoder that reads text and image together; and in
+the layers of a decoder's cache. "before_ffn" is behind the residual connection of the attention."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A place at which tokens may leave.
+
+    Attributes
+    ----------
+    place : str
+        One of `PLACES`.
+    layer : int
+        Zero-based layer; -1 for "features", which lie before the first one.
+    point : str
+        Point of the layer; default: the place's first one.
+    every : int
+        At "after_token": after how many generated tokens the method is asked.
+
+    Raises
+    ------
+    ValueError
+        For an unknown place, or a point that the place does not have.
+    """
+
+    place: str
+    layer: int = -1
+    point: str = ""
+    every: int = 1
+
+    def __post_init__(self):
+        if self.place not in PLACES:
+            raise ValueError(f"Stage: place={self.place!r}; allowed: {', '.join(map(repr, PLACES))}")
+        points = PLACES[self.place]
+        object.__setattr__(self, "point", self.point or points[0])
+        if self.point not in points:
+            raise ValueError(f"Stage: point={self.point!r} in {self.place!r}; allowed: {', '.join(map(repr, points))}")
+
+
+@dataclass
+class Context:
+    """What a reducer may read at a stage. Reducers do not write to it.
+
+    Attributes
+    ----------
+    tokens : TokenMap
+        `[batch, length]`, what the tokens are.
+    valid : torch.BoolTensor
+        `[batch, length]`, False for padding.
+    hidden_states : torch.Tensor or None
+        `[batch, length, channels]`; None in a cache.
+    counts : Any
+        What a count can be computed from, see the place's run.
+    text_rows : torch.BoolTensor
+        `[batch, length]`, text that may judge the image: all of it, in decoders what can see an image.
+    sample_seeds : torch.LongTensor
+        `[batch]`.
+    carry : dict[str, torch.Tensor]
+        `[batch, length]` each, what the stage before handed on.
+    providers : Mapping[str, Callable]
+        What else there is at this place, by name.
+    """
+
+    tokens: Any
+    valid: torch.Tensor
+    hidden_states: torch.Tensor | None
+    counts: Any
+    text_rows: torch.Tensor
+    sample_seeds: torch.Tensor
+    carry: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    providers: Mapping[str, Callable] = field(default_factory=dict)
+
+    def attention_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Softmax attention of the queries that `rows [batch, length]` marks, in the layer just run.
+
+        Returns
+        -------
+        torch.Tensor
+            `[batch, heads, queries, length]` float32, zero where a row has fewer queries than the longest.
+        """
+        return self.provided("attention_rows", rows)
+
+    def keys(self) -> torch.Tensor:
+        """Mean over heads of the layer's keys, `[batch, length, head_dim]`."""
+        return self.provided("keys")
+
+    def queries(self) -> torch.Tensor:
+        """Mean over heads of the layer's queries, `[batch, length, head_dim]`."""
+        return self.provided("queries")
+
+    def cls_attention(self) -> torch.Tensor:
+        """Head-mean attention `[batch, length]` float32 of the vision tower's CLS query in its last block."""
+        return self.provided("cls_attention")
+
+    def best(self, scores: torch.Tensor, count: Any, **details) -> "Keep":
+        """Keep the visual tokens of highest `scores [batch, length]`, as many as the method counts."""
+        return self.provided("best", scores, count, **details)
+
+    def provided(self, name: str, *arguments, **details):
+        """What a provider gives.
+
+        Raises
+        ------
+        ValueError
+            If there is no such provider here: absent data is never a neutral value.
+        """
+        if name not in self.providers:
+            there = ", ".join(sorted(self.providers)) or "nothing"
+            raise ValueError(f"{name} is not provided at this place of this architecture; provided: {there}")
+        return self.providers[name](*arguments, **details)
+
+
+@dataclass
+class Keep:
+    """A decision: which tokens stay, and what becomes of the others. Padding is the framework's business.
+
+    Attributes
+    ----------
+    target : torch.LongTensor
+        `[batch, length]`, the token that each token becomes part of: itself if it stays, -1 if it leaves.
+    weights : torch.Tensor or None
+        `[batch, length]`, by which tokens of one target are averaged; None: all equal.
+    merging : bool
+        Whether any token becomes part of another.
+    added : tuple[torch.Tensor, torch.Tensor] or None
+        Tokens that join: `[batch, new]`, the places of tokens that stay and get a new state, -1 for none, and these
+        states `[batch, new, channels]`.
+    carry : dict[str, torch.Tensor]
+        `[batch, length]` each, sliced like states and handed to the next stage. Attention weighs keys by an entry
+        `key_weight` (fusion); cells enter the decoder by rising values of an entry `order` (vision); tokens that an
+        entry `protected` marks are part of every count, and stay (decoder).
+    """
+
+    target: torch.Tensor
+    weights: torch.Tensor | None = None
+    merging: bool = False
+    added: tuple[torch.Tensor, torch.Tensor] | None = None
+    carry: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, mask: torch.Tensor, **details) -> "Keep":
+        """From `[batch, length]`, True for tokens that stay."""
+        places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        return cls(places.masked_fill(~mask, -1), **details)
+
+    @classmethod
+    def merged(cls, target: torch.Tensor, weights: torch.Tensor | None = None, **details) -> "Keep":
+        """From `[batch, length]`, the token that each token becomes part of, itself or -1."""
+        places = torch.arange(target.shape[1], device=target.device)
+        return cls(target, weights, bool(((target >= 0) & (target != places)).any()), **details)
+
+    @property
+    def stays(self) -> torch.Tensor:
+        """`[batch, length]`, True for tokens that stay."""
+        return self.target == torch.arange(self.target.shape[1], device=self.target.device)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a reducer may know of the model that it is built for.
+
+    Attributes
+    ----------
+    num_layers : int
+        Layers of the decoder, or of the encoder of text and image (METER: pairs of them).
+    hidden_size : int
+        Channels of these layers.
+    image_size : int
+        Side of the images that the vision encoder was made for, in pixels.
+    vision_layers : int
+        Blocks of a vision tower; 0 where there is none.
+    in_pairs : bool
+        Whether each of the layers is a pair, of the text's and the image's, of which options count both (METER).
+    """
+
+    num_layers: int
+    hidden_size: int
+    image_size: int
+    vision_layers: int = 0
+    in_pairs: bool = False
+
+
+class TokenReducer(nn.Module):
+    """Decides which tokens stay. One subclass per method.
+
+    Parameters
+    ----------
+    options : Options
+        Of the class's `Options`.
+    host : Host
+        The model.
+
+    Attributes
+    ----------
+    Options : type[Options]
+        The options of the method.
+    needs : frozenset[str]
+        Providers that the model has to compute before the method asks, such as `"cls_attention"`.
+    merges, adds : bool
+        Whether the method writes merged values, or adds tokens.
+    joint : bool
+        Whether text and image merge with each other, so that only the sum of their counts is known beforehand.
+    proportional_attention : frozenset[str]
+        Places where attention logits get the logarithm of the key's size.
+    counts_padding : bool
+        Whether padding is treated as tokens whose `key_weight`, which the first stage finds in its carry, is 0.
+    sequential : bool
+        Whether, in an encoder with a layer for each modality, the image's layer reads the text as the text's layer left
+        it, instead of as it was before both.
+    soft_training : bool
+        Whether tokens stay in training, and a policy with gradients says which are there (`soft_policy`).
+    image_size : int or None
+        Side to which images of the encoder's own size, and others in proportion, are reduced first; None: as they come.
+    """
+
+    Options: type[Any] = Options
+    needs: frozenset[str] = frozenset()
+    merges: bool = False
+    adds: bool = False
+    joint: bool = False
+    proportional_attention: frozenset[str] = frozenset()
+    counts_padding: bool = False
+    sequential: bool = False
+    soft_training: bool = False
+    image_size: int | None = None
+
+    def __init__(self, options: Any, host: Host):
+        super().__init__()
+        self.options = options
+        self.host = host
+
+    @property
+    def image_scale(self) -> float:
+        """Factor by which the sides of images are reduced first."""
+        return 1.0 if self.image_size is None else self.image_size / self.host.image_size
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Places at which the method acts."""
+        return ()
+
+    def stages_at(self, *places: str) -> tuple[Stage, ...]:
+        """Those of some places."""
+        return tuple(stage for stage in self.stages() if stage.place in places)
+
+    def count(self, stage: Stage, counts: Any) -> Any:
+        """How many tokens a stage leaves, computed before any score; None: it depends on the data.
+
+        Parameters
+        ----------
+        stage : Stage
+            One of the method's stages.
+        counts : Any
+            `Context.counts`. By default they say what a budget leaves.
+
+        Returns
+        -------
+        Any
+            In decoders `[groups]` visual tokens; in fusion encoders and towers `[batch]` tokens of the text and of
+            the image, a pair.
+        """
+        return counts.fitted(stage, self)
+
+    def score(self, stage: Stage, context: Context) -> torch.Tensor:
+        """Scores `[batch, length]`, read at visual tokens: the highest stay."""
+        raise NotImplementedError
+
+    def keep(self, stage: Stage, context: Context) -> Keep:
+        """Decide what stays at a stage; by default the tokens of highest score."""
+        return context.best(self.score(stage, context), self.count(stage, context.counts))
+
+    def soft_policy(self, stage: Stage, hidden_states: torch.Tensor, tokens: Any, policy: torch.Tensor) -> torch.Tensor:
+        """The policy `[batch, length]` after a stage in training, given the one before it."""
+        raise NotImplementedError
+
+    def module_macs(self, text: int, image: int) -> int:
+        """Multiply-accumulates of the method's own trained modules, from the counts of the input."""
+        return 0
+
+
+class NoReduction(TokenReducer):
+    """The unreduced model, through the same code."""
+
+
+def check_stages(reducer: TokenReducer, offered: Mapping[str, int]) -> None:
+    """Fail unless every stage of a method is one that a model can run.
+
+    Parameters
+    ----------
+    reducer : TokenReducer
+        The method.
+    offered : Mapping[str, int]
+        Layers of each place that the model has; for "features" 0.
+
+    Raises
+    ------
+    ValueError
+        Naming the stage: for a place that the model does not have, a layer past its end, or two stages at one point.
+    """
+    seen = set()
+    for stage in reducer.stages():
+        if stage.place not in offered:
+            raise ValueError(f"{stage}: this model has no such place; allowed: {', '.join(map(repr, offered))}")
+        layers = range(offered[stage.place]) if stage.place != "features" else (-1,)
+        if stage.layer not in layers:
+            raise ValueError(f"{stage}: layer {stage.layer} can't act; allowed: {layers[0]} to {layers[-1]}")
+        where = (stage.place, stage.layer, stage.point)
+        if where in seen:
+            raise ValueError(f"{stage}: two stages at one point; allowed: one")
+        seen.add(where)
+
+
+def check_counted(stage: Stage, kind: str, wanted: torch.Tensor, found: torch.Tensor, slack: int = 0) -> None:
+    """Fail unless a stage left what its method states.
+
+    Parameters
+    ----------
+    stage : Stage
+        The stage.
+    kind : str
+        What is counted, for the message.
+    wanted, found : torch.LongTensor
+        `[groups]` or `[batch]`.
+    slack : int
+        Largest difference.
+
+    Raises
+    ------
+    RuntimeError
+        With both counts.
+    """
+    if bool(((wanted - found).abs() > slack).any()):
+        raise RuntimeError(
+            f"layer {stage.layer} was to leave {wanted.tolist()} {kind}tokens of its batch and left {found.tolist()}"
+        )

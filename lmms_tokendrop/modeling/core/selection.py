@@ -1,0 +1,187 @@
+"""From priorities to a decision in decoders: counts, newlines, and at least one token per image."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..ops.selecting import fit_counts, rank_in_groups, segment_sum
+from .decoder_options import setting
+from .reducer import Context, Keep, TokenReducer
+from .visual_tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class DecoderCounts:
+    """What the counts of a stage can be computed from.
+
+    Attributes
+    ----------
+    options : Options
+        Of the method.
+    tokens : VisualTokens
+        `[batch, length]`, the tokens before the stage.
+    groups : torch.LongTensor
+        `[batch, length]`, group of each visual token in the scope of the budget; -1 for text.
+    full, full_newlines : torch.Tensor
+        `[groups]`, tokens that the unreduced model processes, and the newlines among them.
+    processed : list[torch.Tensor]
+        `[groups]` per decoder layer so far: what the layer received.
+    num_layers : int
+        Number of decoder layers.
+    protected : torch.BoolTensor
+        `[batch, length]`, tokens that stay to the end.
+    """
+
+    options: Any
+    tokens: VisualTokens
+    groups: torch.Tensor
+    full: torch.Tensor
+    full_newlines: torch.Tensor
+    processed: list[torch.Tensor]
+    num_layers: int
+    protected: torch.Tensor
+
+    @property
+    def current(self) -> torch.Tensor:
+        """`[groups]`, tokens before the stage."""
+        return segment_sum((self.groups >= 0).long(), self.groups, len(self.full))
+
+    def fitted(self, stage: Any, reducer: TokenReducer) -> torch.Tensor:
+        """Tokens that each group keeps at a stage, `[groups]`, from the budget, with stages at all the method's places.
+
+        Raises
+        ------
+        ValueError
+            If the budget can't be reached.
+        """
+        return self.next(tuple(stage.layer for stage in reducer.stages_at("features", "decoder")))
+
+    def next(self, layers: tuple[int, ...]) -> torch.Tensor:
+        """The same for drops after `layers`, of which -1 is the place before the first."""
+        available = self.full if self.options.counts_newlines else self.full - self.full_newlines
+        return self.options.budget().next_count(
+            available, self.processed, self.current, self.least(), layers, self.num_layers
+        )
+
+    def least(self) -> torch.Tensor:
+        """Tokens that each group must keep, `[groups]`.
+
+        These are its protected tokens, at least one per image, and the newlines that stay in any case: all with
+        `newlines="keep"`, those of the protected tokens' rows with "row".
+        """
+        tokens, newlines = self.tokens, setting(self.options, "newlines")
+        images, count = tokens.groups("image")
+        visual = tokens.visual
+        pairs, pair = torch.unique(self.groups[visual] * (count + 1) + images[visual], return_inverse=True)
+        in_pair = segment_sum(self.protected[visual].long(), pair, len(pairs)).clamp_min(1)
+        least = segment_sum(in_pair, pairs // (count + 1), len(self.full))
+        if newlines != "drop":
+            ends = visual & tokens.newline
+            if newlines == "row":
+                ends = ends & _has_token(tokens.lines(setting(self.options, "scope")), self.protected)
+            least = least + segment_sum(ends.long(), self.groups, len(self.full))
+        return least
+
+
+def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: torch.Tensor, **details) -> Keep:
+    """Keep text, and of each group the visual tokens of highest priority.
+
+    Parameters
+    ----------
+    options : Options
+        Of the method; `newlines` says whether a newline leaves with the last token of its row, never, or at once.
+    context : Context
+        The stage.
+    priority : torch.Tensor
+        `[batch, length]`; read at visual tokens only, highest for protected tokens.
+    counts : torch.LongTensor
+        `[groups]`, visual tokens to keep, newlines included; not below :meth:`DecoderCounts.least`.
+    **details
+        Of the :class:`Keep`.
+
+    Returns
+    -------
+    Keep
+        The decision.
+    """
+    tokens, groups, keys = context.tokens, context.counts.groups, context.counts.protected
+    ranked, lines = _ranked(options, context)
+    if setting(options, "newlines") == "keep":
+        counts = counts - segment_sum((tokens.visual & tokens.newline).long(), groups, len(counts))
+    if setting(options, "scope") == "request":
+        leaders = _leaders_without_keys(context, priority, ranked, lines, keys)
+        priority = priority.masked_fill(leaders, float("inf"))
+        keys = keys | leaders
+    keep = context.valid & ~tokens.visual
+    keep[ranked] = fit_counts(priority[ranked], groups[ranked], lines[ranked], counts, keys[ranked])
+    return Keep.of(_with_newlines(options, context, keep, lines), **details)
+
+
+def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch.Tensor, **details) -> Keep:
+    """Keep text, and the visual tokens that `stays [batch, length]` marks; of an image without any, the best one."""
+    tokens = context.tokens
+    ranked, lines = _ranked(options, context)
+    stays = ranked & stays
+    images, count = tokens.groups("image")
+    empty = segment_sum(stays.long(), images, count) == 0
+    leaders = _leaders(context, priority, ranked) & empty[images]
+    keep = (context.valid & ~tokens.visual) | stays | leaders
+    return Keep.of(_with_newlines(options, context, keep, lines), **details)
+
+
+def _ranked(options, context: Context) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens that are judged, and the row whose newline stays while one of them does.
+
+    A newline without a row (unpadding can leave an extreme sliver no column) is judged like any other token.
+
+    Returns
+    -------
+    tuple[torch.Tensor, torch.Tensor]
+        `[batch, length]` each; rows are numbered over the batch, -1 where no newline depends on the token.
+    """
+    tokens = context.tokens
+    patches = tokens.visual & ~tokens.newline
+    if setting(options, "newlines") != "row":
+        return patches & tokens.present, torch.full_like(tokens.tile, -1)
+    lines = tokens.lines(setting(options, "scope"))
+    alone = tokens.visual & tokens.newline & ~_has_token(lines, patches)
+    return (patches & tokens.present) | alone, lines.masked_fill(alone, -1)
+
+
+def _with_newlines(options, context: Context, keep: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
+    """Add the newlines that stay beside the kept tokens."""
+    ends = context.tokens.visual & context.tokens.newline
+    return keep | (ends if setting(options, "newlines") == "keep" else ends & _has_token(lines, keep))
+
+
+def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """`[batch, length]`, whether the line of an entry has a marked token; False for entries of no line."""
+    occupied = torch.zeros(int(lines.max()) + 2, dtype=torch.bool, device=lines.device)
+    occupied[lines[among & (lines >= 0)]] = True
+    return occupied[lines]
+
+
+def _leaders(context: Context, priority: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """Mark the token of highest priority of each image."""
+    images, _ = context.tokens.groups("image")
+    order = rank_in_groups(priority[among], images[among])
+    ordered = images[among][order]
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    marks = torch.zeros_like(ordered, dtype=torch.bool)
+    marks[order[first]] = True
+    leaders = torch.zeros_like(among)
+    leaders[among] = marks
+    return leaders
+
+
+def _leaders_without_keys(context: Context, priority: torch.Tensor, patches, lines, keys: torch.Tensor):
+    """Mark one token of each image without key tokens, which stays where several images share a group.
+
+    It is the best token on which no newline depends, so that one token of budget per image always suffices.
+    """
+    images, count = context.tokens.groups("image")
+    without = segment_sum(keys.long(), images, count) == 0
+    free = patches & (lines < 0)
+    return _leaders(context, priority, free if bool(free.any()) else patches) & without[images]

@@ -1,0 +1,93 @@
+"""A CLIP vision tower in which patches may leave or merge."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPVisionModel
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+
+from ..ops.eager_parts import on_host, part_by_part
+from .reducer import TokenReducer
+from .staged_tower import StagedCLIPLayer, TowerRun, run_blocks
+
+
+@dataclass
+class StagedVisionOutput:
+    """What the tower gives for a batch of tiles.
+
+    Attributes
+    ----------
+    features : torch.Tensor
+        `[tiles, 1 + kept, channels * layers]`, the selected layers' states, CLS first.
+    cells : torch.LongTensor
+        `[tiles, kept]`, the patch cell of each state; -1 for padding.
+    carry : dict[str, torch.Tensor]
+        `[tiles, kept]` each, what the last stage carries, and `cls_attention` float32, the head-mean attention of the
+        CLS query in the last block, if that was wanted.
+    """
+
+    features: torch.Tensor
+    cells: torch.Tensor
+    carry: dict[str, torch.Tensor]
+
+
+class StagedCLIPVisionModel(CLIPVisionModel):
+    """CLIP vision tower with stages; its plain forward pass is the stock one."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.encoder.layers = nn.ModuleList([StagedCLIPLayer(config) for _ in self.encoder.layers])
+        self.post_init()
+
+    @part_by_part
+    def forward_staged(
+        self, pixel_values: torch.Tensor, feature_layers: list[int], reducer: TokenReducer, **providers: Any
+    ) -> StagedVisionOutput:
+        """Encode tiles, of which patches leave or merge.
+
+        Parameters
+        ----------
+        pixel_values : torch.Tensor
+            `[tiles, 3, height, width]`.
+        feature_layers : list[int]
+            Hidden states to return, 0 being the embeddings; negative ones count from the last block's output.
+        reducer : TokenReducer
+            The method.
+        **providers : Callable
+            What it may ask for at every stage.
+
+        Returns
+        -------
+        StagedVisionOutput
+            States of what is left. Earlier states go through the same decisions.
+        """
+        hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
+        run = self._start(hidden_states, feature_layers, reducer, providers)
+        run_blocks(run, hidden_states)
+        return self._output(run)
+
+    @on_host
+    def _start(self, hidden_states, feature_layers: list[int], reducer: TokenReducer, providers: dict) -> TowerRun:
+        depth = len(self.encoder.layers)
+        if any(not -depth - 1 <= layer <= depth for layer in feature_layers):
+            raise ValueError(f"vision_feature_layer={feature_layers}; allowed: {-depth - 1} to {depth}")
+        wanted = [layer % (depth + 1) for layer in feature_layers]
+        attentive = "cls_attention" in reducer.needs
+        return TowerRun(self, self.encoder.layers, hidden_states, wanted, attentive, reducer, **providers)
+
+    @on_host
+    def _output(self, run: TowerRun) -> StagedVisionOutput:
+        features = torch.cat([run.collected[layer] for layer in run.wanted], dim=-1)
+        carry = dict(run.carry)
+        if run.attention is not None:
+            carry["cls_attention"] = run.attention[..., 0]
+        place = run.tokens.place[:, 1:]
+        cells = torch.where(place > 0, place - 1, -1)
+        return StagedVisionOutput(features, cells, {name: values[:, 1:] for name, values in carry.items()})
+
+
+register_checkpoint_conversion_mapping(
+    "StagedCLIPVisionModel", get_checkpoint_conversion_mapping("CLIPVisionModel"), overwrite=True
+)

@@ -1,0 +1,161 @@
+"""A reducer's stages during one prefill."""
+
+from functools import partial
+
+import torch
+
+from ..ops.selecting import segment_sum
+from .applying import DECODER, apply
+from .decoder_options import setting
+from .reducer import Context, Stage, check_counted
+from .reduction_request import ReductionRequest
+from .selection import DecoderCounts, keep_by_mask, keep_by_priority
+from .staged_cache import Entries, StagedCache
+from .staged_decode import compact_cache
+from .token_report import StageRecord
+from .visual_tokens import DecoderTokens
+
+BEFORE_FIRST_LAYER = -1
+
+
+class StagedPrefill:
+    """Calls the reducer where it acts, applies what it decides, and keeps the accounts.
+
+    Parameters
+    ----------
+    request : ReductionRequest
+        The reducer and what it may know of the request.
+    sequence : DecoderTokens
+        The chunk before the first layer.
+    cache : StagedCache
+        The request's cache, on which the accounts are kept.
+    num_layers : int
+        Number of decoder layers.
+    training : bool
+        Whether gradients are wanted, which a hard drop can't give.
+    """
+
+    def __init__(
+        self, request: ReductionRequest, sequence: DecoderTokens, cache: StagedCache, num_layers: int, training: bool
+    ):
+        self.reducer = request.reducer
+        self.cache = cache
+        self.num_layers = num_layers
+        self.training = training
+        self.stages: dict[int, Stage | None] = {
+            stage.layer: stage for stage in self.reducer.stages_at("features", "decoder")
+        }
+        if not bool(sequence.tokens.present.logical_or(~sequence.tokens.visual).all()):
+            self.stages.setdefault(BEFORE_FIRST_LAYER, None)
+        self.carry: dict[str, torch.Tensor] = {}
+        self.first_index = cache.seen - sequence.place.shape[1]
+        self.groups, self.group_count = sequence.tokens.groups(setting(self.reducer.options, "scope"))
+        self.full = self._count(sequence.tokens.visual, sequence)
+        self.full_newlines = self._count(sequence.tokens.visual & sequence.tokens.newline, sequence)
+        self.processed: list[torch.Tensor] = []
+        self.received: list[torch.Tensor] = []
+        self.received_release: list[torch.Tensor] = []
+        self.lengths: list[int] = []
+        batch = sequence.place.shape[0]
+        seeds = request.sample_seeds
+        self.sample_seeds = torch.zeros(batch, dtype=torch.long) if seeds is None else seeds
+        visual = sequence.tokens.visual
+        self.text_index = sequence.place.masked_fill(visual | (visual.cumsum(-1) == 0), -1)
+
+    def receive(self, sequence: DecoderTokens) -> None:
+        """Note what the next layer receives."""
+        self.processed.append(self._count(sequence.tokens.visual, sequence))
+        self.received.append(sequence.tokens.visual.sum(-1))
+        self.lengths.append(sequence.place.shape[1])
+
+    def acts_after(self, layer: int) -> bool:
+        """Whether a stage follows a decoder layer (or `BEFORE_FIRST_LAYER`)."""
+        return layer in self.stages
+
+    def leave(self, layer: int, sequence: DecoderTokens, hidden_states: torch.Tensor, **providers):
+        """Run the stage after a decoder layer.
+
+        Parameters
+        ----------
+        layer : int
+            The layer whose attention has just run, or `BEFORE_FIRST_LAYER`.
+        sequence : DecoderTokens
+            The chunk.
+        hidden_states : torch.Tensor
+            `[batch, length, channels]`.
+        **providers : Callable
+            Of the :class:`Context`.
+
+        Returns
+        -------
+        tuple[DecoderTokens, torch.Tensor]
+            The chunk and its states afterwards.
+        """
+        before, stage = sequence, self.stages[layer]
+        context = self._context(sequence, hidden_states, providers)
+        if stage is None:  # the vision encoder left tokens out, and no stage of the method drops them
+            keep = keep_by_mask(self.reducer.options, context, torch.ones_like(context.valid), context.valid.double())
+        else:
+            keep = self.reducer.keep(stage, context)
+        sequence, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, DECODER)
+        if stage is not None:
+            self._check_counts(stage, context.counts, sequence)
+        if self.training and sequence is not before:
+            raise RuntimeError(
+                "token_reduction: a hard drop has no gradient for what leaves; call model.eval(), or train "
+                'with {"method": "none"}'
+            )
+        name = "before layer 0" if layer == BEFORE_FIRST_LAYER else f"after layer {layer}"
+        self.cache.records.append(StageRecord(name, sequence.place, self.carry))
+        return sequence, hidden_states
+
+    def left(self, sequence: DecoderTokens) -> None:
+        """Note what a layer, and the stage after it, left."""
+        self.received_release.append(sequence.tokens.visual.sum(-1))
+
+    def finish(self, sequence: DecoderTokens) -> None:
+        """After the last layer: compact the cache if the method does, and hand over the accounts."""
+        decode = [stage for stage in self.reducer.stages_at("decode") if stage.point == "after_prefill"]
+        if decode:
+            compact_cache(self.cache, self.reducer, decode, Entries(sequence.place, sequence.padded), self.lengths)
+        accounts = ((self.cache.received, self.received), (self.cache.received_release, self.received_release))
+        for earlier, counts in accounts:
+            earlier[:] = [a + b for a, b in zip(earlier, counts, strict=True)] if earlier else counts
+
+    def _context(self, sequence: DecoderTokens, hidden_states: torch.Tensor, providers: dict) -> Context:
+        tokens, options = sequence.tokens, self.reducer.options
+        groups = self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1)
+        protected = self.carry.get("protected", torch.zeros_like(sequence.valid))
+        counts = DecoderCounts(
+            options, tokens, groups, self.full, self.full_newlines, self.processed, self.num_layers, protected
+        )
+        context = Context(
+            tokens=tokens,
+            valid=sequence.valid,
+            hidden_states=hidden_states,
+            counts=counts,
+            text_rows=sequence.valid & self._gather(self.text_index >= 0, sequence),
+            sample_seeds=self.sample_seeds,
+            carry=self.carry,
+            providers=providers,
+        )
+        providers["best"] = partial(keep_by_priority, options, context)
+        if "cls_attention" in tokens.carry:
+            providers["cls_attention"] = lambda: tokens.carry["cls_attention"]
+        return context
+
+    def _check_counts(self, stage: Stage, counts: DecoderCounts, sequence: DecoderTokens) -> None:
+        """Fail unless a stage left the counts that its method states, to the newline of a row."""
+        wanted = self.reducer.count(stage, counts)
+        if wanted is not None:
+            found = self._count(sequence.tokens.visual, sequence)
+            slack = 1 if setting(self.reducer.options, "newlines") == "row" else 0
+            check_counted(stage, "visual ", wanted, found, slack)
+
+    def _gather(self, values: torch.Tensor, sequence: DecoderTokens) -> torch.Tensor:
+        return values.gather(1, (sequence.place - self.first_index).clamp_min(0))
+
+    def _count(self, among: torch.Tensor, sequence: DecoderTokens) -> torch.Tensor:
+        """Marked tokens of each group, `[groups]`."""
+        groups = self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1)
+        return segment_sum(among.long(), groups, self.group_count)

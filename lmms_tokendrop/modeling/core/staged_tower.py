@@ -1,0 +1,214 @@
+"""The blocks of a CLIP vision tower with stages: patches may leave or merge inside blocks and between them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
+
+from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part
+from .applying import Rules
+from .attention_rows import cls_attention
+from .fusion_attention import attend, key_bias
+from .fusion_run import FusionRun, LayerDecision, block_providers
+from .fusion_tokens import FusionTokens
+from .reducer import Stage, TokenReducer
+
+
+class StagedCLIPAttention(CLIPAttention):
+    """CLIP's attention, which can also give its queries and keys."""
+
+    def attend(self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None):
+        """States `[batch, length, channels]`, queries and keys `[batch, heads, length, head_dim]`, of biased logits."""
+        query, key, value = (
+            layer(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        dropout = self.dropout if self.training else 0.0
+        context, _ = attend(query, key, value, bias, dropout, self.config._attn_implementation == "sdpa")
+        return self.out_proj(context), query, key
+
+
+class InPlaceQuickGELU(nn.Module):
+    """CLIP's activation, which without gradients overwrites its input instead of making two more tensors."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`x * sigmoid(1.702 * x)`."""
+        if torch.is_grad_enabled():
+            return hidden_states * torch.sigmoid(1.702 * hidden_states)
+        return hidden_states.mul_((1.702 * hidden_states).sigmoid_())
+
+
+class StagedCLIPLayer(CLIPEncoderLayer):
+    """A block of CLIP in which tokens may merge between its attention and its MLP; else the stock one."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.self_attn = StagedCLIPAttention(config)
+        if config.hidden_act == "quick_gelu":
+            self.mlp.activation_fn = InPlaceQuickGELU()
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask=None, bias=None, decide=None, **kwargs):
+        """Run the block; without `bias` and `decide` as the stock one does.
+
+        Parameters
+        ----------
+        hidden_states : torch.Tensor
+            `[batch, length, channels]`.
+        bias : torch.Tensor or None
+            Added to the logits of keys, `[batch, 1, 1, length]`.
+        decide : Callable or None
+            From the states behind the attention's residual connection, queries and keys to what is left.
+
+        Returns
+        -------
+        torch.Tensor or tuple
+            States; with `bias` or `decide` a pair of them and what `decide` said of the tokens that stayed or None.
+        """
+        if bias is None and decide is None:
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        attended, query, key = self.self_attn.attend(self.layer_norm1(hidden_states), bias)
+        hidden_states, kept = hidden_states + attended, None
+        if decide is not None:
+            kept, hidden_states = decide(hidden_states, query, key)
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states)), kept
+
+
+class TowerRun(FusionRun):
+    """One pass of images through the blocks of a tower, CLS first.
+
+    Parameters
+    ----------
+    tower : nn.Module
+        The tower, for its configuration.
+    blocks : Sequence[StagedCLIPLayer]
+        Its blocks.
+    states : torch.Tensor
+        `[batch, 1 + patches, channels]`, what goes into the first block.
+    wanted : list[int]
+        Hidden states to collect, 0 being `states`. They go through every later decision.
+    attentive : bool
+        Whether the attention of the CLS query in the last block is wanted.
+    reducer : TokenReducer
+        The method.
+    **providers : Callable
+        Of every stage.
+
+    Attributes
+    ----------
+    collected : dict[int, torch.Tensor]
+        `[batch, what is left, channels]` of each wanted layer.
+    attention : torch.Tensor or None
+        `[batch, what is left, 1]` float32, head-mean attention of the CLS query, 0 for CLS itself.
+    mask, bias : torch.Tensor or None
+        What stock blocks read, and what is added to the logits of keys in the others.
+    """
+
+    place = "vision"
+
+    def __init__(self, tower, blocks, states, wanted: list[int], attentive: bool, reducer: TokenReducer, **providers):
+        seeds = torch.zeros(len(states), dtype=torch.long)
+        super().__init__(reducer, FusionTokens.of_image(states), seeds, tower.training, **providers)
+        self.config, self.blocks, self.wanted, self.attentive = tower.config, blocks, wanted, attentive
+        self.own_blocks = any(point == "before_ffn" for _, point in self.stages)
+        self.compiled = compiling()
+        self.collected = {0: states}
+        self.attention: torch.Tensor | None = None
+        self.mask: torch.Tensor | None = None
+        self.bias: torch.Tensor | None = None
+        self.attended = self.tokens
+
+    def rules(self) -> Rules:
+        """CLS stays first."""
+        return Rules("left", leading=1)
+
+    @on_host
+    def before_block(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
+        """Arguments of a block beside its states."""
+        self.report.received.append(self.tokens)
+        if self.tokens is not self.attended:
+            self._mask(hidden_states)
+        if self.attentive and number == len(self.blocks) - 1:
+            valid = self.tokens.valid
+            found = cls_attention(self.blocks[number], hidden_states, None if bool(valid.all()) else valid)
+            self.attention = nn.functional.pad(found, (1, 0)).unsqueeze(-1)
+        stage = self.stages.get((number, "before_ffn"))
+        decide = None if stage is None else TowerDecision(self.act, stage, self.carry, self, number)
+        return {"bias": self.bias, "decide": decide} if self.own_blocks else {"attention_mask": self.mask}
+
+    @on_host
+    def after_block(self, number: int, outputs) -> torch.Tensor:
+        """States after a block and its stages."""
+        hidden_states, kept = outputs if isinstance(outputs, tuple) else (outputs, None)
+        if kept is not None:
+            self.tokens, self.carry = kept
+        stage = self.stages.get((number, "after_block"))
+        if stage is not None:
+            (self.tokens, self.carry), hidden_states = self.leave(stage, number + 1, hidden_states)
+        self.collected = {layer: states for layer, states in self.collected.items() if layer in self.wanted}
+        self.collected[number + 1] = hidden_states
+        return hidden_states
+
+    def leave(self, stage: Stage, layer: int, hidden_states: torch.Tensor, **providers):
+        """Tokens and carry after a stage, and the states; what was collected goes through it too."""
+        earlier = {number: states for number, states in self.collected.items() if number < layer}
+        held = [*earlier.values(), *([] if self.attention is None else [self.attention]), hidden_states]
+        kept, left = self.act(stage, self.tokens, self.carry, held, **providers)
+        self.collected = dict(zip(earlier, left, strict=False))
+        if self.attention is not None:
+            self.attention = left[-2]
+        return kept, left[-1]
+
+    def _mask(self, hidden_states: torch.Tensor) -> None:
+        """What is not attended: always a tensor for compiled stock blocks, of any length."""
+        valid, self.attended = self.tokens.valid, self.tokens
+        if self.own_blocks:
+            size = self.tokens.size if self.place in self.reducer.proportional_attention else None
+            self.bias = key_bias(valid, hidden_states.dtype, size)
+        elif self.compiled or not bool(valid.all()):
+            self.mask = create_bidirectional_mask(
+                self.config, hidden_states, valid, allow_is_bidirectional_skip=not self.compiled
+            )
+        if self.compiled:
+            of_any_length(1, hidden_states)
+            for mask in (self.mask, self.bias):
+                if mask is not None:
+                    of_any_length(3, mask)
+            if self.mask is not None:
+                of_any_length(2, self.mask)
+
+
+@dataclass(frozen=True)
+class TowerDecision(LayerDecision):
+    """The decision inside a block of a tower.
+
+    Attributes
+    ----------
+    run : TowerRun
+        The pass.
+    number : int
+        The block.
+    """
+
+    run: TowerRun
+    number: int
+
+    @on_host
+    def __call__(self, hidden_states: torch.Tensor, query: torch.Tensor, key: torch.Tensor):
+        """Decide; see :class:`BlockDecision`."""
+        providers = block_providers(query, key, self.run.bias, self.carry)
+        return self.run.leave(self.stage, self.number + 1, hidden_states, **providers)
+
+
+@part_by_part
+def run_blocks(run: TowerRun, hidden_states: torch.Tensor) -> torch.Tensor:
+    """States behind the last block, or behind the one before if nothing else is wanted."""
+    depth = len(run.blocks)
+    for number, block in enumerate(run.blocks):
+        arguments = run.before_block(number, hidden_states)
+        if number == depth - 1 and depth not in run.wanted:
+            break
+        hidden_states = run.after_block(number, block(hidden_states, **arguments))
+    return hidden_states

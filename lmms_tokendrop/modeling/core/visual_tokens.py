@@ -1,0 +1,232 @@
+"""Where each visual token comes from, and the tokens inside a decoder."""
+
+from dataclasses import dataclass, field, replace
+from functools import reduce
+
+import torch
+
+PART_RANGE = 2**20
+
+FIELDS = ("image", "tile", "row", "column", "line", "newline", "present")
+"""What is known of every token."""
+
+
+@dataclass
+class VisualTokens:
+    """Provenance of visual tokens: one image `[tokens]`, or a batch of sequences `[batch, length]`.
+
+    In a batch, text and padding have `image == -1`.
+
+    Attributes
+    ----------
+    image : torch.LongTensor
+        Number of the image within its sequence.
+    tile : torch.LongTensor
+        Tile of the image; 0 is the base view. A newline has the tile that it ends.
+    row, column : torch.LongTensor
+        Cell of the tile's patch grid; a newline's column is one past the last.
+    line : torch.LongTensor
+        Row of the whole image that a newline ends, or -1 for tokens of a view without newlines.
+    newline : torch.BoolTensor
+        True for newline tokens.
+    present : torch.BoolTensor
+        False for what the vision encoder left out: it leaves before the first decoder layer.
+    carry : dict[str, torch.Tensor]
+        What a vision stage, or the vision tower, says of each token, by name; 0 for text.
+    """
+
+    image: torch.Tensor
+    tile: torch.Tensor
+    row: torch.Tensor
+    column: torch.Tensor
+    line: torch.Tensor
+    newline: torch.Tensor
+    present: torch.Tensor
+    carry: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def text(cls, batch: int, length: int, device: torch.device) -> "VisualTokens":
+        """A batch without visual tokens."""
+        absent = torch.zeros(batch, length, dtype=torch.bool, device=device)
+        nowhere = torch.full((batch, length), -1, device=device)
+        return cls(nowhere, nowhere, nowhere, nowhere, nowhere, absent, absent)
+
+    @classmethod
+    def place(cls, images: list["VisualTokens"], mask: torch.Tensor) -> "VisualTokens":
+        """Lay the tokens of a batch's images, in order, on the placeholders of its sequences.
+
+        Parameters
+        ----------
+        images : list[VisualTokens]
+            One entry per image, `[tokens]` each.
+        mask : torch.BoolTensor
+            `[batch, length]`, True at placeholders.
+
+        Returns
+        -------
+        VisualTokens
+            `[batch, length]`; images are numbered from 0 within each sequence.
+
+        Raises
+        ------
+        ValueError
+            If images do not fill whole sequences, or their tokens do not match the placeholders.
+        """
+        lengths = [len(image) for image in images]
+        per_row = mask.sum(-1).tolist()
+        if sum(lengths) != sum(per_row):
+            raise ValueError(f"Image features and image tokens do not match, tokens: {per_row}, features: {lengths}")
+        numbers, taken = [], iter(lengths)
+        for row_total in per_row:
+            number, filled = 0, 0
+            while filled < row_total:
+                filled += next(taken)
+                numbers.append(number)
+                number += 1
+            if filled != row_total:
+                raise ValueError(f"Images of {lengths} tokens do not fill sequences of {per_row} image placeholders")
+        placed = cls.text(mask.shape[0], mask.shape[1], mask.device)
+        if not images:
+            return placed
+        numbered = [
+            replace(image, image=torch.full_like(image.tile, number))
+            for image, number in zip(images, numbers, strict=True)
+        ]
+        joined = reduce(VisualTokens.append, numbered)
+
+        def laid(values: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+            return around.masked_scatter(mask, values.to(mask.device))
+
+        parts = {name: laid(getattr(joined, name), getattr(placed, name)) for name in FIELDS}
+        empty = torch.zeros_like(placed.tile)
+        carry = {name: laid(values, empty.to(values.dtype)) for name, values in joined.carry.items()}
+        return cls(**parts, carry=carry)
+
+    def __len__(self) -> int:
+        return len(self.tile)
+
+    @property
+    def visual(self) -> torch.Tensor:
+        """`[batch, length]`, True for visual tokens."""
+        return self.image >= 0
+
+    def map(self, function) -> "VisualTokens":
+        """Apply a tensor function to everything that is known of each token."""
+        parts = {name: function(getattr(self, name)) for name in FIELDS}
+        return VisualTokens(**parts, carry={name: function(values) for name, values in self.carry.items()})
+
+    def select(self, index: torch.Tensor, valid: torch.Tensor) -> "VisualTokens":
+        """Gather `[batch, kept]` tokens of each sequence; entries that are not valid become text."""
+        picked = self.map(lambda values: values.gather(1, index))
+        picked.image = picked.image.masked_fill(~valid, -1)
+        return picked
+
+    def append(self, other: "VisualTokens") -> "VisualTokens":
+        """Concatenate along the sequence."""
+        parts = {name: torch.cat([getattr(self, name), getattr(other, name)], dim=-1) for name in FIELDS}
+        names = self.carry.keys() | other.carry.keys()
+        return VisualTokens(**parts, carry={name: self._carried(other, name) for name in sorted(names)})
+
+    def _carried(self, other: "VisualTokens", name: str) -> torch.Tensor:
+        """An entry of both carries, 0 where one has none."""
+        kind = (self if name in self.carry else other).carry[name].dtype
+        parts = (tokens.carry.get(name, torch.zeros_like(tokens.tile, dtype=kind)) for tokens in (self, other))
+        return torch.cat(list(parts), dim=-1)
+
+    def groups(self, scope: str) -> tuple[torch.Tensor, int]:
+        """Number the groups that share one budget.
+
+        Parameters
+        ----------
+        scope : {"tile", "image", "request"}
+            What a budget is stated for.
+
+        Returns
+        -------
+        tuple[torch.LongTensor, int]
+            `[batch, length]` group of each visual token, -1 for text, and the number of groups.
+        """
+        rows = torch.arange(self.image.shape[0], device=self.image.device).unsqueeze(-1).expand_as(self.image)
+        parts = {"request": (rows,), "image": (rows, self.image), "tile": (rows, self.image, self.tile)}[scope]
+        return _number(parts, self.visual)
+
+    def lines(self, scope: str) -> torch.Tensor:
+        """Number the image rows that end in a newline.
+
+        With `scope="tile"` only the tile that the newline ends counts as its row.
+
+        Returns
+        -------
+        torch.LongTensor
+            `[batch, length]`, unique over the batch; -1 for tokens on which no newline depends.
+        """
+        rows = torch.arange(self.image.shape[0], device=self.image.device).unsqueeze(-1).expand_as(self.image)
+        ends = self.visual & self.newline
+        inside = self.visual & (self.line >= 0)
+        number, count = _number((rows, self.image, self.line), inside)
+        alive = torch.zeros(max(count, 1), dtype=torch.bool, device=rows.device)
+        alive[number[ends]] = True
+        inside = inside & alive[number.clamp_min(0)]
+        if scope == "tile":
+            owner = torch.full((max(count, 1),), -1, device=rows.device)
+            owner[number[ends]] = self.tile[ends]
+            inside = inside & (owner[number.clamp_min(0)] == self.tile)
+        return number.masked_fill(~inside, -1)
+
+
+def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Consecutive numbers for the distinct combinations of `parts` among the marked entries, -1 elsewhere."""
+    numbers = torch.full(inside.shape, -1, dtype=torch.long, device=inside.device)
+    keys = torch.zeros(int(inside.sum()), dtype=torch.long, device=inside.device)
+    for part in parts:
+        keys = keys * PART_RANGE + part[inside]
+    if len(keys) == 0:
+        return numbers, 0
+    unique, inverse = torch.unique(keys, return_inverse=True)
+    numbers[inside] = inverse
+    return numbers, len(unique)
+
+
+@dataclass(frozen=True)
+class DecoderTokens:
+    """The tokens inside the decoder, without their states.
+
+    Attributes
+    ----------
+    place : torch.LongTensor
+        `[batch, length]`, place of each token in its unreduced sequence; -1 for padding.
+    position_ids : torch.LongTensor
+        `[batch or 1, length]`, rotary positions in the unreduced sequence.
+    tokens : VisualTokens
+        `[batch, length]`.
+    padded : bool
+        Whether any entry is padding.
+    """
+
+    place: torch.Tensor
+    position_ids: torch.Tensor
+    tokens: VisualTokens
+    padded: bool
+
+    @property
+    def valid(self) -> torch.Tensor:
+        """`[batch, length]`, False for padding."""
+        return self.place >= 0
+
+    @property
+    def visual(self) -> torch.Tensor:
+        """`[batch, length]`, True for visual tokens."""
+        return self.tokens.visual
+
+    def images(self) -> tuple[torch.Tensor, int]:
+        """Image of each visual token over the batch `[batch, length]`, -1 for text, and the number of images."""
+        return self.tokens.groups("image")
+
+    def after(self, target: torch.Tensor, index: torch.Tensor, valid: torch.Tensor) -> "DecoderTokens":
+        """The tokens at `index [batch, kept]`; entries that are not valid become padding."""
+        return DecoderTokens(
+            place=self.place.gather(1, index).masked_fill(~valid, -1),
+            position_ids=self.position_ids.expand(len(index), -1).gather(1, index),
+            tokens=self.tokens.select(index, valid),
+            padded=not bool(valid.all()),
+        )

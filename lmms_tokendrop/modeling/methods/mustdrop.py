@@ -1,0 +1,234 @@
+"""MustDrop: judge a visual token in vision encoding, prefilling and decoding (arXiv 2411.10803)."""
+
+import torch
+
+from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
+from ..core.selection import keep_by_mask
+from ..ops.selecting import fit_counts, rank_in_groups, segment_sum
+from ..ops.windows import window_cells, window_order, window_similarity, window_slots, window_targets
+from .mustdrop_merging import key_counts, merged_windows
+from .mustdrop_options import MustDropOptions
+
+PAPER_LAYERS = (2, 6, 10, 14)
+PAPER_DEPTH = 32
+WINDOW = 3
+KEY_PRIORITY = 1e9
+
+
+class MustDrop(TokenReducer):
+    """Merge similar neighbours, protect key tokens, drop by dual attention, compact the cache.
+
+    Key tokens never leave, neither below thresholds nor below a budget: where a budget is too small for them, more
+    windows are merged, and key tokens are a share of what merging left. Where the release of the method differs, the
+    options `merge_count`, `merge_order`, `position_mode` and `packing` reproduce it.
+    """
+
+    Options = MustDropOptions
+    needs = frozenset({"cls_attention"})
+    merges = True
+
+    def __init__(self, options, host: Host):
+        super().__init__(options, host)
+        self.layers = drop_layers(options.layers, host.num_layers)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Vision block 0, the place before the decoder, the dual-attention filters, the cache."""
+        options, layers = self.options, range(self.host.num_layers)
+        compacted = layers[0 if options.compact_first_layers else 2 :]
+        evicted = layers if options.decode_interval is not None else ()
+        return (
+            Stage("vision", 0, "after_block"),
+            Stage("features"),
+            *(Stage("decoder", layer) for layer in self.layers),
+            *(Stage("decode", layer) for layer in compacted),
+            *(Stage("decode", layer, "after_token", options.decode_interval) for layer in evicted),
+        )
+
+    def count(self, stage: Stage, counts):
+        """What the budget leaves after a filter; elsewhere, and with thresholds, it depends on the data."""
+        filters = stage.place == "decoder" and not self.options.by_threshold
+        return counts.next(self.layers) if filters else None
+
+    def keep(self, stage: Stage, context: Context) -> Keep:
+        """Decide for a stage; see the functions of this module."""
+        if stage.place == "vision":
+            return self._merge(context)
+        if stage.place == "features":
+            return self._protect(context)
+        if stage.place == "decoder":
+            return self._filter(stage, context)
+        if stage.point == "after_prefill":
+            return Keep.of(context.provided("survivors"))
+        return least_attended(context, self.options.decode_drop_ratio, self.options.decode_floor)
+
+    def _merge(self, context: Context) -> Keep:
+        """Merge windows of patches, whose CLS is first."""
+        tiles, states = context.provided("tiles"), context.hidden_states[:, 1:]
+        windows = window_cells(tiles.grid[0], tiles.grid[1], WINDOW).to(states.device)
+        similarity = window_similarity(states[:, windows], tiles.alive[:, windows])
+        merged, forced = merged_windows(self.options, self.layers, tiles, windows, similarity)
+        carry = {"forced_merges": forced[tiles.image].unsqueeze(-1).expand(context.valid.shape)}
+        target = window_targets(windows, tiles.alive, merged)
+        if self.options.merge_order == "similarity":
+            order = window_order(window_slots(windows, tiles.alive), merged, similarity, target)
+            carry["order"] = torch.nn.functional.pad(order, (1, 0))
+        target = torch.nn.functional.pad(torch.where(target >= 0, target + 1, -1), (1, 0))
+        return Keep.merged(target, carry=carry)
+
+    def _protect(self, context: Context) -> Keep:
+        """Drop what merged, and mark the tokens of each tile that CLS attends most, counted after merging."""
+        tokens, attention = context.tokens, context.cls_attention()
+        key = key_tokens(attention, tokens.visual & ~tokens.newline & tokens.present, tokens, self.options.key_ratio)
+        carry = {"key": key, **({"protected": key} if self.options.protects_key_tokens else {})}
+        return keep_by_mask(self.options, context, torch.ones_like(context.valid), attention, carry=carry)
+
+    def _filter(self, stage: Stage, context: Context) -> Keep:
+        """Keep key tokens, and what the text looks at."""
+        place = torch.arange(context.valid.shape[1], device=context.valid.device)
+        last_text = torch.where(context.text_rows, place, -1).amax(-1)
+        if not bool((context.tokens.visual & (place > last_text.unsqueeze(-1))).any(-1).logical_not().all()):
+            raise ValueError(
+                "mustdrop scores images by the text that follows them: the prompt must not end in an image"
+            )
+        share, best = dual_attention(context)
+        options, key = self.options, context.carry["key"]
+        dual = dual_score(context, share, best)
+        if options.by_threshold:
+            drop = torch.ones_like(key)
+            if options.global_threshold is not None:
+                drop &= share < options.global_threshold
+            if options.individual_threshold is not None:
+                drop &= best < options.individual_threshold
+            return keep_by_mask(options, context, ~drop | key, dual, carry=dict(context.carry))
+        priority = torch.where(key, KEY_PRIORITY + context.cls_attention().double(), dual)
+        return context.best(priority, self.count(stage, context.counts), carry=dict(context.carry))
+
+
+def key_tokens(attention: torch.Tensor, among: torch.Tensor, tokens, key_ratio: float) -> torch.Tensor:
+    """The ceil(key_ratio * tokens) tokens of each tile that CLS attends most, of those that `among` marks.
+
+    Parameters
+    ----------
+    attention : torch.Tensor
+        `[batch, length]`.
+    among : torch.BoolTensor
+        `[batch, length]`.
+    tokens : VisualTokens
+        `[batch, length]`.
+    key_ratio : float
+        Share of the marked tokens of a tile.
+
+    Returns
+    -------
+    torch.BoolTensor
+        `[batch, length]`.
+    """
+    groups, count = tokens.groups("tile")
+    tile = groups[among]
+    total = segment_sum(torch.ones_like(tile), tile, count)
+    order = rank_in_groups(attention[among], tile)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    key = torch.zeros_like(among)
+    key[among] = rank - (total.cumsum(0) - total)[tile] < key_counts(total, key_ratio)[tile]
+    return key
+
+
+def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
+    """Drop the visual entries of a cache layer that generated tokens attended least (output-aware policy).
+
+    Parameters
+    ----------
+    context : Context
+        The layer.
+    drop_ratio : float
+        Share of each image's entries that leaves, rounded up.
+    floor : int
+        Entries per image that stay in any case.
+    """
+    tokens = context.tokens
+    groups, count = tokens.groups("image")
+    visual = tokens.visual
+    held = segment_sum(visual.long(), groups, count)
+    leaving = torch.ceil(held.double() * drop_ratio - 1e-9).long()
+    counts = torch.maximum(held - leaving, held.clamp_max(floor))
+    no_line = torch.full_like(groups[visual], -1)
+    keep = context.valid.clone()
+    keep[visual] = fit_counts(context.provided("attention_so_far")[visual], groups[visual], no_line, counts)
+    return Keep.of(keep)
+
+
+def drop_layers(layers: list[int] | None, num_layers: int) -> tuple[int, ...]:
+    """The decoder layers after which tokens are dropped.
+
+    By default the paper's layers (2, 6, 10, 14 of 32), scaled: layer l of stage s becomes
+    `max(s, (l + 1) * num_layers // 32 - 1)`; in decoders of fewer than five layers those that could not act fall away.
+
+    Parameters
+    ----------
+    layers : list[int] or None
+        Zero-based layers, ascending; None: the default.
+    num_layers : int
+        Number of decoder layers.
+
+    Returns
+    -------
+    tuple[int, ...]
+        Zero-based layers.
+
+    Raises
+    ------
+    ValueError
+        If a layer is the last one or lies past it, where a drop could not act.
+    """
+    if layers is None:
+        scaled = (max(s, (layer + 1) * num_layers // PAPER_DEPTH - 1) for s, layer in enumerate(PAPER_LAYERS))
+        layers = [layer for layer in scaled if layer < num_layers - 1]
+    if not layers or layers[-1] >= num_layers - 1:
+        raise ValueError(
+            f"layers={list(layers)}: a drop after the last of {num_layers} decoder layers or past it can't act; "
+            f"allowed are 0 to {num_layers - 2}"
+        )
+    return tuple(layers)
+
+
+def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the whole text, and the best single text token, give each visual token (prefilling).
+
+    Returns
+    -------
+    tuple[torch.Tensor, torch.Tensor]
+        `[batch, length]` float32, zero for text: the token's share of the attention that all text rows give to its
+        image, and the largest head-mean attention that one text row gives it.
+    """
+    visual = context.tokens.visual
+    rows = context.attention_rows(context.text_rows).mean(1)
+    total = rows.sum(1).masked_fill(~visual, 0.0)
+    best = rows.amax(1).masked_fill(~visual, 0.0)
+    images, count = context.tokens.groups("image")
+    mass = segment_sum(total, images, count)
+    share = torch.zeros_like(total)
+    share[visual] = total[visual] / mass[images[visual]].clamp_min(torch.finfo(mass.dtype).tiny)
+    return share, best
+
+
+def dual_score(context: Context, share: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+    """Rank by both tests at once: the larger of the two scores, each in units of its mean over the image.
+
+    The filter keeps a token that passes either test; this is how far both thresholds may rise together until it
+    passes none.
+
+    Returns
+    -------
+    torch.Tensor
+        `[batch, length]` float64.
+    """
+    visual = context.tokens.visual
+    images, count = context.tokens.groups("image")
+    held = segment_sum(visual.double(), images, count)
+    score = torch.zeros(visual.shape, dtype=torch.float64, device=visual.device)
+    for values in (share.double(), best.double()):
+        mean = segment_sum(values, images, count) / held
+        relative = values[visual] / mean[images[visual]].clamp_min(1e-300)
+        score[visual] = torch.maximum(score[visual], relative)
+    return score

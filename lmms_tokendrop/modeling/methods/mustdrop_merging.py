@@ -1,0 +1,157 @@
+"""Which windows MustDrop merges: by similarity, and as far as a budget allows or asks."""
+
+import torch
+
+from ..core.budget import unreachable
+from ..core.tiles import Tiles
+from ..ops.selecting import rank_in_groups, segment_sum
+from ..ops.windows import window_slots
+
+
+def key_counts(tokens: torch.Tensor, key_ratio: float) -> torch.Tensor:
+    """Key tokens of tiles that have `tokens [...]` left after merging: the share `key_ratio`, rounded up."""
+    return torch.ceil(tokens.double() * key_ratio - 1e-9).long()
+
+
+def merged_windows(options, layers: tuple[int, ...], context: Tiles, windows, similarity):
+    """Choose the windows to merge.
+
+    Without a budget these are the windows of similarity >= `merge_threshold`. With one they are merged from the most
+    similar on, and merging stops before the group's tokens fall below the budget; then the next most similar windows
+    are merged until the budget pays for all tokens in the decoder layers before the first drop and, in the later ones,
+    for the least that must stay, key tokens above all, and `text_ratio` places for each of these that the text
+    decides. Where no merging makes that room, it is made for the least alone.
+
+    Parameters
+    ----------
+    options : MustDropOptions
+        The options.
+    layers : tuple[int, ...]
+        Decoder layers after which tokens are dropped.
+    context : Tiles
+        What the tiles show.
+    windows : torch.LongTensor
+        `[windows, members]`, cells.
+    similarity : torch.Tensor
+        `[tiles, windows]`.
+
+    Returns
+    -------
+    tuple[torch.BoolTensor, torch.LongTensor]
+        `[tiles, windows]`, and per image the number of windows that merge only because the budget needs it.
+
+    Raises
+    ------
+    ValueError
+        If the budget can't be reached even with every window merged; the smallest reachable average is named.
+    """
+    wanted = similarity >= options.merge_threshold
+    images = int(context.image.max()) + 1
+    if options.merge_count == "batch_minimum":
+        count = wanted.sum(-1).amin()
+        rank = similarity.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+        wanted = rank < count
+    if options.by_threshold:
+        return wanted, torch.zeros(images, dtype=torch.long, device=wanted.device)
+
+    groups = {"tile": torch.arange(len(wanted), device=wanted.device), "image": context.image}
+    groups["request"] = context.request
+    group = groups[options.scope]
+    merged, forced = torch.zeros_like(wanted), torch.zeros_like(wanted)
+    planner = _GroupPlanner(options, layers, context, windows)
+    for number in range(int(group.max()) + 1):
+        tiles = (group == number).nonzero().squeeze(-1)
+        merged[tiles], forced[tiles] = planner.plan(tiles, similarity[tiles], wanted[tiles])
+    return merged, segment_sum(forced.sum(-1), context.image, images)
+
+
+class _GroupPlanner:
+    """Plans the merging of one group of tiles under a budget."""
+
+    def __init__(self, options, layers: tuple[int, ...], context: Tiles, windows: torch.Tensor):
+        self.options, self.layers, self.context, self.windows = options, layers, context, windows
+        self.budget = options.budget()
+        self.slots = window_slots(windows, context.alive)
+
+    def plan(self, tiles: torch.Tensor, similarity: torch.Tensor, wanted: torch.Tensor):
+        """`[tiles, windows]` twice: the windows to merge, and those among them that merge so that the rest fits."""
+        available = self.context.alive[tiles].sum()
+        if self.options.counts_newlines:
+            available = available + len(self._own_lines(tiles))
+        if available == 0:
+            return torch.zeros_like(wanted), torch.zeros_like(wanted)
+        target = self.budget.target(available.unsqueeze(0))
+        flat, candidates = similarity.flatten(), similarity.flatten().isfinite()
+        order = rank_in_groups(flat, (~candidates).long())[: int(candidates.sum())]
+        leaves = self._leaving_step(tiles, order, similarity.shape)
+        patches = _left_after(leaves, self.context.alive[tiles], len(order))
+        newlines = self._newlines_after(tiles, leaves, len(order))
+        counts, keys = patches.sum(0) + newlines, self._keys_after(tiles, patches)
+        least = keys + self._staying_newlines(newlines, keys)
+        steps = torch.arange(len(counts), device=counts.device)
+
+        allowed = (counts >= target) & (steps <= int(wanted.sum()))
+        free = int(steps[allowed].max()) if bool(allowed.any()) else 0
+        floors, roomy = (
+            self.budget.floor(counts, late, self.layers, self.context.num_layers)
+            for late in (least, least + self.options.text_ratio * keys)
+        )
+        enough = (floors <= target + 1e-9) & (steps >= free)
+        if not bool(enough.any()):
+            raise unreachable(target, floors.min().unsqueeze(0), self.budget)
+        with_room = (roomy <= target + 1e-9) & (steps >= free) & (counts >= target)
+        enough = with_room if bool(with_room.any()) else enough
+        step = torch.full_like(flat, len(order), dtype=torch.long)
+        step[order] = steps[:-1]
+        merged = (step < int(steps[enough].min())).view_as(similarity)
+        return merged, merged & (step >= free).view_as(similarity)
+
+    def _own_lines(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Lines whose newline belongs to the group."""
+        owners = self.context.line_owner
+        return (owners.unsqueeze(-1) == tiles).any(-1).nonzero().squeeze(-1)
+
+    def _leaving_step(self, tiles: torch.Tensor, order: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """The merge, counted from 1 in the given order, with which a cell leaves; `len(order) + 1`: none does."""
+        never = len(order) + 1
+        step = torch.full((shape.numel(),), never, device=order.device)
+        step[order] = torch.arange(1, never, device=order.device)
+        leaves = torch.full(self.context.alive[tiles].shape, never, device=order.device)
+        members = self.windows.unsqueeze(0).expand(len(tiles), -1, -1)
+        leaves.scatter_(1, members.flatten(1), step.view(shape).unsqueeze(-1).expand_as(members).flatten(1))
+        return leaves.scatter_(1, self.slots[tiles], never)
+
+    def _newlines_after(self, tiles: torch.Tensor, leaves: torch.Tensor, steps: int) -> torch.Tensor:
+        """Newlines of the group after 0, 1, 2, ... merges, `[steps + 1]`."""
+        lines, line = self._own_lines(tiles), self.context.line[tiles]
+        if self.options.newlines == "drop":
+            lines = lines[:0]
+        ends = torch.full((len(self.context.line_owner),), steps + 1, device=leaves.device)
+        if self.options.newlines == "row":
+            inside = self.context.alive[tiles] & (line >= 0)
+            ends.scatter_reduce_(0, line[inside], leaves[inside], "amax", include_self=False)
+        return _left_after(ends[lines], torch.ones_like(lines, dtype=torch.bool), steps)
+
+    def _keys_after(self, tiles: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """Patch tokens that must stay to the end after 0, 1, 2, ... merges, `[steps + 1]`: one per image or more."""
+        keys = key_counts(patches, self.options.key_ratio if self.options.protects_key_tokens else 0.0)
+        _, image = self.context.image[tiles].unique(return_inverse=True)
+        per_image = keys.new_zeros(int(image.max()) + 1, keys.shape[1]).index_add_(0, image, keys)
+        return per_image.clamp_min(1).sum(0)
+
+    def _staying_newlines(self, newlines: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Newlines beside them, `[steps + 1]`.
+
+        Which tokens are key tokens is known later only, so of newlines that stay with their row the most that key
+        tokens can hold are counted.
+        """
+        if self.options.newlines == "row" and self.options.protects_key_tokens:
+            return torch.minimum(newlines, keys)
+        return newlines if self.options.newlines == "keep" else torch.zeros_like(newlines)
+
+
+def _left_after(leaves: torch.Tensor, among: torch.Tensor, steps: int) -> torch.Tensor:
+    """`[..., steps + 1]`: how many marked entries of the last axis are left after 0, 1, 2, ... merges."""
+    counts = torch.zeros(*leaves.shape[:-1], steps + 2, dtype=torch.long, device=leaves.device)
+    counts.scatter_add_(-1, leaves, among.long())
+    return counts.sum(-1, keepdim=True) - counts[..., : steps + 1].cumsum(-1)

@@ -1,0 +1,280 @@
+"""PuMer: prune image tokens by what the text looks at, merge text and image apart (ACL 2023, arXiv 2305.17530)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..core.fusion_selection import (
+    BlockOptions,
+    FusionCounts,
+    LayeredReducer,
+    PairOptions,
+    image_priority,
+    share,
+    staying_target,
+    text_scores,
+)
+from ..core.options import option
+from ..core.reducer import Context, Host, Keep, Stage
+from ..ops.merging import bipartite_targets, merge_groups, ordered_indices, ranks
+from .scored_pruning import InPairs
+from .smres import ImageSizeOptions
+from .tome import TowerOptions, merge_in_tower, tower_count, tower_stages
+
+_VILT = {"prune_ratio": 0.1, "image_merge_ratio": 0.3, "text_merge_ratio": 0.2}
+_METER = {"prune_ratio": 0.3, "image_merge_ratio": 0.5, "text_merge_ratio": 0.2}
+
+VILT_PRESETS: dict[str, dict] = {
+    "vilt-vqav2": {"layers": [2, 5, 8], **_VILT},
+    "vilt-snli-ve": {"layers": [2, 4, 6, 8], **_VILT},
+    "vilt-nlvr2": {"layers": [2, 5, 8], **_VILT},
+}
+"""PuMer's published settings for ViLT-B/32, by task. For retrieval none is stated."""
+
+METER_PRESETS: dict[str, dict] = {
+    "meter-vqav2": {
+        "layers": [0, 2, 4, 6],
+        "prune_ratio": 0.2,
+        "image_merge_ratio": 0.2,
+        "text_merge_ratio": 0.2,
+    },
+    "meter-snli-ve": {"layers": [0, 2, 4, 6], **_METER},
+    "meter-nlvr2": {"layers": [2, 4, 6], **_METER},
+}
+"""PuMer's published settings for METER, by task. For retrieval none is stated."""
+
+
+@dataclass
+class PuMerOptions(ImageSizeOptions, BlockOptions):
+    """Options of PuMer."""
+
+    presets: ClassVar[dict[str, dict]] = VILT_PRESETS
+
+    preset: str | None = option(None, "PuMer's setting for a task.", allowed=tuple(VILT_PRESETS))
+    prune_ratio: float | None = option(
+        None, "Share of the image tokens before a stage that leaves; default: 0.1.", low=0, high=1
+    )
+    image_merge_ratio: float = option(
+        0.3,
+        "Share of the image tokens before a stage that merges into others, at most half of the rest.",
+        low=0,
+        high=1,
+    )
+    text_merge_ratio: float = option(
+        0.2, "Share of the text tokens before a stage that merges into others, at most half.", low=0, high=1
+    )
+    score: str = option(
+        "attention",
+        "What the text says of an image token: `attention` averaged over heads, that of the `first_head`, or the "
+        "product of the text's `keys` or `queries` with its key.",
+        allowed=("attention", "first_head", "keys", "queries"),
+    )
+    reference: str = option(
+        "paper",
+        "Where they differ, follow the `paper`, each row on its own, or the `release`, padding included.",
+        allowed=("paper", "release"),
+    )
+
+
+class PuMer(LayeredReducer):
+    """Text-informed pruning, then modality-aware merging, inside some blocks before their FFN.
+
+    With I image and T text tokens of a row before a stage, `round(prune_ratio * I)` image tokens leave,
+    `round(image_merge_ratio * I)` of the rest merge into others (never more than half of them), and so do
+    `round(text_merge_ratio * T)` text tokens. Merged tokens are plain means; keys, averaged over heads, are matched.
+    Before they are split into the halves that are matched, image tokens are sorted by score if the stage prunes.
+
+    `reference="release"` follows the published code where it differs from the paper or from what makes a row's answer
+    its own:
+
+    ================================ ======================================== ======================================
+    what                             `paper` (default)                        `release`
+    ================================ ======================================== ======================================
+    I and T                          the row's own tokens                     padded lengths
+    text that scores                 the row's own tokens                     padding too
+    image's CLS                      stays, never merges                      may leave or merge; the best patch
+                                                                              never merges instead
+    padding and merged tokens        padding never takes part                 padding merges with words; a token's
+                                                                              mask is the mean of its members'
+                                                                              and weighs it as a key
+    padding of the image             masked to the end                        unmasked by the first stage
+    `prune_ratio=0`                  merging works alone                      an error: nothing would happen
+    order of merged text             its own                                  first half, then second half
+    ================================ ======================================== ======================================
+
+    Either way the text's CLS stays, and the parts' counts come from the tokens before the stage.
+    """
+
+    Options = PuMerOptions
+    merges = True
+    default_prune_ratio: ClassVar[float] = 0.1
+
+    def __init__(self, options, host: Host):
+        super().__init__(options, host)
+        self.prune_ratio = self.default_prune_ratio if options.prune_ratio is None else options.prune_ratio
+        if not (self.prune_ratio or options.image_merge_ratio or options.text_merge_ratio):
+            raise ValueError(
+                "pumer: prune_ratio, image_merge_ratio and text_merge_ratio are 0, so nothing would happen"
+            )
+        self.image_size = options.image_size
+        self.counts_padding = options.reference == "release"
+        if self.counts_padding and not self.prune_ratio:
+            raise ValueError("pumer: the release does nothing at prune_ratio=0; allowed there: reference='paper'")
+
+    def count(self, stage: Stage, counts: FusionCounts):
+        """See the class; all counts come from the tokens before the stage."""
+        kept, image_merged, text_merged = self._parts(counts.text, counts.image)
+        return counts.text - text_merged, kept - image_merged
+
+    def keep(self, stage: Stage, context: Context) -> Keep:
+        """Prune, then match keys of the image, then of the text."""
+        tokens = context.tokens
+        kept, image_merged, text_merged = self._parts(*tokens.counts())
+        stays, scores = tokens.valid, None
+        if self.prune_ratio:
+            scores = image_priority(tokens, text_scores(context, self.options.score), protect=not self.counts_padding)
+            stays = tokens.text | (tokens.image & (ranks(scores) < kept.unsqueeze(-1)))
+        target = staying_target(stays)
+        image_order = ordered_indices(tokens.image & stays, scores)
+        if bool(image_merged.any()):
+            matched = bipartite_targets(context.keys(), image_order, image_merged)
+            target = torch.where(tokens.image & stays, matched, target)
+        text_order = ordered_indices(tokens.text, self._text_rank(context))
+        if bool(text_merged.any()):
+            target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)
+        if not self.counts_padding:
+            return Keep.merged(target)
+        return Keep.merged(target, carry=self.release_carry(context, target, image_order, text_order))
+
+    def release_carry(
+        self, context: Context, target: torch.Tensor, image_order: torch.Tensor, text_order: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """What the release hands on: how much tokens weigh as keys, and the order of the text."""
+        carry, tokens = dict(context.carry), context.tokens
+        if not torch.equal(target, staying_target(tokens.valid)):
+            weight = merge_groups(carry["key_weight"].unsqueeze(-1), target)[..., 0]
+            carry["key_weight"] = weight.masked_fill(tokens.image, 1.0)
+        if not torch.equal(target[tokens.text], staying_target(tokens.valid)[tokens.text]):
+            carry["text_rank"] = halves_apart(text_order, tokens.text)
+        return carry
+
+    def release_acts(self, pruned: torch.Tensor) -> torch.Tensor:
+        """1 where the release does anything, else 0, given the numbers of image tokens that leave `[batch]`."""
+        return (pruned > 0).long()
+
+    def _text_rank(self, context: Context) -> torch.Tensor | None:
+        """Priority of the text tokens in the order of the release; None for their own order."""
+        rank = context.carry.get("text_rank")
+        return None if rank is None else -rank
+
+    def _parts(self, text: torch.Tensor, image: torch.Tensor):
+        """Image tokens that stay after pruning, image tokens that merge away, text tokens that merge away."""
+        pruned = share(image, self.prune_ratio)
+        kept = (image - pruned).clamp_min(1)
+        image_merged = torch.minimum(share(image, self.options.image_merge_ratio), (kept - 1) // 2)
+        text_merged = torch.minimum(share(text, self.options.text_merge_ratio), (text - 1) // 2)
+        if self.counts_padding:
+            acts = self.release_acts(pruned)
+            return kept, image_merged * acts, text_merged * acts
+        return kept, image_merged, text_merged
+
+
+@dataclass
+class PairPuMerOptions(TowerOptions, PairOptions, PuMerOptions):
+    """Options of PuMer in METER."""
+
+    presets: ClassVar[dict[str, dict]] = METER_PRESETS
+
+    preset: str | None = option(None, "PuMer's setting for a task.", allowed=tuple(METER_PRESETS))
+    prune_ratio: float | None = option(
+        None, "Share of the image tokens before a stage that leaves; default: 0.2.", low=0, high=1
+    )
+    image_merge_ratio: float = option(
+        0.2,
+        "Share of the image tokens before a stage that merges into others, at most half of the rest.",
+        low=0,
+        high=1,
+    )
+    score: str = option(
+        "attention",
+        "What the text says of an image token: its `attention` to the image averaged over heads, that of the "
+        "`first_head`, or the product of the text's `queries` with its key.",
+        allowed=("attention", "first_head", "queries"),
+    )
+
+
+class PairPuMer(InPairs, PuMer):
+    """PuMer in METER, behind the two attentions of the text's layer of a pair.
+
+    Text is matched by the keys of its self-attention, the image by its keys for the text; the text's attention to the
+    image is the score. The image's layer of the pair runs on what is left of the image, and reads the text as it was
+    before the pair. With `vision_r`, ToMe merges patches in each block of the CLIP tower before all that.
+
+    `reference="release"` also follows the published code where METER differs from ViLT:
+
+    ================================ ======================================== ======================================
+    what                             `paper` (default)                        `release`
+    ================================ ======================================== ======================================
+    pairs of layers                  both read what was before the pair       the image's layer reads the text that
+                                                                              the text's layer left
+    the image's head                 reads the image's CLS                    reads the patch of the highest score
+                                                                              in the last stage
+    a masked key                     counts for nobody                        in attention to the other modality,
+                                                                              counts for the query of its number
+    `image_merge_ratio=0`            pruning works alone                      an error: nothing would happen
+    ================================ ======================================== ======================================
+    """
+
+    Options = PairPuMerOptions
+    default_prune_ratio: ClassVar[float] = 0.2
+    proportional_attention = frozenset({"vision"})
+
+    def __init__(self, options, host: Host):
+        super().__init__(options, host)
+        self.sequential = self.counts_padding
+        if self.counts_padding and not options.image_merge_ratio:
+            raise ValueError(
+                "pumer: in METER, the release does nothing at image_merge_ratio=0; allowed there: reference='paper'"
+            )
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Also those of the tower."""
+        return (*tower_stages(self.options.vision_r, self.host), *super().stages())
+
+    def count(self, stage: Stage, counts: FusionCounts):
+        """As in the class, in the pairs."""
+        return tower_count(self.options.vision_r, counts) if stage.place == "vision" else super().count(stage, counts)
+
+    def keep(self, stage: Stage, context: Context) -> Keep:
+        """As in the class, in the pairs."""
+        return (
+            merge_in_tower(self.options.vision_r, context) if stage.place == "vision" else super().keep(stage, context)
+        )
+
+    def release_acts(self, pruned: torch.Tensor) -> torch.Tensor:
+        """The released METER asks for the ratio, not for the number of tokens."""
+        return torch.ones_like(pruned)
+
+    def release_carry(self, context: Context, target, image_order, text_order) -> dict[str, torch.Tensor]:
+        """Also the order of the image, and the token that its head reads."""
+        carry = super().release_carry(context, target, image_order, text_order)
+        image = context.tokens.image
+        carry["image_rank"] = halves_apart(image_order, image)
+        carry["image_head"] = torch.zeros_like(carry["image_rank"]).scatter(1, image_order[:, :1], 1.0)
+        return carry
+
+
+def halves_apart(order: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """Rank `[batch, length]` in which the first half of a matching (places 0, 2, ...) comes before the second.
+
+    Parameters
+    ----------
+    order : torch.LongTensor
+        `[batch, tokens]`, all tokens that `among` marks, the same number in each row.
+    among : torch.BoolTensor
+        `[batch, length]`.
+    """
+    halves = torch.cat([order[:, 0::2], order[:, 1::2]], dim=1)
+    places = torch.arange(halves.shape[1], device=order.device, dtype=torch.float32).expand(halves.shape)
+    return torch.zeros(among.shape, dtype=places.dtype, device=order.device).scatter(1, halves, places)

@@ -1,0 +1,54 @@
+"""Evenly spaced visual tokens, another control."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..core.decoder_options import FORMAT, BudgetOptions, PositionOptions
+from ..core.options import option
+from ..core.reducer import Context, Keep, Stage, TokenReducer
+from ..ops.selecting import segment_sum
+
+
+@dataclass
+class UniformOptions(PositionOptions, BudgetOptions):
+    """Options of keeping evenly spaced tokens."""
+
+    format: int = option(FORMAT, "Format in which the options were saved.", low=2, high=FORMAT)
+
+    @classmethod
+    def restored(cls, saved: dict) -> dict:
+        """As they are: no format has other defaults."""
+        return dict(saved)
+
+    @classmethod
+    def initial(cls) -> dict:
+        """Nothing."""
+        return {}
+
+
+class UniformDrop(TokenReducer):
+    """Keep evenly spaced visual tokens before the first decoder layer; newlines leave.
+
+    Of the n tokens of a group, in the order in which they enter the decoder, c stay: those at which the running share
+    `place * c / n` passes a half. An image that would get none in a request's budget keeps its first token.
+    """
+
+    Options = UniformOptions
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One stage, before the first layer."""
+        return (Stage("features"),)
+
+    def keep(self, stage: Stage, context: Context) -> Keep:
+        """Mark the places of each group and fit the budget."""
+        count = self.count(stage, context.counts)
+        patches = context.tokens.visual & ~context.tokens.newline
+        group = context.counts.groups[patches]
+        total = segment_sum(torch.ones_like(group), group, len(count))
+        order = group.argsort(stable=True)
+        place = torch.empty_like(group)
+        place[order] = torch.arange(len(group), device=group.device) - (total.cumsum(0) - total)[group[order]]
+        scores = torch.zeros(patches.shape, dtype=torch.float64, device=patches.device)
+        scores[patches] = ((place * count[group] + total[group] // 2) % total[group] < count[group]).double()
+        return context.best(scores, count)

@@ -1,0 +1,156 @@
+"""Pure tensor functions that select tokens: places, ranks, sums of groups, fitting a token count."""
+
+import torch
+
+
+def padded_indices(keep: torch.Tensor, side: str, leading: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ascending indices of the True entries of each row, padded to the longest row.
+
+    Parameters
+    ----------
+    keep : torch.BoolTensor
+        `[batch, tokens]`.
+    side : {"left", "right"}
+        Where padding goes.
+    leading : int
+        First entries of each row, all True, that come before padding on the left.
+
+    Returns
+    -------
+    tuple[torch.LongTensor, torch.BoolTensor]
+        `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
+    """
+    kept = int(keep.sum(-1).max())
+    if side == "right":
+        order = torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices[:, :kept]
+    else:
+        rank = keep.to(torch.int8)
+        rank[:, :leading] = -1
+        order = torch.sort(rank, dim=-1, stable=True).indices
+        order = torch.cat([order[:, :leading], order[:, keep.shape[1] - kept + leading :]], dim=1)
+    valid = keep.gather(1, order)
+    return order.masked_fill(~valid, 0), valid
+
+
+def take_tokens(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Entries `[batch, kept, ...]` of `values [batch, tokens, ...]` at `index [batch, kept]`, whole rows at a time."""
+    return values[torch.arange(len(values), device=values.device).unsqueeze(-1), index]
+
+
+def segment_sum(values: torch.Tensor, segments: torch.Tensor, count: int) -> torch.Tensor:
+    """Sum of `values` per segment; entries of segment -1 are left out.
+
+    Parameters
+    ----------
+    values, segments : torch.Tensor
+        The same shape.
+    count : int
+        Number of segments.
+
+    Returns
+    -------
+    torch.Tensor
+        `[count]`, the dtype of `values`.
+    """
+    inside = segments >= 0
+    return values.new_zeros(count).index_add_(0, segments[inside], values[inside])
+
+
+def rank_in_groups(priority: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Order of entries by group, then by falling priority, ties by place.
+
+    Parameters
+    ----------
+    priority : torch.Tensor
+        `[entries]`, any real dtype.
+    groups : torch.LongTensor
+        `[entries]`, not negative.
+
+    Returns
+    -------
+    torch.LongTensor
+        `[entries]`, indices into the entries.
+    """
+    by_priority = torch.sort(priority, descending=True, stable=True).indices
+    return by_priority[torch.sort(groups[by_priority], stable=True).indices]
+
+
+def fit_counts(
+    priority: torch.Tensor,
+    groups: torch.Tensor,
+    lines: torch.Tensor,
+    counts: torch.Tensor,
+    keys: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Choose the entries of highest priority so that each group meets its count, its newlines included.
+
+    An entry costs one token; the first chosen entry of a line costs one more, for the newline that ends the line.
+
+    Parameters
+    ----------
+    priority : torch.Tensor
+        `[entries]`, any real dtype.
+    groups : torch.LongTensor
+        `[entries]`, `0 .. len(counts) - 1`.
+    lines : torch.LongTensor
+        `[entries]`, the line of the entry, unique over all groups; -1 where no newline depends on the entry.
+    counts : torch.LongTensor
+        `[groups]`, tokens to keep in each group.
+    keys : torch.BoolTensor, optional
+        `[entries]`, entries of highest priority that are not exchanged for others once they are chosen.
+
+    Returns
+    -------
+    torch.BoolTensor
+        `[entries]`, True for chosen entries. A group may end one token short where every entry that could follow
+        brings a newline, and one above where its count is one and its best entry, all that is chosen, brings one.
+    """
+    size = len(priority)
+    if size == 0:
+        return torch.zeros(0, dtype=torch.bool, device=priority.device)
+    order = rank_in_groups(priority, groups)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(size, device=order.device)
+    line_count = int(lines.max()) + 1
+    has_line = lines >= 0
+    leader = torch.full((max(line_count, 1),), size, device=order.device)
+    leader.scatter_reduce_(0, lines[has_line], rank[has_line], "amin")
+    leads = has_line & (leader[lines.clamp_min(0)] == rank)
+    cost = 1 + leads.long()
+
+    running = cost[order].cumsum(0)
+    group_total = segment_sum(cost, groups, len(counts))
+    before_group = group_total.cumsum(0) - group_total
+    spent = torch.empty_like(running)
+    spent[order] = running - before_group[groups[order]]
+    chosen = spent <= counts[groups]
+
+    short = counts.clamp_max(group_total) - segment_sum(cost * chosen, groups, len(counts))
+    if not bool((short > 0).any()):
+        return chosen
+    open_line = torch.zeros(max(line_count, 1), dtype=torch.bool, device=order.device)
+    open_line[lines[chosen & has_line]] = True
+    cheap = ~chosen & (~has_line | open_line[lines.clamp_min(0)]) & (short[groups] > 0)
+    best_cheap = _best_rank(rank, cheap, groups, len(counts), largest=False)
+    chosen = chosen | (cheap & (best_cheap[groups] == rank))
+
+    stuck = (short > 0) & (best_cheap == size)
+    removable = chosen & ~leads & stuck[groups]
+    if keys is not None:
+        removable = removable & ~keys
+    last_removable = _best_rank(rank, removable, groups, len(counts), largest=True)
+    swap = stuck & (last_removable >= 0)
+    next_leader = _best_rank(rank, ~chosen & leads & swap[groups], groups, len(counts), largest=False)
+    swap = swap & (next_leader < size)
+    chosen = chosen & ~(swap[groups] & (last_removable[groups] == rank))
+    chosen = chosen | (swap[groups] & (next_leader[groups] == rank))
+
+    empty = (counts > 0) & (segment_sum(chosen.long(), groups, len(counts)) == 0)
+    best = _best_rank(rank, empty[groups], groups, len(counts), largest=False)
+    return chosen | (empty[groups] & (best[groups] == rank))
+
+
+def _best_rank(rank: torch.Tensor, among: torch.Tensor, groups: torch.Tensor, count: int, largest: bool):
+    """Smallest (or largest) rank per group among the marked entries; `len(rank)` (or -1) where there is none."""
+    best = torch.full((count,), -1 if largest else len(rank), device=rank.device)
+    return best.scatter_reduce_(0, groups[among], rank[among], "amax" if largest else "amin")
