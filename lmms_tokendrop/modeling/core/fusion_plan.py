@@ -41,8 +41,18 @@ def build_fusion_reducer(reductions: Reductions, options: Options, config: Any) 
     return reducer
 
 
+class CountDependsOnData(ValueError):
+    """A stage states no count, so what it leaves is known only when it runs."""
+
+
 def plan(reducer: TokenReducer, text: int, image: int, num_layers: int) -> tuple[list[int], list[int]]:
-    """Tokens that the attention and the FFN of each layer process, from the counts of the input alone."""
+    """Tokens that the attention and the FFN of each layer process, from the counts of the input alone.
+
+    Raises
+    ------
+    CountDependsOnData
+        If the method states no count.
+    """
     attention, ffn = plan_apart(reducer, text, image, num_layers)
     return [sum(pair) for pair in attention], [sum(pair) for pair in ffn]
 
@@ -58,8 +68,12 @@ def plan_apart(
     ffn: list[tuple[int, int]] = []
     for layer in range(num_layers):
         for point, lengths in (("before_block", attention), ("before_ffn", ffn)):
-            if (layer, point) in stages:
-                now = reducer.count(stages[layer, point], FusionCounts(*now, *first))
+            stage = stages.get((layer, point))
+            if stage is not None:
+                left = reducer.count(stage, FusionCounts(*now, *first))
+                if left is None:
+                    raise CountDependsOnData(f"{type(reducer).__name__}: what {stage} leaves depends on the data")
+                now = left
             lengths.append((int(now[0]), int(now[1])))
     return attention, ffn
 
@@ -81,12 +95,18 @@ def check_smaller(image_size: int, native_size: int, patch_size: int) -> None:
 
 
 def check_reduces(reducer: TokenReducer, config: Any) -> None:
-    """Raise a ValueError if no stage takes a token of an image of the encoder's own size and of the longest text."""
+    """Raise a ValueError if no stage takes a token of an image of the encoder's own size and of the longest text.
+
+    Methods whose counts depend on the data are taken as they are.
+    """
     image = 1 + grid_side(config.image_size, config.patch_size) ** 2
     text = getattr(config, "max_position_embeddings", 0)
-    with torch.device("cpu"):  # models are built on the meta device, which has no numbers
-        _, tower = plan_apart(reducer, 0, image, max(reducer.host.vision_layers, 1), "vision")
-        _, left = plan_apart(reducer, text, tower[-1][1], config.num_hidden_layers)
+    try:
+        with torch.device("cpu"):  # models are built on the meta device, which has no numbers
+            _, tower = plan_apart(reducer, 0, image, max(reducer.host.vision_layers, 1), "vision")
+            _, left = plan_apart(reducer, text, tower[-1][1], config.num_hidden_layers)
+    except CountDependsOnData:
+        return
     if left[-1] == (text, image):
         raise ValueError(
             f"{reducer.options.method}: its ratios leave all of {image} image and {text} text tokens, so nothing would "

@@ -1,13 +1,13 @@
 """The protocol between a token reducer, which decides what stays, and the framework, which does the rest."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from .options import Options
+from .options import Options, checked_number
 
 PLACES = {
     "vision": ("before_ffn", "after_block"),
@@ -34,12 +34,12 @@ class Stage:
     point : str
         Point of the layer; default: the place's first one.
     every : int
-        At "after_token": after how many generated tokens the method is asked.
+        At "after_token": after how many generated tokens the method is asked; elsewhere 1.
 
     Raises
     ------
     ValueError
-        For an unknown place, or a point that the place does not have.
+        For an unknown place, a point that the place does not have, or an `every` that has no meaning.
     """
 
     place: str
@@ -54,6 +54,8 @@ class Stage:
         object.__setattr__(self, "point", self.point or points[0])
         if self.point not in points:
             raise ValueError(f"Stage: point={self.point!r} in {self.place!r}; allowed: {', '.join(map(repr, points))}")
+        high = None if self.point == "after_token" else 1
+        checked_number(f"Stage: every at {self.point!r}", self.every, whole=True, low=1, high=high)
 
 
 @dataclass
@@ -215,8 +217,6 @@ class TokenReducer(nn.Module):
         The options of the method.
     needs : frozenset[str]
         Providers that the model has to compute before the method asks, such as `"cls_attention"`.
-    merges, adds : bool
-        Whether the method writes merged values, or adds tokens.
     joint : bool
         Whether text and image merge with each other, so that only the sum of their counts is known beforehand.
     proportional_attention : frozenset[str]
@@ -234,8 +234,6 @@ class TokenReducer(nn.Module):
 
     Options: type[Any] = Options
     needs: frozenset[str] = frozenset()
-    merges: bool = False
-    adds: bool = False
     joint: bool = False
     proportional_attention: frozenset[str] = frozenset()
     counts_padding: bool = False
@@ -300,8 +298,8 @@ class NoReduction(TokenReducer):
     """The unreduced model, through the same code."""
 
 
-def check_stages(reducer: TokenReducer, offered: Mapping[str, int]) -> None:
-    """Fail unless every stage of a method is one that a model can run.
+def check_stages(reducer: TokenReducer, offered: Mapping[str, int], computed: Collection[str] = ()) -> None:
+    """Fail unless every stage of a method is one that a model can run, with all that the method needs.
 
     Parameters
     ----------
@@ -309,12 +307,18 @@ def check_stages(reducer: TokenReducer, offered: Mapping[str, int]) -> None:
         The method.
     offered : Mapping[str, int]
         Layers of each place that the model has; for "features" 0.
+    computed : Collection[str]
+        What the model computes beforehand for methods that need it.
 
     Raises
     ------
     ValueError
-        Naming the stage: for a place that the model does not have, a layer past its end, or two stages at one point.
+        Naming the stage: for a place that the model does not have, a layer past its end, or two stages at one point;
+        naming the method: for something else that it needs.
     """
+    for name in sorted(reducer.needs.difference(computed)):
+        there = ", ".join(map(repr, computed)) or "nothing"
+        raise ValueError(f"{type(reducer).__name__} needs {name!r}; this model computes beforehand: {there}")
     seen = set()
     for stage in reducer.stages():
         if stage.place not in offered:

@@ -12,8 +12,7 @@ def compact_cache(
 ) -> None:
     """Ask a method, for layers of the cache, what stays of a chunk after prefill.
 
-    Keys are cached after rotation, so their positions stay those of the unreduced sequence. Layers that hold the same
-    are asked once: nothing else tells them apart.
+    Keys are cached after rotation, so their positions stay those of the unreduced sequence.
 
     Parameters
     ----------
@@ -28,18 +27,12 @@ def compact_cache(
     chunk_lengths : list[int]
         Entries of the chunk in each layer; they are the layer's last ones.
     """
-    known: dict[int, tuple[Entries, torch.Tensor, Entries]] = {}
     left: list[Entries] = []
     for stage in stages:
         layer: StagedLayer = cache.layers[stage.layer]
-        held = layer.entries
-        if id(held) not in known:
-            earlier = held.index.shape[1] - chunk_lengths[stage.layer]
-            survivors = _survivors(held, earlier, final)
-            keep = reducer.keep(stage, _context(cache, layer, survivors=survivors)).stays
-            known[id(held)] = (held, *_kept(held, keep, earlier, left))
-        place, entries = known[id(held)][1:]
-        _select(layer, place, entries)
+        earlier = layer.entries.index.shape[1] - chunk_lengths[stage.layer]
+        context = _context(cache, layer, survivors=_survivors(layer.entries, earlier, final))
+        _select(layer, *_kept(layer.entries, _stays(reducer, stage, context), earlier, left))
 
 
 def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stage]) -> None:
@@ -57,8 +50,8 @@ def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stag
     for stage in stages:
         if cache.generated % stage.every == 0:
             layer = cache.layers[stage.layer]
-            keep = reducer.keep(stage, _context(cache, layer, attention_so_far=layer.attention)).stays
-            _select(layer, *_kept(layer.entries, keep, 0, []))
+            context = _context(cache, layer, attention_so_far=layer.attention)
+            _select(layer, *_kept(layer.entries, _stays(reducer, stage, context), 0, []))
 
 
 def accumulate_attention(layer: StagedLayer, attention: torch.Tensor) -> None:
@@ -78,6 +71,16 @@ def _context(cache: StagedCache, layer: StagedLayer, **known: torch.Tensor) -> C
         sample_seeds=torch.zeros(len(index), dtype=torch.long),
         providers={name: lambda values=values: values for name, values in known.items()},
     )
+
+
+def _stays(reducer: TokenReducer, stage: Stage, context: Context) -> torch.Tensor:
+    """`[batch, entries]`, True for what a method keeps in a layer; nothing else can happen there."""
+    keep = reducer.keep(stage, context)
+    if keep.merging or keep.added is not None:
+        raise RuntimeError("A stage tried to merge or add tokens in the cache")
+    if bool((context.text_rows & ~keep.stays).any()):
+        raise RuntimeError("A stage tried to drop text from the cache")
+    return keep.stays
 
 
 def _survivors(held: Entries, earlier: int, final: Entries) -> torch.Tensor:

@@ -98,6 +98,8 @@ class StagedPrefill:
         else:
             keep = self.reducer.keep(stage, context)
         sequence, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, DECODER)
+        if layer == BEFORE_FIRST_LAYER and bool((sequence.visual & ~sequence.tokens.present).any()):
+            raise RuntimeError("A stage tried to keep tokens that the vision tower left out")
         if stage is not None:
             self._check_counts(stage, context.counts, sequence)
         if self.training and sequence is not before:

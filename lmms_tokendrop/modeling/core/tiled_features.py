@@ -58,7 +58,9 @@ class TiledFeatures(StagedVlm):
         layers, blocks = text_config.num_hidden_layers, vision_config.num_hidden_layers
         host = Host(layers, text_config.hidden_size, vision_config.image_size, blocks)
         reducer = config_class.reduction_class.build(config_class.reduction_of(self.config), host)
-        check_stages(reducer, {"vision": blocks, "features": 0, "decoder": layers, "decode": layers})
+        check_stages(
+            reducer, {"vision": blocks, "features": 0, "decoder": layers, "decode": layers}, ("cls_attention",)
+        )
         return reducer
 
     def build_tower(self) -> nn.Module:

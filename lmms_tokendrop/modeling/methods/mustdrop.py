@@ -25,7 +25,6 @@ class MustDrop(TokenReducer):
 
     Options = MustDropOptions
     needs = frozenset({"cls_attention"})
-    merges = True
 
     def __init__(self, options, host: Host):
         super().__init__(options, host)

@@ -107,7 +107,6 @@ class PuMer(LayeredReducer):
     """
 
     Options = PuMerOptions
-    merges = True
     default_prune_ratio: ClassVar[float] = 0.1
 
     def __init__(self, options, host: Host):

@@ -55,7 +55,6 @@ class ToMe(TokenReducer):
     """
 
     Options: type[Any] = ToMeOptions
-    merges = True
 
     def __init__(self, options, host: Host):
         super().__init__(options, host)
@@ -97,7 +96,6 @@ class TowerToMe(TokenReducer):
     """
 
     Options = TowerOptions
-    merges = True
     proportional_attention = frozenset({"vision"})
 
     def __init__(self, options, host: Host):
