@@ -48,7 +48,7 @@ METHODS = (
         title="PuMer: image tokens pruned by what the text looks at, text and image merged apart",
         reducers={
             "fusion": f"{MODELING}.methods.pumer:PuMer",
-            "co_attention": f"{MODELING}.methods.pumer:PairPuMer",
+            "co_attention": f"{MODELING}.methods.pumer_in_pairs:PairPuMer",
         },
         paper=Paper(
             title="PuMer: Pruning and Merging Tokens for Efficient Vision Language Models",
@@ -103,8 +103,8 @@ METHODS = (
         title="visual tokens dropped at random; the control",
         reducers={
             "decoder": f"{MODELING}.methods.random_drop:RandomDrop",
-            "fusion": f"{MODELING}.methods.random_drop:RandomPruning",
-            "co_attention": f"{MODELING}.methods.random_drop:PairRandomPruning",
+            "fusion": f"{MODELING}.methods.random_pruning:RandomPruning",
+            "co_attention": f"{MODELING}.methods.random_pruning:PairRandomPruning",
         },
     ),
     Method(

@@ -12,6 +12,7 @@ from typing import Any
 
 from lmms_tokendrop.catalogue import Architecture, Head
 from lmms_tokendrop.json_files import read_json
+from lmms_tokendrop.modeling.core.token_drop_config import code_of
 from lmms_tokendrop.modeling.methods.available import reductions
 
 PACKAGE = "lmms_tokendrop.modeling."
@@ -44,7 +45,7 @@ def model_code(modules: Iterable[str], architecture: str, method: str) -> Mappin
     FileNotFoundError
         If what a file imports is not there.
     """
-    return checked_code(reductions(architecture).code_of(modules, method))
+    return checked_code(code_of(reductions(architecture), modules, method))
 
 
 def checked_code(code: Mapping[str, str]) -> Mapping[str, str]:

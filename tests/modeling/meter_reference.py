@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from fusion_reference import regroup
 
-from lmms_tokendrop.modeling.core.fusion_attention import key_bias
+from lmms_tokendrop.modeling.core.attention import key_bias
 
 METER_METHODS: dict[str, dict] = {
     "none": {"method": "none"},

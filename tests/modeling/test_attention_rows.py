@@ -8,7 +8,8 @@ from cases import ATTENTIONS, largest_difference
 from tiny_models import TEXT_BACKBONES
 from transformers import DynamicCache
 
-from lmms_tokendrop.modeling.core.attention_rows import cls_attention, decoder_attention_rows
+from lmms_tokendrop.modeling.core.attention import cls_attention
+from lmms_tokendrop.modeling.core.decoder_attention import decoder_attention_rows
 from lmms_tokendrop.modeling.core.transformers_compat import cache_argument
 
 LAYER = 2

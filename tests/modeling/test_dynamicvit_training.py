@@ -8,7 +8,7 @@ from fusion_architectures import ARCHITECTURES
 from tiny_vilt import tiny_vilt_inputs
 from transformers import ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.core.fusion_attention import diagonal, key_bias, policy_softmax
+from lmms_tokendrop.modeling.core.attention import diagonal, key_bias, policy_softmax
 
 LAYERS = {"vilt": [1, 2, 3], "meter": [2, 4, 6]}
 

@@ -9,7 +9,7 @@ from tiny_meter import random_meter, tiny_meter_inputs
 from transformers.activations import ACT2FN
 
 from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
-from lmms_tokendrop.modeling.core.fusion_attention import key_bias
+from lmms_tokendrop.modeling.core.attention import key_bias
 from lmms_tokendrop.modeling.core.fusion_selection import FusionCounts
 from lmms_tokendrop.modeling.core.fusion_tokens import FusionTokens
 from lmms_tokendrop.modeling.core.reducer import Stage

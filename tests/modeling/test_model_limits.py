@@ -8,7 +8,7 @@ import pytest
 import torch
 from fusion_architectures import ARCHITECTURES
 
-from lmms_tokendrop.modeling.ops.model_limits import logger
+from lmms_tokendrop.modeling.ops.image_patches import logger
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from meter_reference import METER_METHODS
 
 import lmms_tokendrop
 from lmms_tokendrop.hub.code import foreign_imports
-from lmms_tokendrop.modeling.core.flat_code import IMPORT
+from lmms_tokendrop.modeling.core.token_drop_config import IMPORT
 
 PACKAGE = Path(lmms_tokendrop.__file__).parent
 MODELING = sorted((PACKAGE / "modeling").rglob("*.py"))

@@ -9,7 +9,7 @@ from masked_reference import four_dimensional
 
 from lmms_tokendrop.modeling.core.reducer import Host, Keep, Stage, TokenReducer
 from lmms_tokendrop.modeling.core.staged_clip import StagedCLIPVisionModel
-from lmms_tokendrop.modeling.ops.merging import merge_groups
+from lmms_tokendrop.modeling.ops.token_ops import merge_groups
 from lmms_tokendrop.modeling.ops.windows import window_cells, window_targets
 
 WINDOWS = window_cells(6, 6)

@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmms_tokendrop.modeling.ops.merging import (
+from lmms_tokendrop.modeling.ops.token_ops import (
     bipartite_targets,
     group_sizes,
     merge_groups,
     ordered_indices,
+    padded_indices,
     ranks,
 )
-from lmms_tokendrop.modeling.ops.selecting import padded_indices
 
 
 def at_angles(*degrees: float) -> torch.Tensor:

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmms_tokendrop.modeling.ops.merging import merge_groups
-from lmms_tokendrop.modeling.ops.selecting import fit_counts, padded_indices, rank_in_groups, segment_sum, take_tokens
+from lmms_tokendrop.modeling.ops.selecting import fit_counts, rank_in_groups, segment_sum
+from lmms_tokendrop.modeling.ops.token_ops import merge_groups, padded_indices, take_tokens
 from lmms_tokendrop.modeling.ops.windows import (
     window_cells,
     window_order,

@@ -17,7 +17,7 @@ from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import (
     ViltTokenDropForVisualEntailment,
     ViltTokenDropModel,
 )
-from lmms_tokendrop.modeling.core.attention_rows import fusion_attention_rows
+from lmms_tokendrop.modeling.core.attention import fusion_attention_rows
 from lmms_tokendrop.modeling.ops.image_patches import place_patches, position_grid, shrink_images
 
 HEADS = {

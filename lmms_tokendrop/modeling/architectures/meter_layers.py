@@ -7,7 +7,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.roberta.modeling_roberta import RobertaIntermediate, RobertaOutput, RobertaSelfOutput
 
-from ..core.fusion_attention import attend, diagonal
+from ..core.attention import attend, diagonal
 
 
 class MeterAttentionHeads(nn.Module):
@@ -40,7 +40,7 @@ class MeterAttentionHeads(nn.Module):
         output_attentions : bool
             Whether to return probabilities.
         policy, itself : torch.Tensor or None
-            How much each key counts; see :func:`.fusion_attention.policy_softmax`.
+            How much each key counts; see :func:`.attention.policy_softmax`.
 
         Returns
         -------

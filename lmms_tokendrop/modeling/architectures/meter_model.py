@@ -10,9 +10,8 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.models.roberta.modeling_roberta import RobertaPooler
 from transformers.utils.generic import can_return_tuple
 
-from ..core.fusion_attention import key_bias
-from ..core.fusion_inputs import check_inputs
-from ..ops.model_limits import check_text_length, check_token_type
+from ..core.attention import key_bias
+from ..core.fusion_heads import check_inputs, check_text_length, check_token_type
 from .meter_layers import MeterCrossLayer
 from .meter_vision import MeterVisionModel
 

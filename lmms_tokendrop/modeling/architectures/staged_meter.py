@@ -5,13 +5,11 @@ from functools import cache
 
 import torch
 
-from ..core.attention_rows import fusion_attention_rows
-from ..core.fusion_attention import key_bias
+from ..core.attention import fusion_attention_rows, key_bias
 from ..core.fusion_run import Carry, FusionRun, LayerDecision
 from ..core.fusion_tokens import FusionTokens
 from ..ops.eager_parts import on_host, part_by_part
-from ..ops.merging import ranks
-from ..ops.selecting import padded_indices, take_tokens
+from ..ops.token_ops import padded_indices, ranks, take_tokens
 from .meter_layers import CrossAttended, MeterCrossLayer
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from transformers.utils.generic import can_return_tuple
 
-from ..core.fusion_inputs import check_inputs, checked_seeds
+from ..core.fusion_heads import check_inputs, checked_seeds
 from ..core.fusion_plan import build_fusion_reducer
 from ..core.fusion_tokens import FusionTokens
 from ..core.loading import TokenDropLoading

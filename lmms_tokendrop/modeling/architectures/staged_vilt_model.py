@@ -10,14 +10,20 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.models.vilt.modeling_vilt import ViltPooler
 from transformers.utils.generic import can_return_tuple
 
-from ..core.fusion_inputs import check_inputs, check_pixel_mask, check_tensor, checked_seeds
+from ..core.fusion_heads import (
+    check_inputs,
+    check_pixel_mask,
+    check_tensor,
+    check_text_length,
+    check_token_type,
+    checked_seeds,
+)
 from ..core.fusion_plan import build_fusion_reducer
 from ..core.fusion_tokens import FusionReport, FusionTokens
 from ..core.loading import TokenDropLoading
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
 from ..ops.eager_parts import on_host
-from ..ops.model_limits import check_text_length, check_token_type
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
 
 FusionReductionConfig = reductions("vilt")

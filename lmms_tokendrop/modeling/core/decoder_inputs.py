@@ -5,11 +5,13 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
-from ..ops.model_limits import warn_of_long_sequence
 from .reduction_request import ReductionRequest
 from .staged_cache import StagedCache
 from .visual_tokens import DecoderTokens, VisualTokens
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,3 +121,12 @@ def _check_sliding_window(config, length: int) -> None:
     active = window is not None and (layer_types is None or "sliding_attention" in layer_types)
     if active and length > window:
         raise ValueError(f"sliding_window={window} is shorter than the sequence of {length} tokens; not supported")
+
+
+def warn_of_long_sequence(length: int, limit: int | None) -> None:
+    """Warn, once, of more tokens than a model with rotary positions was made for; it takes them nevertheless."""
+    if limit is not None and length > limit:
+        logger.warning_once(
+            f"a sequence has more tokens than max_position_embeddings={limit}, what the model was made for; its "
+            "answers may be wrong"
+        )

@@ -162,10 +162,3 @@ class PackingOptions(DecoderOptions):
         "`FlatLlavaNextProcessor`).",
         allowed=("spatial", "flat"),
     )
-
-
-@dataclass
-class SeedOptions(Options):
-    """The seed of a method that draws at random."""
-
-    seed: int = option(0, "Seed of random choices; each sample adds its own.", low=0)

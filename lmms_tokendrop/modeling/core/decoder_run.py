@@ -1,6 +1,5 @@
 """One chunk on its way through the layers of a staged decoder."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +7,8 @@ import torch
 from transformers.masking_utils import create_causal_mask
 
 from ..ops.eager_parts import of_any_length, on_host
-from .attention_rows import decoder_attention_rows
 from .chunk_outputs import ChunkOutput
+from .decoder_attention import RowScores
 from .decoder_inputs import Chunk
 from .decoder_options import setting
 from .staged_cache import Entries, StagedCache, StagedLayer
@@ -203,43 +202,3 @@ class Leaving:
         )
         of_any_length(1, hidden_states)
         return hidden_states
-
-
-@dataclass(frozen=True)
-class RowScores:
-    """Attention rows of the layer just run.
-
-    Attributes
-    ----------
-    layer : nn.Module
-        The layer.
-    layer_input : torch.Tensor
-        `[batch, length, channels]`.
-    position_embeddings : tuple[torch.Tensor, torch.Tensor]
-        Cosine and sine, `[batch or 1, length, head_dim]`.
-    held : StagedLayer
-        Its cache.
-    """
-
-    layer: Any
-    layer_input: torch.Tensor
-    position_embeddings: tuple[torch.Tensor, torch.Tensor]
-    held: StagedLayer
-
-    def over_cache(self, rows: torch.Tensor) -> torch.Tensor:
-        """See :func:`decoder_attention_rows`."""
-        return decoder_attention_rows(
-            self.layer, self.layer_input, self.position_embeddings, self.held.keys, self.held.entries.mask, rows
-        )
-
-    def over_chunk(self, rows: torch.Tensor) -> torch.Tensor:
-        """The same, for the keys of the layer's own input only."""
-        return self.over_cache(rows)[..., -self.layer_input.shape[1] :]
-
-    def keys(self) -> torch.Tensor:
-        """Mean over heads of the rotated keys of the layer's own input, `[batch, length, head_dim]`."""
-        return self.held.keys[:, :, -self.layer_input.shape[1] :].mean(1)
-
-    def providers(self) -> dict[str, Callable]:
-        """What a method may ask for."""
-        return {"attention_rows": self.over_chunk, "keys": self.keys}

@@ -7,12 +7,11 @@ from functools import cache, partial
 import torch
 
 from ..ops.eager_parts import on_host
-from .applying import Rules, apply
-from .attention_rows import fusion_attention_rows
-from .fusion_attention import key_bias
+from .applying import Rules, apply, check_counted
+from .attention import fusion_attention_rows, key_bias
 from .fusion_selection import FusionCounts, keep_best_of_image
 from .fusion_tokens import FusionReport, FusionTokens
-from .reducer import Context, Stage, TokenReducer, check_counted
+from .reducer import Context, Stage, TokenReducer
 
 Carry = dict[str, torch.Tensor]
 
@@ -60,10 +59,10 @@ class StageRunner:
         if wanted is None:
             return
         if self.reducer.joint:
-            check_counted(stage, "", torch.add(*wanted), torch.add(*after.counts()))
+            check_counted(stage.layer, "", torch.add(*wanted), torch.add(*after.counts()))
         else:
             for kind, expected, found in zip(("text ", "image "), wanted, after.counts(), strict=True):
-                check_counted(stage, kind, expected, found)
+                check_counted(stage.layer, kind, expected, found)
 
 
 class FusionRun:

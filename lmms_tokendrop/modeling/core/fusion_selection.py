@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..ops.merging import ranks
+from ..ops.token_ops import ranks
 from .fusion_tokens import FusionTokens
 from .options import Options, option
-from .reducer import Context, Host, Keep, Stage, TokenReducer
+from .reducer import Host, Keep, Stage, TokenReducer
 
 
 @dataclass(frozen=True)
@@ -148,27 +148,51 @@ def staying_target(stays: torch.Tensor) -> torch.Tensor:
     return torch.arange(stays.shape[1], device=stays.device).expand_as(stays).masked_fill(~stays, -1)
 
 
-def text_scores(context: Context, kind: str) -> torch.Tensor:
-    """How much the text looks at each token (PuMer, text-informed pruning).
+DEFAULT_PRUNE_RATIO = 0.4
 
-    Parameters
-    ----------
-    context : Context
-        The stage.
-    kind : {"attention", "first_head", "keys", "queries"}
-        Post-softmax attention of the text's rows, averaged over heads or of head 0; or the product of the text's
-        head-mean keys (queries) with the head-mean keys, without a softmax.
 
-    Returns
-    -------
-    torch.Tensor
-        `[batch, length]` float32, the mean over the text's tokens; padding has no vote.
+@dataclass
+class PruningOptions(BlockOptions):
+    """Options of pruning by a score."""
+
+    prune_ratio: float | None = option(
+        None, "Share of the image tokens before a stage that leaves; default: 0.4.", low=0, high=1
+    )
+
+
+class ScoredPruning(LayeredReducer):
+    """Drop `round(prune_ratio * I)` of I image tokens in some blocks, before their FFN; the image's CLS stays.
+
+    The default drops as many image tokens as PuMer's published settings drop and merge.
     """
-    text = context.text_rows
-    count = text.sum(-1, keepdim=True)
-    if kind in ("attention", "first_head"):
-        rows = context.attention_rows(text)
-        return (rows.mean(1) if kind == "attention" else rows[:, 0]).sum(1) / count
-    voters = (context.keys() if kind == "keys" else context.queries()).float()
-    mean = (voters * text.unsqueeze(-1)).sum(1, keepdim=True) / count.unsqueeze(-1)
-    return (mean @ context.keys().float().transpose(1, 2))[:, 0]
+
+    Options = PruningOptions
+
+    def __init__(self, options, host: Host):
+        super().__init__(options, host)
+        self.prune_ratio = DEFAULT_PRUNE_RATIO if options.prune_ratio is None else options.prune_ratio
+        if not self.prune_ratio:
+            raise ValueError(f"{options.method}: prune_ratio is 0, so nothing would happen")
+
+    def count(self, stage: Stage, counts: FusionCounts):
+        """At least one image token stays."""
+        return counts.text, (counts.image - share(counts.image, self.prune_ratio)).clamp_min(1)
+
+
+class InPairs:
+    """Where PuMer acts in METER's pairs of layers; comes first in a reducer's bases."""
+
+    default_layers: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
+    paper_depth: ClassVar[int] = 6
+
+
+@dataclass
+class ImageSizeOptions(Options):
+    """The size of images."""
+
+    image_size: int | None = option(
+        None,
+        "Side in pixels to which images of the model's own size, and others in proportion, are reduced; "
+        "smres: five sixths; to whole patches, of which there must be fewer.",
+        low=1,
+    )

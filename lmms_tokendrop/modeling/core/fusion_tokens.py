@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..ops.eager_parts import on_host
-from ..ops.merging import group_sizes
+from ..ops.token_ops import group_sizes
 
 
 @dataclass(frozen=True)

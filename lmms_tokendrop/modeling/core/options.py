@@ -1,15 +1,11 @@
 """Options of a reduction: checking them, and naming what is allowed where one is wrong."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
-from inspect import getfile
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar
-
-from .flat_code import flat_code, sources
 
 
 def option(default, help: str, allowed: tuple | None = None, low: float | None = None, high: float | None = None):
@@ -162,10 +158,6 @@ class Reductions:
         """As :meth:`Options.merged`."""
         return self.options_of(saved["method"]).merged(saved, given)
 
-    def code_of(self, modules: Iterable[str], method: str) -> dict[str, str]:
-        """Text of every file that some modules need in a model exported with a method; see :func:`flat_code`."""
-        return flat_code(modules, sources([Path(getfile(self.reducers[method]))]), self.exported(method))
-
     def build(self, options: Options, host):
         """The reducer for a model."""
         return self.reducers[options.method](options, host)
@@ -232,3 +224,10 @@ def _checked_layers(value) -> list[int]:
     if not whole or not value or value[0] < 0 or any(a >= b for a, b in pairwise(value)):
         raise ValueError(f"token_reduction: layers={value!r}; allowed: a list of ascending whole numbers from 0")
     return list(value)
+
+
+@dataclass
+class SeedOptions(Options):
+    """The seed of a method that draws at random."""
+
+    seed: int = option(0, "Seed of random choices; each sample adds its own.", low=0)

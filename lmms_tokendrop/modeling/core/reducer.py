@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .applying import Keep
 from .options import Options, checked_number
 
 PLACES = {
@@ -113,7 +114,7 @@ class Context:
         """Head-mean attention `[batch, length]` float32 of the vision tower's CLS query in its last block."""
         return self.provided("cls_attention")
 
-    def best(self, scores: torch.Tensor, count: Any, **details) -> "Keep":
+    def best(self, scores: torch.Tensor, count: Any, **details) -> Keep:
         """Keep the visual tokens of highest `scores [batch, length]`, as many as the method counts."""
         return self.provided("best", scores, count, **details)
 
@@ -129,51 +130,6 @@ class Context:
             there = ", ".join(sorted(self.providers)) or "nothing"
             raise ValueError(f"{name} is not provided at this place of this architecture; provided: {there}")
         return self.providers[name](*arguments, **details)
-
-
-@dataclass
-class Keep:
-    """A decision: which tokens stay, and what becomes of the others. Padding is the framework's business.
-
-    Attributes
-    ----------
-    target : torch.LongTensor
-        `[batch, length]`, the token that each token becomes part of: itself if it stays, -1 if it leaves.
-    weights : torch.Tensor or None
-        `[batch, length]`, by which tokens of one target are averaged; None: all equal.
-    merging : bool
-        Whether any token becomes part of another.
-    added : tuple[torch.Tensor, torch.Tensor] or None
-        Tokens that join: `[batch, new]`, the places of tokens that stay and get a new state, -1 for none, and these
-        states `[batch, new, channels]`.
-    carry : dict[str, torch.Tensor]
-        `[batch, length]` each, sliced like states and handed to the next stage. Attention weighs keys by an entry
-        `key_weight` (fusion); cells enter the decoder by rising values of an entry `order` (vision); tokens that an
-        entry `protected` marks are part of every count, and stay (decoder).
-    """
-
-    target: torch.Tensor
-    weights: torch.Tensor | None = None
-    merging: bool = False
-    added: tuple[torch.Tensor, torch.Tensor] | None = None
-    carry: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, mask: torch.Tensor, **details) -> "Keep":
-        """From `[batch, length]`, True for tokens that stay."""
-        places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-        return cls(places.masked_fill(~mask, -1), **details)
-
-    @classmethod
-    def merged(cls, target: torch.Tensor, weights: torch.Tensor | None = None, **details) -> "Keep":
-        """From `[batch, length]`, the token that each token becomes part of, itself or -1."""
-        places = torch.arange(target.shape[1], device=target.device)
-        return cls(target, weights, bool(((target >= 0) & (target != places)).any()), **details)
-
-    @property
-    def stays(self) -> torch.Tensor:
-        """`[batch, length]`, True for tokens that stay."""
-        return self.target == torch.arange(self.target.shape[1], device=self.target.device)
 
 
 @dataclass(frozen=True)
@@ -330,28 +286,3 @@ def check_stages(reducer: TokenReducer, offered: Mapping[str, int], computed: Co
         if where in seen:
             raise ValueError(f"{stage}: two stages at one point; allowed: one")
         seen.add(where)
-
-
-def check_counted(stage: Stage, kind: str, wanted: torch.Tensor, found: torch.Tensor, slack: int = 0) -> None:
-    """Fail unless a stage left what its method states.
-
-    Parameters
-    ----------
-    stage : Stage
-        The stage.
-    kind : str
-        What is counted, for the message.
-    wanted, found : torch.LongTensor
-        `[groups]` or `[batch]`.
-    slack : int
-        Largest difference.
-
-    Raises
-    ------
-    RuntimeError
-        With both counts.
-    """
-    if bool(((wanted - found).abs() > slack).any()):
-        raise RuntimeError(
-            f"layer {stage.layer} was to leave {wanted.tolist()} {kind}tokens of its batch and left {found.tolist()}"
-        )

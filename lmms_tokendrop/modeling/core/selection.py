@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from ..ops.selecting import fit_counts, rank_in_groups, segment_sum
+from ..ops.selecting import fit_counts, rank_in_groups
+from ..ops.token_ops import segment_sum
 from .decoder_options import setting
 from .reducer import Context, Keep, TokenReducer
 from .visual_tokens import VisualTokens

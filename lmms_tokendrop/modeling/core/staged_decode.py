@@ -2,7 +2,7 @@
 
 import torch
 
-from ..ops.selecting import padded_indices
+from ..ops.token_ops import padded_indices
 from .reducer import Context, Stage, TokenReducer
 from .staged_cache import Entries, StagedCache, StagedLayer
 

@@ -4,10 +4,10 @@ from functools import partial
 
 import torch
 
-from ..ops.selecting import segment_sum
-from .applying import DECODER, apply
+from ..ops.token_ops import segment_sum
+from .applying import DECODER, apply, check_counted
 from .decoder_options import setting
-from .reducer import Context, Stage, check_counted
+from .reducer import Context, Stage
 from .reduction_request import ReductionRequest
 from .selection import DecoderCounts, keep_by_mask, keep_by_priority
 from .staged_cache import Entries, StagedCache
@@ -152,7 +152,7 @@ class StagedPrefill:
         if wanted is not None:
             found = self._count(sequence.tokens.visual, sequence)
             slack = 1 if setting(self.reducer.options, "newlines") == "row" else 0
-            check_counted(stage, "visual ", wanted, found, slack)
+            check_counted(stage.layer, "visual ", wanted, found, slack)
 
     def _gather(self, values: torch.Tensor, sequence: DecoderTokens) -> torch.Tensor:
         return values.gather(1, (sequence.place - self.first_index).clamp_min(0))

@@ -10,8 +10,7 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLay
 
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part
 from .applying import Rules
-from .attention_rows import cls_attention
-from .fusion_attention import attend, key_bias
+from .attention import attend, cls_attention, key_bias
 from .fusion_run import FusionRun, LayerDecision, block_providers
 from .fusion_tokens import FusionTokens
 from .reducer import Stage, TokenReducer

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 
-from ..core.fusion_selection import PairOptions
+from ..core.fusion_selection import InPairs, PairOptions, PruningOptions, ScoredPruning
 from ..core.options import option
 from ..core.reducer import Context, Stage
-from .scored_pruning import InPairs, PruningOptions, ScoredPruning
 
 
 @dataclass

@@ -10,7 +10,7 @@ from ..core.fusion_selection import BlockOptions, FusionCounts, LayeredReducer, 
 from ..core.fusion_tokens import FusionReport, FusionTokens
 from ..core.options import option
 from ..core.reducer import Context, Host, Stage
-from ..ops.selecting import padded_indices, take_tokens
+from ..ops.token_ops import padded_indices, take_tokens
 
 
 @dataclass

@@ -4,7 +4,8 @@ import torch
 
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
 from ..core.selection import keep_by_mask
-from ..ops.selecting import fit_counts, rank_in_groups, segment_sum
+from ..ops.selecting import fit_counts, rank_in_groups
+from ..ops.token_ops import segment_sum
 from ..ops.windows import window_cells, window_order, window_similarity, window_slots, window_targets
 from .mustdrop_merging import key_counts, merged_windows
 from .mustdrop_options import MustDropOptions

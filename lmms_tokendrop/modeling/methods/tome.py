@@ -8,7 +8,7 @@ import torch
 from ..core.fusion_selection import FusionCounts, staying_target
 from ..core.options import Options, option
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
-from ..ops.merging import bipartite_targets, ordered_indices
+from ..ops.token_ops import bipartite_targets, ordered_indices
 
 DEFAULT_TOWER_R = 24
 

@@ -7,7 +7,7 @@ import torch
 from ..core.decoder_options import FORMAT, BudgetOptions, PositionOptions
 from ..core.options import option
 from ..core.reducer import Context, Keep, Stage, TokenReducer
-from ..ops.selecting import segment_sum
+from ..ops.token_ops import segment_sum
 
 
 @dataclass

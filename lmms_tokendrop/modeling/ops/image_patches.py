@@ -1,10 +1,12 @@
 """Patches of images of several sizes in one batch: their order, positions, and smaller inputs."""
 
 import torch
+from transformers.utils import logging
 
 from .eager_parts import on_host
-from .merging import ordered_indices
-from .model_limits import warn_of_many_patches
+from .token_ops import ordered_indices
+
+logger = logging.get_logger(__name__)
 
 
 @on_host
@@ -122,3 +124,9 @@ def _check_top_left(mask: torch.Tensor) -> None:
     """Raise a ValueError unless each image `[batch, height, width]` starts at its first row and column."""
     if not bool(mask[:, 0, 0].all()):
         raise ValueError("pixel_mask: images must be padded on the right and below, and none may be empty")
+
+
+def warn_of_many_patches(patches: int, limit: int) -> None:
+    """Warn, once, of images with more patches than the model reads."""
+    if patches > limit:
+        logger.warning_once(f"an image has more patches than max_image_length={limit}; only so many of them are read")

@@ -1,59 +1,8 @@
-"""Pure tensor functions that select tokens: places, ranks, sums of groups, fitting a token count."""
+"""Pure tensor functions that choose tokens to fit a count."""
 
 import torch
 
-
-def padded_indices(keep: torch.Tensor, side: str, leading: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ascending indices of the True entries of each row, padded to the longest row.
-
-    Parameters
-    ----------
-    keep : torch.BoolTensor
-        `[batch, tokens]`.
-    side : {"left", "right"}
-        Where padding goes.
-    leading : int
-        First entries of each row, all True, that come before padding on the left.
-
-    Returns
-    -------
-    tuple[torch.LongTensor, torch.BoolTensor]
-        `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
-    """
-    kept = int(keep.sum(-1).max())
-    if side == "right":
-        order = torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices[:, :kept]
-    else:
-        rank = keep.to(torch.int8)
-        rank[:, :leading] = -1
-        order = torch.sort(rank, dim=-1, stable=True).indices
-        order = torch.cat([order[:, :leading], order[:, keep.shape[1] - kept + leading :]], dim=1)
-    valid = keep.gather(1, order)
-    return order.masked_fill(~valid, 0), valid
-
-
-def take_tokens(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Entries `[batch, kept, ...]` of `values [batch, tokens, ...]` at `index [batch, kept]`, whole rows at a time."""
-    return values[torch.arange(len(values), device=values.device).unsqueeze(-1), index]
-
-
-def segment_sum(values: torch.Tensor, segments: torch.Tensor, count: int) -> torch.Tensor:
-    """Sum of `values` per segment; entries of segment -1 are left out.
-
-    Parameters
-    ----------
-    values, segments : torch.Tensor
-        The same shape.
-    count : int
-        Number of segments.
-
-    Returns
-    -------
-    torch.Tensor
-        `[count]`, the dtype of `values`.
-    """
-    inside = segments >= 0
-    return values.new_zeros(count).index_add_(0, segments[inside], values[inside])
+from .token_ops import segment_sum
 
 
 def rank_in_groups(priority: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Pure tensor functions that pair similar tokens and merge groups of them (ToMe, arXiv 2210.09461)."""
+"""Pure tensor functions on tokens: taking some, pairing similar ones (ToMe, arXiv 2210.09461), merging groups."""
 
 import torch
 
@@ -119,3 +119,87 @@ def ordered_indices(among: torch.Tensor, scores: torch.Tensor | None = None) -> 
     order = torch.where(among, scores, float("-inf")).argsort(dim=-1, descending=True, stable=True)
     order = torch.where(torch.arange(order.shape[1], device=order.device) < count, order, -1)
     return order[:, : int(count.max())]
+
+
+def padded_indices(keep: torch.Tensor, side: str, leading: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ascending indices of the True entries of each row, padded to the longest row.
+
+    Parameters
+    ----------
+    keep : torch.BoolTensor
+        `[batch, tokens]`.
+    side : {"left", "right"}
+        Where padding goes.
+    leading : int
+        First entries of each row, all True, that come before padding on the left.
+
+    Returns
+    -------
+    tuple[torch.LongTensor, torch.BoolTensor]
+        `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
+    """
+    kept = int(keep.sum(-1).max())
+    if side == "right":
+        order = torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices[:, :kept]
+    else:
+        rank = keep.to(torch.int8)
+        rank[:, :leading] = -1
+        order = torch.sort(rank, dim=-1, stable=True).indices
+        order = torch.cat([order[:, :leading], order[:, keep.shape[1] - kept + leading :]], dim=1)
+    valid = keep.gather(1, order)
+    return order.masked_fill(~valid, 0), valid
+
+
+def take_tokens(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Entries `[batch, kept, ...]` of `values [batch, tokens, ...]` at `index [batch, kept]`, whole rows at a time."""
+    return values[torch.arange(len(values), device=values.device).unsqueeze(-1), index]
+
+
+def segment_sum(values: torch.Tensor, segments: torch.Tensor, count: int) -> torch.Tensor:
+    """Sum of `values` per segment; entries of segment -1 are left out.
+
+    Parameters
+    ----------
+    values, segments : torch.Tensor
+        The same shape.
+    count : int
+        Number of segments.
+
+    Returns
+    -------
+    torch.Tensor
+        `[count]`, the dtype of `values`.
+    """
+    inside = segments >= 0
+    return values.new_zeros(count).index_add_(0, segments[inside], values[inside])
+
+
+SEED_STRIDE = 1_000_003
+
+
+def drawn_scores(seed: int, sample_seeds: torch.Tensor, visual: torch.Tensor, totals: list[int]) -> torch.Tensor:
+    """A score for each token of an unreduced image, drawn with `seed` and each sample's own seed.
+
+    Parameters
+    ----------
+    seed : int
+        Of the method.
+    sample_seeds : torch.LongTensor
+        `[batch]`.
+    visual : torch.LongTensor
+        `[batch, length]`, number of each visual token among those of its unreduced row; -1 for others.
+    totals : list[int]
+        Visual tokens of each unreduced row.
+
+    Returns
+    -------
+    torch.Tensor
+        `[batch, length]` float64; a row's scores do not depend on its batch.
+    """
+    scores = torch.zeros(visual.shape, dtype=torch.float64, device=visual.device)
+    for row, sample_seed in enumerate(sample_seeds.tolist()):
+        generator = torch.Generator().manual_seed((seed * SEED_STRIDE + sample_seed) % 2**63)
+        drawn = torch.rand(totals[row], generator=generator, dtype=torch.float64).to(visual.device)
+        inside = visual[row] >= 0
+        scores[row, inside] = drawn[visual[row, inside]]
+    return scores

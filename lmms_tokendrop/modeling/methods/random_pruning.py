@@ -1,0 +1,39 @@
+"""Random pruning, the control, at PuMer's places in an encoder of text and image."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..core.fusion_selection import InPairs, PairOptions, PruningOptions, ScoredPruning
+from ..core.options import SeedOptions
+from ..core.reducer import Context, Stage
+from ..ops.token_ops import drawn_scores
+
+
+@dataclass
+class RandomPruningOptions(SeedOptions, PruningOptions):
+    """Options of random pruning."""
+
+
+class RandomPruning(ScoredPruning):
+    """Drop image tokens at random: each row draws one order of its image, and every stage drops the last of it."""
+
+    Options = RandomPruningOptions
+
+    def score(self, stage: Stage, context: Context) -> torch.Tensor:
+        """The drawn priority of each patch, by its place in the image."""
+        tokens = context.tokens
+        first = tokens.place.masked_fill(~tokens.image, tokens.owner.shape[1]).amin(-1, keepdim=True)
+        number = (tokens.place - first).masked_fill(~tokens.image, -1)
+        return drawn_scores(self.options.seed, context.sample_seeds, number, context.counts.first_image.tolist())
+
+
+@dataclass
+class PairRandomOptions(PairOptions, RandomPruningOptions):
+    """Options of random pruning in pairs of layers."""
+
+
+class PairRandomPruning(InPairs, RandomPruning):
+    """The same in METER."""
+
+    Options = PairRandomOptions
