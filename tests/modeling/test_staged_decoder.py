@@ -70,9 +70,9 @@ def test_survivors_keep_the_positions_of_the_unreduced_sequence(workshop, monkey
     output = greedy(model, inputs, steps=1)
     unreduced = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
     stages = {record.name: record.index for record in cache_of(output).records}
+    index = torch.arange(unreduced.shape[1]).masked_fill(inputs["attention_mask"] == 0, -1)
     for layer in range(4):
-        name = "before layer 0" if layer == 0 else f"after layer {layer - 1}"
-        index = stages.get(name, stages["before layer 0"] if method in ("random", "uniform") else None)
+        index = stages.get("before layer 0" if layer == 0 else f"after layer {layer - 1}", index)
         positions = spy.positions(0, layer).expand(len(index), -1)
         for row in range(len(index)):
             real = index[row] >= 0

@@ -142,6 +142,10 @@ def test_an_option_that_the_method_does_not_read_is_an_error(method):
             reject({"method": method, key: value}, key, method)
 
 
+def test_a_value_that_no_method_takes_is_still_an_option_of_another_method():
+    reject({"method": "random", "key_ratio": 7}, "method 'random' has no option 'key_ratio'")
+
+
 def test_every_option_has_a_help_text():
     for config in CONFIGS.values():
         for reducer in config.reducers.values():

@@ -111,7 +111,7 @@ def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> Va
     return ValueError(
         f"{option}: an average of {float(target[worst]):.2f} visual tokens per {budget.scope} "
         f"(counter={budget.counter!r}) can't be reached; the smallest reachable average is {float(floor[worst]):.2f}. "
-        "Allow more tokens; in mustdrop, earlier `layers` and a smaller `key_ratio` lower it."
+        "Allow more tokens; an earlier drop (`layers`, `K`) and a smaller `key_ratio` lower it."
     )
 
 

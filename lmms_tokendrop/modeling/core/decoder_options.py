@@ -131,6 +131,23 @@ class BudgetOptions(DecoderOptions):
 
 
 @dataclass
+class OneFormatOptions(DecoderOptions):
+    """Options of a method that is younger than the first format, and whose defaults were never others."""
+
+    format: int = option(FORMAT, "Format in which the options were saved.", low=2, high=FORMAT)
+
+    @classmethod
+    def restored(cls, saved: dict) -> dict:
+        """As they are."""
+        return dict(saved)
+
+    @classmethod
+    def initial(cls) -> dict:
+        """Nothing."""
+        return {}
+
+
+@dataclass
 class NewlineOptions(DecoderOptions):
     """What becomes of newline tokens."""
 

@@ -126,7 +126,7 @@ class Reductions:
                 near = get_close_matches(str(key), ("method", *known), n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise ValueError(f"token_reduction: unknown option {key!r}{hint}; allowed: method, {', '.join(known)}")
-            if checked_value(known[key], value) != known[key].default:
+            if value != known[key].default:
                 allowed = ", ".join(sorted(own)) or "none"
                 raise ValueError(f"token_reduction: method {method!r} has no option {key!r}; its options: {allowed}")
         options = {name: value for name, value in options.items() if name in own}

@@ -48,6 +48,11 @@ class DecoderCounts:
         """`[groups]`, tokens before the stage."""
         return segment_sum((self.groups >= 0).long(), self.groups, len(self.full))
 
+    @property
+    def available(self) -> torch.Tensor:
+        """`[groups]`, tokens of the unreduced model that can stay: without newlines where all of these leave."""
+        return self.full if self.options.counts_newlines else self.full - self.full_newlines
+
     def fitted(self, stage: Any, reducer: TokenReducer) -> torch.Tensor:
         """Tokens that each group keeps at a stage, `[groups]`, from the budget, with stages at all the method's places.
 
@@ -60,9 +65,8 @@ class DecoderCounts:
 
     def next(self, layers: tuple[int, ...]) -> torch.Tensor:
         """The same for drops after `layers`, of which -1 is the place before the first."""
-        available = self.full if self.options.counts_newlines else self.full - self.full_newlines
         return self.options.budget().next_count(
-            available, self.processed, self.current, self.least(), layers, self.num_layers
+            self.available, self.processed, self.current, self.least(), layers, self.num_layers
         )
 
     def least(self) -> torch.Tensor:
@@ -117,6 +121,22 @@ def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: 
     keep = context.valid & ~tokens.visual
     keep[ranked] = fit_counts(priority[ranked], groups[ranked], lines[ranked], counts, keys[ranked])
     return Keep.of(_with_newlines(options, context, keep, lines), **details)
+
+
+def last_text(context: Context) -> torch.Tensor:
+    """Place of the last text token of each row, `[batch]`, for methods that score images by the text behind them.
+
+    Raises
+    ------
+    ValueError
+        If no text follows an image.
+    """
+    place = torch.arange(context.valid.shape[1], device=context.valid.device)
+    last = torch.where(context.text_rows, place, -1).amax(-1)
+    if bool((context.tokens.visual & (place > last.unsqueeze(-1))).any()):
+        method = context.counts.options.method
+        raise ValueError(f"{method} scores images by the text that follows them: the prompt must not end in an image")
+    return last
 
 
 def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch.Tensor, **details) -> Keep:

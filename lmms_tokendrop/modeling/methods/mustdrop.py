@@ -3,7 +3,7 @@
 import torch
 
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
-from ..core.selection import keep_by_mask
+from ..core.selection import keep_by_mask, last_text
 from ..ops.selecting import fit_counts, rank_in_groups
 from ..ops.token_ops import segment_sum
 from ..ops.windows import window_cells, window_order, window_similarity, window_slots, window_targets
@@ -84,12 +84,7 @@ class MustDrop(TokenReducer):
 
     def _filter(self, stage: Stage, context: Context) -> Keep:
         """Keep key tokens, and what the text looks at."""
-        place = torch.arange(context.valid.shape[1], device=context.valid.device)
-        last_text = torch.where(context.text_rows, place, -1).amax(-1)
-        if not bool((context.tokens.visual & (place > last_text.unsqueeze(-1))).any(-1).logical_not().all()):
-            raise ValueError(
-                "mustdrop scores images by the text that follows them: the prompt must not end in an image"
-            )
+        last_text(context)
         share, best = dual_attention(context)
         options, key = self.options, context.carry["key"]
         dual = dual_score(context, share, best)

@@ -4,27 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core.decoder_options import FORMAT, BudgetOptions, PositionOptions
-from ..core.options import option
+from ..core.decoder_options import BudgetOptions, OneFormatOptions, PositionOptions
 from ..core.reducer import Context, Keep, Stage, TokenReducer
 from ..ops.token_ops import segment_sum
 
 
 @dataclass
-class UniformOptions(PositionOptions, BudgetOptions):
+class UniformOptions(OneFormatOptions, PositionOptions, BudgetOptions):
     """Options of keeping evenly spaced tokens."""
-
-    format: int = option(FORMAT, "Format in which the options were saved.", low=2, high=FORMAT)
-
-    @classmethod
-    def restored(cls, saved: dict) -> dict:
-        """As they are: no format has other defaults."""
-        return dict(saved)
-
-    @classmethod
-    def initial(cls) -> dict:
-        """Nothing."""
-        return {}
 
 
 class UniformDrop(TokenReducer):
