@@ -38,6 +38,13 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"preset": "vizwiz-64"},
             {"preset": "64"},
         ],
+        "fastv": [
+            {},
+            {"K": 1, "keep_ratio": 0.4, "query": "text", "newlines": "row"},
+            {"K": 3, "visual_tokens": 100, "scope": "request", "newlines": "keep"},
+            {"K": 2, "visual_tokens": 12, "scope": "tile", "counter": "release"},
+            {"preset": "k2-r75"},
+        ],
         "random": [
             {"keep_ratio": 0.3, "newlines": "row"},
             {"visual_tokens": 8, "scope": "tile", "counter": "release"},

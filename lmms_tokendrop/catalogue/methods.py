@@ -44,6 +44,25 @@ METHODS = (
         ),
     ),
     Method(
+        name="fastv",
+        title="FastV: one drop in an early layer, by what the last token attends",
+        reducers={"decoder": f"{MODELING}.methods.fastv:FastV"},
+        paper=Paper(
+            title="An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large "
+            "Vision-Language Models",
+            url="https://arxiv.org/abs/2403.06764",
+            bibtex="""\
+@inproceedings{chen2024fastv,
+  title     = {An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large
+               Vision-Language Models},
+  author    = {Chen, Liang and Zhao, Haozhe and Liu, Tianyu and Bai, Shuai and Lin, Junyang and Zhou, Chang and
+               Chang, Baobao},
+  booktitle = {European Conference on Computer Vision},
+  year      = {2024}
+}""",
+        ),
+    ),
+    Method(
         name="pumer",
         title="PuMer: image tokens pruned by what the text looks at, text and image merged apart",
         reducers={

@@ -31,7 +31,11 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "random": {"method": "random", "keep_ratio": 0.3, "newlines": "row"},
     "uniform": {"method": "uniform", "keep_ratio": 0.3},
+    "fastv": {"method": "fastv", "R": 0.6, "newlines": "row"},
 }
+WHOLE_CACHES = {"fastv": 2}
+"""Layers in front that keep what they received after prefill, too; of other methods none holds more than the last."""
+
 REDUCING = tuple(name for name in METHODS if name != "none")
 
 KEEP_ALL: dict[str, dict[str, Any]] = {
@@ -44,6 +48,7 @@ KEEP_ALL: dict[str, dict[str, Any]] = {
         "newlines": "keep",
     },
     "random": {"method": "random", "keep_ratio": 1.0, "newlines": "keep"},
+    "fastv": {"method": "fastv", "R": 0.0, "newlines": "keep"},
 }
 
 QUESTION = "USER: <image>\nwhat colour is the square ? ASSISTANT:"

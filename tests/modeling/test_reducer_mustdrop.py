@@ -33,7 +33,7 @@ def context(options=None, key: list[bool] | None = None, cls_attention: list[flo
     tokens.present = torch.tensor([[False, True, True, True, True, False, False]])
     key = torch.tensor([[False, *(key or [False] * 4), False, False]])
     attention = torch.tensor([[0.0, *(cls_attention or [0.0] * 4), 0.0, 0.0]])
-    protected = key if options is None or options.protects_key_tokens else torch.zeros_like(key)
+    protected = key if getattr(options, "protects_key_tokens", True) else torch.zeros_like(key)
     counts = DecoderCounts(
         options,
         tokens,
