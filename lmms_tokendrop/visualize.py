@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
 from lmms_tokendrop.images import to_rgb
@@ -34,7 +34,7 @@ def draw_kept_tokens(
     kept
         `TokenReport.kept` of the request.
     config
-        The LLaVA-NeXT configuration.
+        The LLaVA's configuration.
     row
         Sequence of the batch; its first image is drawn.
     size
@@ -43,8 +43,8 @@ def draw_kept_tokens(
     Returns
     -------
     PIL.Image.Image
-        One column for the whole input and one per stage: the tiles above, the base view below. Patches that left are
-        blank.
+        One column for the whole input and one per stage: the tiles above, if the model cuts images, and the base view
+        below. Patches that left are blank.
     """
     columns: dict[str, Collection[Cell] | None] = {"input": None}
     for name, rows in kept.items():
@@ -66,7 +66,7 @@ def draw_columns(
         Caption of a column, of two lines at most, and the (tile, row, column) of the patches that it shows; None for
         all.
     config
-        The LLaVA-NeXT configuration.
+        The LLaVA's configuration.
     size
         Height of a view in pixels.
 
@@ -77,23 +77,38 @@ def draw_columns(
     """
     image = to_rgb(image)
     side = config.vision_config.image_size // config.vision_config.patch_size
+    views = _views(image, config, size)
+    width = views[0][0].width + GAP
+    height = CAPTION + sum(view.height + GAP for view, _ in views) - GAP
+    picture = Image.new("RGB", (width * len(columns) - GAP, height), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    for number, (caption, cells) in enumerate(columns.items()):
+        left, top = number * width, CAPTION
+        pen.multiline_text((left, 0), caption, fill=INK, font=font, spacing=1)
+        for view, grid in views:
+            shown = view if cells is None else _blank_patches(view, cells, grid, side)
+            picture.paste(shown, (left, top))
+            top += view.height + GAP
+    return picture
+
+
+def _views(image: Image.Image, config: Any, size: int) -> list[tuple[Image.Image, tuple[int, int] | None]]:
+    """What a model sees of an image: its tiles, with their rows and columns, if it cuts images, and the base view."""
+    if not hasattr(config, "image_grid_pinpoints"):
+        return [(ImageOps.fit(image, (size, size)), None)]
     grid = get_anyres_image_grid_shape(
         (image.height, image.width), config.image_grid_pinpoints, config.vision_config.image_size
     )
-    views = [_letterbox(image, grid[1] * size // grid[0], size), image.resize((size // 2, size // 2))]
-    everything = {(tile, r, c) for tile in range(grid[0] * grid[1] + 1) for r in range(side) for c in range(side)}
-    width = views[0].width + GAP
-    height = CAPTION + views[0].height + GAP + views[1].height
-    picture = Image.new("RGB", (width * len(columns) - GAP, height), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
-    for number, (caption, shown) in enumerate(columns.items()):
-        left, cells = number * width, everything if shown is None else shown
-        pen.multiline_text((left, 0), caption, fill=INK, font=font, spacing=1)
-        fine = {_fine_cell(place, grid[1], side) for place in cells if place[0] > 0}
-        base = {place[1:] for place in cells if place[0] == 0}
-        picture.paste(_blank(views[0], fine, (grid[0] * side, grid[1] * side)), (left, CAPTION))
-        picture.paste(_blank(views[1], base, (side, side)), (left, CAPTION + views[0].height + GAP))
-    return picture
+    tiles = _letterbox(image, grid[1] * size // grid[0], size)
+    return [(tiles, tuple(grid)), (image.resize((size // 2, size // 2)), None)]
+
+
+def _blank_patches(view: Image.Image, cells: Collection[Cell], grid: tuple[int, int] | None, side: int) -> Image.Image:
+    """A view with every patch outside `cells` blanked."""
+    if grid is None:
+        return _blank(view, {place[1:] for place in cells if place[0] == 0}, (side, side))
+    fine = {_fine_cell(place, grid[1], side) for place in cells if place[0] > 0}
+    return _blank(view, fine, (grid[0] * side, grid[1] * side))
 
 
 def _fine_cell(place: Cell, tiles_per_row: int, side: int) -> tuple[int, int]:

@@ -18,7 +18,6 @@ from lmms_tokendrop.evaluation.stopping import AnswerEnds
 from lmms_tokendrop.modeling.core.staged_cache import StagedCache
 from lmms_tokendrop.modeling.core.token_report import TokenReport
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
-from lmms_tokendrop.modeling.methods.available import reductions
 
 
 class Engine:
@@ -35,7 +34,7 @@ class Engine:
     def __init__(self, model: Any, processor: ProcessorMixin) -> None:
         self.model = model
         self.processor = processor
-        self.reduction = reductions("llava_next").from_dict(model.config.token_reduction)
+        self.reduction = model.config.reduction_of(model.config)
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[tuple[str, SampleCost]]:

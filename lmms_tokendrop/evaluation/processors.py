@@ -68,18 +68,19 @@ def fit_processor(processor: Any, config: Any) -> Any:
     words = config.get_text_config().vocab_size
     if len(processor.tokenizer) > words:
         raise ValueError(f"processor: its tokenizer has {len(processor.tokenizer)} tokens; the model has {words}")
-    if config.model_type.startswith("llava_next"):
-        _fit_llava_next(processor, config)
+    if hasattr(config, "vision_feature_select_strategy"):
+        _fit_placeholders(processor, config)
         return processor
     images, patch = processor.image_processor, config.patch_size
-    sizes = [images.size_divisor] if config.model_type.startswith("vilt") else _sides(images)
-    for size in sizes:
+    divisor = getattr(images, "size_divisor", None)
+    for size in _sides(images) if divisor is None else [divisor]:
         if size % patch:
             raise ValueError(f"processor: images are scaled to multiples of {size}; the model's patch_size is {patch}")
     return processor
 
 
-def _fit_llava_next(processor: Any, config: Any) -> None:
+def _fit_placeholders(processor: Any, config: Any) -> None:
+    """Fit a processor that writes a placeholder for each feature of an image."""
     vision = config.vision_config
     placeholders = {
         "patch_size": vision.patch_size,
@@ -95,8 +96,9 @@ def _fit_llava_next(processor: Any, config: Any) -> None:
     _compare("image_token_id", processor.image_token_id, config.image_token_id)
     for side in _sides(processor.image_processor):
         _compare("image size", side, vision.image_size)
-    pinpoints = [list(map(int, point)) for point in processor.image_processor.image_grid_pinpoints]
-    _compare("image_grid_pinpoints", pinpoints, [list(point) for point in config.image_grid_pinpoints])
+    if hasattr(config, "image_grid_pinpoints"):
+        pinpoints = [list(map(int, point)) for point in processor.image_processor.image_grid_pinpoints]
+        _compare("image_grid_pinpoints", pinpoints, [list(point) for point in config.image_grid_pinpoints])
 
 
 def _compare(name: str, found: Any, expected: Any) -> None:

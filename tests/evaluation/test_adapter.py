@@ -19,7 +19,7 @@ BUDGETS = {
     "mustdrop": {"keep_ratio": 0.4, "layers": "0+1"},
     "random": {"keep_ratio": 0.4},
     "uniform": {"keep_ratio": 0.4},
-    "fastv": {"R": 0.6},
+    "fastv": {"K": 1, "keep_ratio": 0.4},
 }
 """Model arguments with which every image loses tokens."""
 

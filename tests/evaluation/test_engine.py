@@ -17,7 +17,7 @@ REDUCTIONS = {
     "mustdrop": {"keep_ratio": 0.4, "layers": [0, 1]},
     "random": {"keep_ratio": 0.4},
     "uniform": {"keep_ratio": 0.4},
-    "fastv": {"R": 0.6},
+    "fastv": {"K": 1, "keep_ratio": 0.4},
 }
 GREEDY = {"do_sample": False}
 
