@@ -10,8 +10,11 @@ from lmms_tokendrop import cache_of
 from lmms_tokendrop.benchmark.report import render_blocks
 
 README = PAGES["README.md"].read_text()
-EXAMPLES = sorted(name for name, path in PAGES.items() if name != "hub.md" and blocks(path.read_text(), "python"))
-"""Pages with examples in Python; those of hub.md need a hub, which tests/hub has."""
+ELSEWHERE = {"hub.md", "design.md"}
+"""Examples of hub.md need a hub, which tests/hub has; those of design.md are files, which test_plugin.py writes."""
+
+EXAMPLES = sorted(name for name, path in PAGES.items() if name not in ELSEWHERE and blocks(path.read_text(), "python"))
+"""Pages with examples in Python."""
 
 
 def anchors(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""A method of somebody else's package: evaluated by lmms-eval, and exported."""
+"""The method of `docs/design.md`, as somebody else's package: evaluated by lmms-eval, and exported."""
 
 import json
 import os
