@@ -14,6 +14,9 @@ _SOURCES = {
     "LlavaNextTokenDropConfig": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
     "LlavaNextTokenDropModel": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
     "LlavaNextTokenDropForConditionalGeneration": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
+    "LlavaTokenDropConfig": "lmms_tokendrop.modeling.architectures.modeling_llava_tokendrop",
+    "LlavaTokenDropModel": "lmms_tokendrop.modeling.architectures.modeling_llava_tokendrop",
+    "LlavaTokenDropForConditionalGeneration": "lmms_tokendrop.modeling.architectures.modeling_llava_tokendrop",
     "StagedCache": "lmms_tokendrop.modeling.core.staged_cache",
     "TokenReductionConfig": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
     "FusionReductionConfig": "lmms_tokendrop.modeling.architectures.staged_vilt_model",
@@ -47,6 +50,9 @@ __all__ = [
     "LlavaNextTokenDropConfig",
     "LlavaNextTokenDropForConditionalGeneration",
     "LlavaNextTokenDropModel",
+    "LlavaTokenDropConfig",
+    "LlavaTokenDropForConditionalGeneration",
+    "LlavaTokenDropModel",
     "MeterConfig",
     "MeterForImageAndTextRetrieval",
     "MeterForImagesAndTextClassification",
@@ -81,6 +87,11 @@ if TYPE_CHECKING:
         LlavaNextTokenDropForConditionalGeneration,
         LlavaNextTokenDropModel,
         TokenReductionConfig,
+    )
+    from lmms_tokendrop.modeling.architectures.modeling_llava_tokendrop import (
+        LlavaTokenDropConfig,
+        LlavaTokenDropForConditionalGeneration,
+        LlavaTokenDropModel,
     )
     from lmms_tokendrop.modeling.architectures.modeling_meter import (
         MeterConfig,

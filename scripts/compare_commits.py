@@ -46,7 +46,7 @@ COLLECT = ROOT / "scripts" / "collect_outcomes.py"
 
 LOGIT_TOLERANCE = 1e-6
 NUDGE, NUDGES = 1e-6, 8
-BITWISE = ("llava_next_", "_full")
+BITWISE = ("llava_", "_full")
 """Beginnings or ends of ids whose logits are compared bit by bit."""
 
 MODEL_ARGS: dict[str, list[dict[str, Any]]] = {

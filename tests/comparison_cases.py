@@ -57,6 +57,19 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"visual_tokens": 40, "scope": "request", "position_mode": "compact"},
         ],
     },
+    "llava": {
+        "none": [{}],
+        "mustdrop": [
+            {"keep_ratio": 0.45, "compact_first_layers": True, **MERGING},
+            THRESHOLDS,
+            {"visual_tokens": 12, "counter": "release", "decode_interval": 1, "decode_drop_ratio": 0.2},
+            {"visual_tokens": 24, "scope": "request"},
+            {"preset": "textvqa-64"},
+        ],
+        "fastv": [{}, {"K": 1, "keep_ratio": 0.4, "query": "text"}, {"preset": "k2-r75"}],
+        "random": [{"keep_ratio": 0.3}, {"visual_tokens": 20, "scope": "request", "seed": 3}],
+        "uniform": [{"keep_ratio": 0.3}, {"visual_tokens": 8, "counter": "release", "position_mode": "compact"}],
+    },
     "vilt": {
         "none": [{}],
         "pumer": [
@@ -105,7 +118,8 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
 }
 """Options beside the method; a method that is not here is run with its defaults."""
 
-MODELS = {"llava_next": ("llama", "mistral", "qwen2"), "vilt": tuple(HEADS), "meter": tuple(HEADS)}
+BACKBONES = ("llama", "mistral", "qwen2")
+MODELS = {"llava_next": BACKBONES, "llava": BACKBONES, "vilt": tuple(HEADS), "meter": tuple(HEADS)}
 """Text backbones, or heads; the first ones have golden data."""
 
 TRAINED = {"dynamicvit"}
@@ -170,9 +184,8 @@ class Job:
     @property
     def model_class(self) -> str:
         """Name of the public class."""
-        if self.architecture == "llava_next":
-            return "LlavaNextTokenDropForConditionalGeneration"
-        return f"{self.architecture.capitalize()}TokenDrop{HEADS[self.model]}"
+        ending = "ForConditionalGeneration" if self.model in BACKBONES else HEADS[self.model]
+        return f"{self.architecture.title().replace('_', '')}TokenDrop{ending}"
 
     @property
     def checkpoint(self) -> str:
@@ -205,7 +218,7 @@ def reductions(architecture: str, method: str) -> list[dict[str, Any]]:
 
 def jobs(architecture: str, method: str) -> list[Job]:
     """Everything that commits are compared on: each reduction on the first model, the first two on the others."""
-    batches = tuple(PROMPTS) if architecture == "llava_next" else ("one", "whole", "ragged")
+    batches = tuple(PROMPTS) if MODELS[architecture] == BACKBONES else ("one", "whole", "ragged")
     first, *others = MODELS[architecture]
     every = reductions(architecture, method)
     found = [Job(architecture, method, first, reduction, batches) for reduction in every]
@@ -236,16 +249,22 @@ def prepare(folder: Path, wanted: Sequence[Job]) -> None:
 
 def inputs_of(job: Job, batch: str) -> dict[str, torch.Tensor]:
     """Inputs of a batch, with a seed per row."""
-    if job.architecture == "llava_next":
-        inputs = prompt_inputs(PROMPTS[batch], flat=job.reduction.get("packing") == "flat")
+    if job.model in BACKBONES:
+        flat, tiled = job.reduction.get("packing") == "flat", job.architecture == "llava_next"
+        inputs = prompt_inputs(PROMPTS[batch], flat=flat, tiled=tiled)
     else:
         make, seed = ENCODER_INPUTS[job.architecture]
         inputs = make(batch, images=2 if job.model == "two_images" else 1, seed=seed)
     return {**inputs, "sample_seeds": torch.arange(len(inputs["input_ids"])) + 11}
 
 
-def prompt_inputs(prompts: Sequence[tuple[int, Sequence[str], int]], *, flat: bool) -> dict[str, torch.Tensor]:
-    """Inputs of a LLaVA-NeXT, padded on the left. Windows of a picture are alike on its left side."""
+def prompt_inputs(
+    prompts: Sequence[tuple[int, Sequence[str], int]], *, flat: bool, tiled: bool = True
+) -> dict[str, torch.Tensor]:
+    """Inputs of a LLaVA-NeXT, or of a LLaVA-1.5, which is not `tiled`, padded on the left.
+
+    Windows of a picture are alike on its left side.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def words(number: int) -> torch.Tensor:
@@ -255,7 +274,7 @@ def prompt_inputs(prompts: Sequence[tuple[int, Sequence[str], int]], *, flat: bo
     for before, pictures, behind in prompts:
         parts = [words(before)]
         for name in pictures:
-            size, tiles, placeholders = PICTURES[name]
+            size, tiles, placeholders = PICTURES[name] if tiled else ((42, 42), 1, 36)
             parts.append(torch.full((36 * tiles if flat else placeholders,), IMAGE_ID))
             pixels.append(mosaic(tiles, generator))
             sizes.append(size)
@@ -263,6 +282,8 @@ def prompt_inputs(prompts: Sequence[tuple[int, Sequence[str], int]], *, flat: bo
     length = max(map(len, rows))
     ids = torch.stack([torch.nn.functional.pad(row, (length - len(row), 0), value=PAD_ID) for row in rows])
     inputs = {"input_ids": ids, "attention_mask": (ids != PAD_ID).long()}
+    if pixels and not tiled:
+        return {**inputs, "pixel_values": torch.cat(pixels)}
     if pixels:
         most = max(map(len, pixels))
         padded = [torch.nn.functional.pad(picture, (0,) * 7 + (most - len(picture),)) for picture in pixels]

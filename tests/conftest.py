@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tiny_meter import save_tiny_meter
-from tiny_models import save_tiny_llava_next
+from tiny_models import save_tiny_llava, save_tiny_llava_next
 from tiny_vilt import save_tiny_vilt
 
 
@@ -33,6 +33,12 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         return folders[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llava_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a stock LLaVA-1.5 checkpoint."""
+    return save_tiny_llava(tmp_path_factory.mktemp("tiny_llava"))
 
 
 @pytest.fixture(scope="session")

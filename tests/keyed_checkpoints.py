@@ -12,9 +12,9 @@ from zlib import crc32
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_meter import tiny_meter_config
-from tiny_models import tiny_config
+from tiny_models import tiny_config, tiny_llava_config
 from tiny_vilt import STOCK_HEADS, tiny_vilt_config
-from transformers import LlavaNextForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 
 import lmms_tokendrop
 
@@ -23,8 +23,8 @@ HEADS = {
     "two_images": "ForImagesAndTextClassification",
     "retrieval": "ForImageAndTextRetrieval",
 }
-LAYERS = {"llava_next": 8, "vilt": 12, "meter": 6}
-"""Enough for the layers of the papers: eight of LLaVA-NeXT's 32 by scaling, ViLT's twelve, METER's six pairs."""
+LAYERS = {"llava_next": 8, "llava": 8, "vilt": 12, "meter": 6}
+"""Enough for the layers of the papers: eight of a LLaVA's 32 by scaling, ViLT's twelve, METER's six pairs."""
 
 
 def keyed_values(name: str, shape: torch.Size) -> torch.Tensor:
@@ -46,10 +46,12 @@ def fill(folder: Path) -> None:
 
 
 def stock_model(architecture: str, model: str) -> Any:
-    """A stock model; `model` is a text backbone of LLaVA-NeXT or a head of an encoder."""
+    """A stock model; `model` is a text backbone of a LLaVA or a head of an encoder."""
     layers = LAYERS[architecture]
     if architecture == "llava_next":
         return LlavaNextForConditionalGeneration(tiny_config(model, layers=layers, vocab_size=64))
+    if architecture == "llava":
+        return LlavaForConditionalGeneration(tiny_llava_config(model, layers=layers, vocab_size=64))
     if architecture == "vilt":
         return STOCK_HEADS[model](tiny_vilt_config(layers))
     return getattr(lmms_tokendrop, f"Meter{HEADS[model]}")(tiny_meter_config(layers))

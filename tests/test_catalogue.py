@@ -26,6 +26,7 @@ from lmms_tokendrop.catalogue import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+DECODER_METHODS = ["full", "mustdrop", "fastv", "random", "uniform"]
 ENCODER_METHODS = ["full", "pumer", "tome", "dynamicvit", "random", "cls_attention", "smres"]
 PLUGIN = """
 from lmms_tokendrop.catalogue import Method, method, register
@@ -83,9 +84,8 @@ def kept(**changes) -> Method:
 
 
 def test_the_product_has_these_variants():
-    assert ids(architecture="llava_next") == [
-        f"llava_next_{name}" for name in ("full", "mustdrop", "fastv", "random", "uniform")
-    ]
+    for family in ("llava_next", "llava"):
+        assert ids(architecture=family) == [f"{family}_{name}" for name in DECODER_METHODS]
     assert ids(architecture="vilt") == [f"vilt_{name}" for name in ENCODER_METHODS]
     meter = [*ENCODER_METHODS[:3], "vision_tome", *ENCODER_METHODS[3:]]
     assert ids(architecture="meter") == [f"meter_{name}" for name in meter]
@@ -225,7 +225,7 @@ def test_a_paper_without_a_page_is_refused():
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda: architecture("qwen"), "architecture='qwen'; allowed: llava_next, vilt, meter"),
+        (lambda: architecture("qwen"), "architecture='qwen'; allowed: llava_next, llava, vilt, meter"),
         (lambda: method("magic"), "method='magic'; allowed: none, mustdrop, fastv, pumer"),
         (lambda: variant("llava_next_magic"), "'llava_next_magic'; registered: llava_next_full, llava_next_mustdrop,"),
         (lambda: variants(method="magic"), "method='magic'; allowed: none, mustdrop"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from PIL import Image
-from tiny_models import tiny_config
+from tiny_models import tiny_config, tiny_llava_config
 
 from lmms_tokendrop.modeling.core.fusion_tokens import FusionReport, FusionTokens
 from lmms_tokendrop.visualize import CAPTION, DROPPED, GAP, draw_kept_patches, draw_kept_tokens
@@ -27,6 +27,15 @@ def test_kept_patches_show_the_image_and_dropped_ones_are_blank(picture):
     assert picture.getpixel((left + 5, CAPTION + 5)) == DROPPED
     assert picture.getpixel((left + 5, CAPTION + 240 + GAP + 5)) == (255, 0, 0)
     assert picture.getpixel((left + 115, CAPTION + 240 + GAP + 115)) == DROPPED
+
+
+def test_a_model_that_cuts_no_images_sees_the_middle_of_one():
+    image = Image.new("RGB", (84, 42), "blue")
+    image.paste("red", (21, 0, 63, 42))
+    picture = draw_kept_tokens(image, {"before layer 0": [[(0, 0, 0, 0)]]}, tiny_llava_config(), size=60)
+    assert picture.size == (2 * 60 + GAP, CAPTION + 60)
+    assert [picture.getpixel((x, CAPTION + y)) for x, y in ((4, 4), (55, 55))] == [(255, 0, 0)] * 2
+    assert [picture.getpixel((60 + GAP + place, CAPTION + place)) for place in (5, 15)] == [(255, 0, 0), DROPPED]
 
 
 def test_the_input_is_drawn_whole(picture):

@@ -9,14 +9,20 @@ from PIL import Image
 from sizes import one_fast
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
+    LlavaProcessor,
     MistralConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
+    ProcessorMixin,
     Qwen2Config,
 )
 
@@ -118,6 +124,19 @@ def tiny_config(
     )
 
 
+def tiny_llava_config(text: str = "llama", **options) -> LlavaConfig:
+    """Describe a tiny LLaVA-1.5 of the parts of `tiny_config`."""
+    parts = tiny_config(text, **options)
+    return LlavaConfig(
+        vision_config=parts.vision_config,
+        text_config=parts.text_config,
+        image_token_index=parts.image_token_id,
+        vision_feature_layer=parts.vision_feature_layer,
+        vision_feature_select_strategy=parts.vision_feature_select_strategy,
+        image_seq_length=parts.image_seq_length,
+    )
+
+
 def tiny_processor(config: LlavaNextConfig) -> LlavaNextProcessor:
     """Build the processor that belongs to `tiny_config`."""
     size = config.vision_config.image_size
@@ -136,14 +155,38 @@ def tiny_processor(config: LlavaNextConfig) -> LlavaNextProcessor:
     )
 
 
+def tiny_llava_processor(config: LlavaConfig) -> LlavaProcessor:
+    """Build the processor that belongs to `tiny_llava_config`."""
+    size = config.vision_config.image_size
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size}),
+        tokenizer=tiny_tokenizer(),
+        patch_size=PATCH_SIZE,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+        num_additional_image_tokens=1,
+    )
+
+
 def save_tiny_llava_next(folder: Path, text: str = "llama", *, seed: int = 0, **options) -> Path:
-    """Write a stock LLaVA-NeXT checkpoint with random weights and its processor to ``folder``.
+    """Write a stock LLaVA-NeXT checkpoint with random weights and its processor to ``folder``."""
+    config = tiny_config(text, **options)
+    return save_tiny(folder, LlavaNextForConditionalGeneration, config, tiny_processor(config), seed)
+
+
+def save_tiny_llava(folder: Path, text: str = "llama", *, seed: int = 0, **options) -> Path:
+    """Write a stock LLaVA-1.5 checkpoint with random weights and its processor to ``folder``."""
+    config = tiny_llava_config(text, **options)
+    return save_tiny(folder, LlavaForConditionalGeneration, config, tiny_llava_processor(config), seed)
+
+
+def save_tiny(folder: Path, model_class: type, config: PreTrainedConfig, processor: ProcessorMixin, seed: int) -> Path:
+    """Write a checkpoint.
 
     The matrices are scaled up so that greedy decoding isn't the same token over and over.
     """
-    config = tiny_config(text, **options)
     torch.manual_seed(seed)
-    model = LlavaNextForConditionalGeneration(config).eval()
+    model = model_class(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim >= 2:
@@ -152,7 +195,7 @@ def save_tiny_llava_next(folder: Path, text: str = "llama", *, seed: int = 0, **
     model.generation_config.eos_token_id = 2
     model.generation_config.pad_token_id = 3
     model.save_pretrained(folder)
-    tiny_processor(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder
 
 

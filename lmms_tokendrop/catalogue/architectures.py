@@ -5,6 +5,19 @@ from lmms_tokendrop.catalogue.heads import ENCODER_HEADS, Head
 
 MODELING = "lmms_tokendrop.modeling"
 
+GENERATION = Head(
+    "conditional_generation",
+    "ConditionalGeneration",
+    "image-text-to-text",
+    "AutoModelForImageTextToText",
+    tasks=("gqa", "pope", "textvqa_val", "vizwiz_vqa_val"),
+)
+
+DECODER_LIMITS = (
+    "- Static and quantised caches, chunked prefill, assisted decoding and right padding raise an error.\n"
+    "- A prompt must not end in an image. Training through a drop is not possible."
+)
+
 ARCHITECTURES = (
     Architecture(
         name="llava_next",
@@ -12,15 +25,7 @@ ARCHITECTURES = (
         module=f"{MODELING}.architectures.modeling_llava_next_tokendrop",
         stock="LlavaNext",
         reduced="LlavaNextTokenDrop",
-        heads=(
-            Head(
-                "conditional_generation",
-                "ConditionalGeneration",
-                "image-text-to-text",
-                "AutoModelForImageTextToText",
-                tasks=("gqa", "pope", "textvqa_val", "vizwiz_vqa_val"),
-            ),
-        ),
+        heads=(GENERATION,),
         provides=("decoder", "clip_tower", "cls_attention", "patch_grid"),
         checkpoint="llava-hf/llava-v1.6-vicuna-7b-hf",
         processor="transformers:LlavaNextProcessor",
@@ -28,13 +33,24 @@ ARCHITECTURES = (
         packed_processors={"flat": f"{MODELING}.architectures.processing_llava_next_tokendrop:FlatLlavaNextProcessor"},
         padding_side="left",
         unquantized=("model.vision_tower", "model.multi_modal_projector", "lm_head"),
-        limits=(
-            "- Static and quantised caches, chunked prefill, assisted decoding and right padding raise an error.\n"
-            "- A prompt must not end in an image. Training through a drop is not possible."
-        ),
+        limits=DECODER_LIMITS,
         pocket={"none": "llava_next"},
         pocket_tables=("pocket-scenes", "easy-vqa"),
         benchmarks={"mustdrop": "prefill"},
+    ),
+    Architecture(
+        name="llava",
+        title="LLaVA-1.5",
+        module=f"{MODELING}.architectures.modeling_llava_tokendrop",
+        stock="Llava",
+        reduced="LlavaTokenDrop",
+        heads=(GENERATION,),
+        provides=("decoder", "clip_tower", "cls_attention", "patch_grid"),
+        checkpoint="llava-hf/llava-1.5-7b-hf",
+        processor="transformers:LlavaProcessor",
+        padding_side="left",
+        unquantized=("model.vision_tower", "model.multi_modal_projector", "lm_head"),
+        limits=DECODER_LIMITS,
     ),
     Architecture(
         name="vilt",

@@ -79,6 +79,17 @@ def test_each_image_is_loaded_once(evaluate, tiny_checkpoint, monkeypatch, pool)
     assert answers(results, "tiny_generate") == expected
 
 
+@pytest.mark.parametrize("entry", variants(architecture="llava"), ids=lambda entry: entry.model_id)
+def test_llava_answers_in_batches_as_it_does_alone(evaluate, tiny_llava_checkpoint, documents, entry):
+    options = {"pretrained": tiny_llava_checkpoint, **BUDGETS[entry.method]}
+    alone, batched = (evaluate(entry.model_id, "tiny_generate", batch_size=size, **options) for size in (1, 3))
+    assert answers(batched, "tiny_generate") == answers(alone, "tiny_generate")
+    full = 36 * sum(len(document["images"]) for document in documents) / len(documents)
+    cost, share = counts(alone), 1.0 if entry.method == "none" else 0.4
+    assert cost["full_visual_tokens"] == pytest.approx(full)
+    assert cost["visual_tokens"] == pytest.approx(share * full, abs=1)
+
+
 @pytest.mark.parametrize("entry", LLAVA_VARIANTS, ids=lambda entry: entry.model_id)
 def test_costs_reach_the_results(evaluate, tiny_checkpoint, entry):
     options = {name: value for name, value in BUDGETS[entry.method].items() if name != "keep_ratio"}
@@ -166,7 +177,7 @@ def test_unknown_model_arguments_end_the_run(evaluate, tiny_checkpoint):
 
 def test_a_reduction_that_does_not_happen_ends_the_run(evaluate, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(RandomDrop, "keep", lambda self, stage, context: Keep.of(context.valid))
-    with pytest.raises(RuntimeError, match=r"random was to drop visual tokens .* and dropped none"):
+    with pytest.raises(RuntimeError, match=r"was to leave .* visual tokens of its batch and left"):
         evaluate("llava_next_random", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep_ratio=0.5)
 
 

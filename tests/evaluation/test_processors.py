@@ -18,17 +18,18 @@ FILE = "processor_config.json"
 
 
 @pytest.fixture
-def load(tiny_checkpoint, fusion_checkpoint, tmp_path):
+def load(tiny_checkpoint, tiny_llava_checkpoint, fusion_checkpoint, tmp_path):
     """Return `load(architecture, change, **reduction)`: model and processor of a checkpoint whose file was changed."""
 
     def make(architecture: str = "llava_next", change=lambda options: None, **reduction):
-        source = tiny_checkpoint() if architecture == "llava_next" else fusion_checkpoint(architecture)
+        decoders = {"llava_next": tiny_checkpoint(), "llava": tiny_llava_checkpoint}
+        source = decoders[architecture] if architecture in decoders else fusion_checkpoint(architecture)
         folder = tmp_path / architecture
         shutil.copytree(source, folder)
         options = json.loads((folder / FILE).read_text())
         change(options)
         (folder / FILE).write_text(json.dumps(options))
-        method = {"llava_next": "mustdrop"}.get(architecture, "pumer")
+        method = "mustdrop" if architecture in decoders else "pumer"
         return load_model(architecture, method, LoadOptions(str(folder)), reduction, torch.device("cpu"))
 
     return make
@@ -86,7 +87,7 @@ def test_encoders_refuse_images_that_are_not_whole_patches(load, architecture, c
         load(architecture, lambda options: options["image_processor"].update(change))
 
 
-@pytest.mark.parametrize("architecture", ["llava_next", "vilt", "meter"])
+@pytest.mark.parametrize("architecture", ["llava_next", "llava", "vilt", "meter"])
 def test_a_larger_vocabulary_is_refused(load, architecture):
     model, _ = load(architecture)
     config = model.config.get_text_config()
@@ -100,7 +101,7 @@ def test_flat_packing_gets_the_processor_that_counts_for_it(load):
     assert type(processor) is FlatLlavaNextProcessor
 
 
-@pytest.mark.parametrize("architecture", ["llava_next", "vilt", "meter"])
+@pytest.mark.parametrize("architecture", ["llava_next", "llava", "vilt", "meter"])
 def test_a_saved_model_loads_with_its_processor_without_a_word(load, architecture, logged, tmp_path):
     model, processor = load(architecture)
     logged.clear()

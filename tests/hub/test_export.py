@@ -55,13 +55,12 @@ def built(tmp_path_factory, tiny_vilt_checkpoint):
 
 
 @pytest.fixture
-def bases(tiny_vilt_checkpoint, tiny_meter_checkpoint):
+def bases(tiny_llava_checkpoint, fusion_checkpoint):
     """Return ``find(architecture, head)``: an unreduced model."""
 
     def find(architecture: str, head: str) -> Path:
-        if architecture == "llava":
-            return pocket_path("llava_next", "mustdrop")
-        return {"vilt": tiny_vilt_checkpoint, "meter": tiny_meter_checkpoint}[architecture](head)
+        writing = {"llava_next": pocket_path("llava_next", "mustdrop"), "llava": tiny_llava_checkpoint}
+        return writing[architecture] if architecture in writing else fusion_checkpoint(architecture, head)
 
     return find
 
@@ -160,12 +159,14 @@ def test_a_full_folder_has_code_processor_and_sharded_safetensors(built, tiny_vi
         ("meter_pumer", "two_images", None, {"AutoModel"}),
         ("meter_vision_tome", "retrieval", None, {"AutoModel"}),
         ("llava_next_mustdrop", "", {"packing": "flat"}, {"AutoModel", "AutoModelForImageTextToText"}),
+        ("llava_mustdrop", "", {"keep_ratio": 0.5}, {"AutoModel", "AutoModelForImageTextToText"}),
+        ("llava_fastv", "", None, {"AutoModel", "AutoModelForImageTextToText"}),
     ],
 )
 def test_every_head_and_processor_can_be_exported(bases, tmp_path, variant, head, options, auto_classes):
     folder = tmp_path / f"{variant}_{head}"
     folder.mkdir()
-    base = str(bases(variant.split("_")[0], head))
+    base = str(bases(catalogue.variant(variant).architecture, head))
     example = build(variant, folder, base=base, form="full", token_reduction=options)
     check_folder(write_job(folder, example, tmp_path / "scratch"))
     assert verify(folder).variant == variant

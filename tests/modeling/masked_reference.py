@@ -116,8 +116,10 @@ def image_features(stock, inputs: dict, survivors: list[torch.Tensor] | None, at
     """
     config = stock.config
     side = config.vision_config.image_size // config.vision_config.patch_size
-    tiles = [count_tiles(config, size) for size in inputs["image_sizes"].tolist()]
-    pixels = torch.cat([image[:count] for image, count in zip(inputs["pixel_values"], tiles, strict=True)])
+    pixels, tiles = inputs["pixel_values"], [1] * len(inputs["pixel_values"])
+    if "image_sizes" in inputs:
+        tiles = [count_tiles(config, size) for size in inputs["image_sizes"].tolist()]
+        pixels = torch.cat([image[:count] for image, count in zip(pixels, tiles, strict=True)])
     tower = stock.model.vision_tower
     states = tower.pre_layrnorm(tower.embeddings(pixels))
     present = torch.ones(len(states), side * side, dtype=torch.bool)
@@ -130,9 +132,14 @@ def image_features(stock, inputs: dict, survivors: list[torch.Tensor] | None, at
             visible = torch.cat([torch.ones(len(states), 1, dtype=torch.bool), present], dim=1)
             mask = four_dimensional(visible[:, None, :].expand(-1, side * side + 1, -1), attention)
     projected = stock.model.multi_modal_projector(states[:, 1:])
-    return stock.model.pack_image_features(
-        torch.split(projected, tiles), inputs["image_sizes"], "default", stock.model.image_newline
-    )[0]
+    return packed(stock, inputs, torch.split(projected, tiles), getattr(stock.model, "image_newline", None))
+
+
+def packed(stock, inputs: dict, features: tuple[torch.Tensor, ...], newline: torch.Tensor | None) -> list[torch.Tensor]:
+    """Rows per image from features per image, `[tiles, cells, channels]`; a model that cuts no images has one tile."""
+    if "image_sizes" not in inputs:
+        return [image.flatten(0, 1) for image in features]
+    return stock.model.pack_image_features(features, inputs["image_sizes"], "default", newline)[0]
 
 
 def count_tiles(config, size: list[int]) -> int:
@@ -146,12 +153,11 @@ def spread(stock, inputs: dict, tiles: list[int], survivors: list[torch.Tensor],
     """From packed tokens back to `[tiles, cells]`: which cells the packing uses, and which of them survived."""
     total = sum(tiles)
     marks = torch.arange(total * side * side, dtype=torch.double).view(total, side * side, 1)
-    packed = stock.model.pack_image_features(
-        torch.split(marks, tiles), inputs["image_sizes"], "default", torch.full((1,), -1.0, dtype=torch.double)
-    )[0]
+    newline = torch.full((1,), -1.0, dtype=torch.double)
+    rows = packed(stock, inputs, torch.split(marks, tiles), newline)
     alive = torch.zeros(total * side * side, dtype=torch.bool)
     survived = torch.zeros_like(alive)
-    for cells, stays in zip(packed, survivors, strict=True):
+    for cells, stays in zip(rows, survivors, strict=True):
         cells = cells.flatten().long()
         patches = cells >= 0
         alive[cells[patches]] = True

@@ -6,26 +6,29 @@ import json
 import logging
 
 import pytest
-from transformers import LlavaNextConfig, ViltConfig
+from transformers import LlavaConfig, LlavaNextConfig, ViltConfig
 
 from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import (
     LlavaNextTokenDropForConditionalGeneration,
 )
+from lmms_tokendrop.modeling.architectures.modeling_llava_tokendrop import LlavaTokenDropForConditionalGeneration
 from lmms_tokendrop.modeling.architectures.modeling_meter import MeterConfig
 from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
 from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
 
 CLASSES = {
     "llava_next": (LlavaNextTokenDropForConditionalGeneration, LlavaNextConfig),
+    "llava": (LlavaTokenDropForConditionalGeneration, LlavaConfig),
     "vilt": (ViltTokenDropForQuestionAnswering, ViltConfig),
     "meter": (MeterTokenDropForQuestionAnswering, MeterConfig),
 }
 
 
 @pytest.fixture
-def stock_checkpoint(tiny_checkpoint, fusion_checkpoint):
+def stock_checkpoint(tiny_checkpoint, tiny_llava_checkpoint, fusion_checkpoint):
     """Return `make(name) -> Path`: a checkpoint of an unreduced model."""
-    return lambda name: tiny_checkpoint() if name == "llava_next" else fusion_checkpoint(name)
+    decoders = {"llava_next": tiny_checkpoint(), "llava": tiny_llava_checkpoint}
+    return lambda name: decoders[name] if name in decoders else fusion_checkpoint(name)
 
 
 @pytest.fixture
