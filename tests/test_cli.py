@@ -57,7 +57,7 @@ def one_line(*arguments: str) -> str:
     ("arguments", "message"),
     [
         (["list", "--method", "tomee"], "method='tomee'; allowed: none, mustdrop, fastv, random"),
-        (["list", "--architecture", "clip"], "architecture='clip'; allowed: llava_next, vilt, meter"),
+        (["list", "--architecture", "clip"], "architecture='clip'; allowed: llava_next, llava, vilt, meter"),
         (["list", "--architecture", "vilt", "--method", "mustdrop"], "method='mustdrop'; allowed: none, pumer, tome,"),
         (["demo", "--task", "no_task"], "task='no_task'; allowed: easy_vqa, easy_vqa_validation, pocket_scenes,"),
         (["demo", "--task", "pocket_scenes_choice"], "task='pocket_scenes_choice'; allowed: easy_vqa, easy_vqa_val"),
