@@ -177,7 +177,10 @@ def test_unknown_model_arguments_end_the_run(evaluate, tiny_checkpoint):
 
 def test_a_reduction_that_does_not_happen_ends_the_run(evaluate, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(RandomDrop, "keep", lambda self, stage, context: Keep.of(context.valid))
-    with pytest.raises(RuntimeError, match=r"was to leave .* visual tokens of its batch and left"):
+    with pytest.raises(RuntimeError, match=r"layer -1 was to leave .* visual tokens of its batch"):
+        evaluate("llava_next_random", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep_ratio=0.5)
+    monkeypatch.setattr(RandomDrop, "count", lambda self, stage, counts: None)
+    with pytest.raises(RuntimeError, match=r"random was to drop visual tokens .* and dropped none"):
         evaluate("llava_next_random", "tiny_generate", pretrained=tiny_checkpoint("llama"), keep_ratio=0.5)
 
 

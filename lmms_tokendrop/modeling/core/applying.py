@@ -18,6 +18,8 @@ class Keep:
         `[batch, length]`, the token that each token becomes part of: itself if it stays, -1 if it leaves.
     weights : torch.Tensor or None
         `[batch, length]`, by which tokens of one target are averaged; None: all equal.
+    by_place : bool
+        In which order they are summed, see :func:`merge_groups`.
     merging : bool
         Whether any token becomes part of another.
     added : tuple[torch.Tensor, torch.Tensor] or None
@@ -31,6 +33,7 @@ class Keep:
 
     target: torch.Tensor
     weights: torch.Tensor | None = None
+    by_place: bool = False
     merging: bool = False
     added: tuple[torch.Tensor, torch.Tensor] | None = None
     carry: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -45,7 +48,7 @@ class Keep:
     def merged(cls, target: torch.Tensor, weights: torch.Tensor | None = None, **details) -> "Keep":
         """From `[batch, length]`, the token that each token becomes part of, itself or -1."""
         places = torch.arange(target.shape[1], device=target.device)
-        return cls(target, weights, bool(((target >= 0) & (target != places)).any()), **details)
+        return cls(target, weights, merging=bool(((target >= 0) & (target != places)).any()), **details)
 
     @property
     def stays(self) -> torch.Tensor:
@@ -109,7 +112,8 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
     index, valid = padded_indices(stays, rules.side, rules.leading)
     after = tokens.after(keep.target, index, valid)
     if keep.merging:
-        states = [merge_groups(values, keep.target.to(values.device), keep.weights) for values in states]
+        target, weights = keep.target, keep.weights
+        states = [merge_groups(values, target.to(values.device), weights, keep.by_place) for values in states]
     if keep.added is not None:
         states = [_added(values, *keep.added) for values in states]
     if torch.equal(after.place, tokens.place):

@@ -112,12 +112,12 @@ class TowerRun(FusionRun):
         super().__init__(reducer, FusionTokens.of_image(states), seeds, tower.training, **providers)
         self.config, self.blocks, self.wanted, self.attentive = tower.config, blocks, wanted, attentive
         self.own_blocks = any(point == "before_ffn" for _, point in self.stages)
-        self.compiled = compiling()
+        self.compiled = False
         self.collected = {0: states}
         self.attention: torch.Tensor | None = None
         self.mask: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
-        self.attended = self.tokens
+        self.attended: FusionTokens | None = self.tokens
 
     def rules(self) -> Rules:
         """CLS stays first."""
@@ -155,7 +155,7 @@ class TowerRun(FusionRun):
         earlier = {number: states for number, states in self.collected.items() if number < layer}
         held = [*earlier.values(), *([] if self.attention is None else [self.attention]), hidden_states]
         kept, left = self.act(stage, self.tokens, self.carry, held, **providers)
-        self.collected = dict(zip(earlier, left, strict=False))
+        self.collected, self.attended = dict(zip(earlier, left, strict=False)), None
         if self.attention is not None:
             self.attention = left[-2]
         return kept, left[-1]
@@ -204,7 +204,7 @@ class TowerDecision(LayerDecision):
 @part_by_part
 def run_blocks(run: TowerRun, hidden_states: torch.Tensor) -> torch.Tensor:
     """States behind the last block, or behind the one before if nothing else is wanted."""
-    depth = len(run.blocks)
+    depth, run.compiled = len(run.blocks), compiling()
     for number, block in enumerate(run.blocks):
         arguments = run.before_block(number, hidden_states)
         if number == depth - 1 and depth not in run.wanted:

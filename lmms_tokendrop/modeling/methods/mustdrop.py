@@ -73,7 +73,7 @@ class MustDrop(TokenReducer):
             order = window_order(window_slots(windows, tiles.alive), merged, similarity, target)
             carry["order"] = torch.nn.functional.pad(order, (1, 0))
         target = torch.nn.functional.pad(torch.where(target >= 0, target + 1, -1), (1, 0))
-        return Keep.merged(target, carry=carry)
+        return Keep.merged(target, by_place=True, carry=carry)
 
     def _protect(self, context: Context) -> Keep:
         """Drop what merged, and mark the tokens of each tile that CLS attends most, counted after merging."""

@@ -45,10 +45,12 @@ def bipartite_targets(keys: torch.Tensor, order: torch.Tensor, counts: torch.Ten
     return wide.scatter(1, place, goal)[:, :length]
 
 
-def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+def merge_groups(
+    values: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None, by_place: bool = False
+) -> torch.Tensor:
     """Write the mean of each group of tokens into the slot that the group merges into.
 
-    Sums are taken by place, in float32 at least, whatever the dtype of the values.
+    Sums are taken in float32 at least, whatever the dtype of the values.
 
     Parameters
     ----------
@@ -58,6 +60,8 @@ def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tens
         `[batch, length]`, slot of each token; -1 for tokens that leave. A slot's own token is part of its group.
     weights : torch.Tensor or None
         `[batch, length]`, such as sizes; None: all equal.
+    by_place : bool
+        Whether members are summed by place, the slot's own among them, instead of after it. It is the last bit.
 
     Returns
     -------
@@ -69,9 +73,11 @@ def merge_groups(values: torch.Tensor, target: torch.Tensor, weights: torch.Tens
     members, total = group_sizes(target), group_sizes(target, weight)
     grouped = (target >= 0) & (members.gather(1, target.clamp_min(0)) > 1)
     sums = values.to(exact) * weight.masked_fill(~grouped, 1.0).unsqueeze(-1)
-    rows, places = grouped.nonzero(as_tuple=True)
+    moving = grouped if by_place else grouped & (target != torch.arange(target.shape[1], device=target.device))
+    rows, places = moving.nonzero(as_tuple=True)
     merging = sums[rows, places]
-    sums[rows, places] = 0.0
+    if by_place:
+        sums[rows, places] = 0.0
     sums.index_put_((rows, target[rows, places]), merging, accumulate=True)
     total = total.clamp_min(torch.finfo(total.dtype).tiny).masked_fill(members <= 1, 1.0)
     return (sums / total.unsqueeze(-1)).to(values.dtype)
