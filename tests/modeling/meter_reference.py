@@ -44,10 +44,10 @@ def meter_masked_logits(stock, model, inputs: dict, report) -> torch.Tensor:
     """
     reducer = model.meter.token_reducer
     weighted = model.config.token_reduction["method"] == "tome"
-    image_embeds, image_tokens, _ = model.meter.encode_images(inputs["pixel_values"])
+    image_embeds, known = model.meter.encode_images(inputs["pixel_values"], None)
     mask, length = inputs["attention_mask"].bool(), inputs["input_ids"].shape[1]
     text, image = stock.meter.embed(inputs["input_ids"], mask.long(), None, None, image_embeds, 1)
-    tokens = image_tokens.behind_text(mask)
+    tokens = known["tokens"].behind_text(mask)
     batch, unreduced = tokens.owner.shape
     states, alive = torch.zeros(batch, unreduced, 64), torch.zeros(batch, unreduced, dtype=torch.bool)
     for row in range(batch):

@@ -181,6 +181,7 @@ class MeterModel(MeterPreTrainedModel):
         image_token_type_idx: int = 1,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        **fusion_options,
     ) -> MeterModelOutput:
         """Run the encoder.
 
@@ -209,25 +210,21 @@ class MeterModel(MeterPreTrainedModel):
         texts = {"input_ids": input_ids, "text_embeds": text_embeds}
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
         attention_mask = check_inputs(texts, images, attention_mask)
-        text, image = self.embed(
-            input_ids, attention_mask, pixel_values, text_embeds, image_embeds, image_token_type_idx
-        )
+        image_embeds, known = self.encode_images(pixel_values, image_embeds)
+        text, image = self.embed(input_ids, attention_mask, None, text_embeds, image_embeds, image_token_type_idx)
         keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        mask = key_bias(attention_mask.bool(), text.dtype)
-        collected, attentions = [(text, image)], []
-        for text_layer, image_layer in zip(self.cross_modal_text_layers, self.cross_modal_image_layers, strict=True):
-            before = text, image
-            text, *of_text = text_layer(*before, mask, None, keep_attentions)
-            image, *of_image = image_layer(*reversed(before), None, mask, keep_attentions)
-            collected.append((text, image))
-            attentions.append((*of_text, *of_image))
+        states, attentions, head, report = self.fuse(
+            text, image, attention_mask.bool(), keep_attentions, **known, **fusion_options
+        )
+        text, image = states[-1]
         return MeterModelOutput(
             text_states=text,
             image_states=image,
-            pooler_output=self.pool(text, image),
-            hidden_states=tuple(collected) if keep_states else None,
+            pooler_output=self.pool(text, head),
+            hidden_states=tuple(states) if keep_states else None,
             attentions=tuple(attentions) if keep_attentions else None,
+            report=report,
         )
 
     def embed(
@@ -242,6 +239,40 @@ class MeterModel(MeterPreTrainedModel):
         types = self.token_type_embeddings.weight
         text = self.cross_modal_text_transform(text_embeds) + types[0]
         return text, self.cross_modal_image_transform(image_embeds) + types[image_token_type_idx]
+
+    def encode_images(
+        self, pixel_values: torch.Tensor | None, image_embeds: torch.Tensor | None
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """States of the vision tower, unless they are given, and what :meth:`fuse` is to know of them."""
+        return self.get_image_features(pixel_values) if image_embeds is None else image_embeds, {}
+
+    def fuse(self, text: torch.Tensor, image: torch.Tensor, text_valid: torch.Tensor, keep_attentions: bool) -> tuple:
+        """Run the pairs of cross-modal layers.
+
+        Parameters
+        ----------
+        text, image : torch.Tensor
+            `[batch, length, channels]`.
+        text_valid : torch.BoolTensor
+            `[batch, length]`, False for padding.
+        keep_attentions : bool
+            Whether to return probabilities.
+
+        Returns
+        -------
+        tuple
+            States of text and image before each pair and after the last, the attentions of each pair, the image's
+            states of which its head reads the first, and the output's report.
+        """
+        mask = key_bias(text_valid, text.dtype)
+        states, attentions = [(text, image)], []
+        for text_layer, image_layer in zip(self.cross_modal_text_layers, self.cross_modal_image_layers, strict=True):
+            before = text, image
+            text, *of_text = text_layer(*before, mask, None, keep_attentions)
+            image, *of_image = image_layer(*reversed(before), None, mask, keep_attentions)
+            states.append((text, image))
+            attentions.append((*of_text, *of_image))
+        return states, attentions, image, None
 
     def pool(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Pooled first tokens `[batch, 2 * channels]` of text and image."""

@@ -11,6 +11,7 @@ from ..core.fusion_heads import (
     FusionHead,
     FusionHeadOutput,
     RankHead,
+    SeveralImagesHead,
     check_several_images,
     classifier,
     name_entailment_labels,
@@ -65,8 +66,8 @@ class _OneImageHead(FusionHead, MeterPreTrainedModel):
         FusionHeadOutput
             `logits [batch, labels]`.
         """
-        outputs = self.meter(input_ids, attention_mask, pixel_values, return_dict=True, **encoder_options)
-        return self.output_of_one(outputs, labels)
+        text = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return self.run(text, {"pixel_values": pixel_values}, labels, encoder_options)
 
 
 class MeterForQuestionAnswering(AnswerHead, _OneImageHead):
@@ -99,7 +100,7 @@ class MeterForImageAndTextRetrieval(RankHead, _OneImageHead):
         self.post_init()
 
 
-class MeterForImagesAndTextClassification(FusionHead, MeterPreTrainedModel):
+class MeterForImagesAndTextClassification(SeveralImagesHead, MeterPreTrainedModel):
     """METER with a classifier over a text and several images (NLVR2).
 
     The text is encoded once; the cross-modal layers run once per image.
@@ -142,26 +143,9 @@ class MeterForImagesAndTextClassification(FusionHead, MeterPreTrainedModel):
         -------
         FusionHeadOutput
             `logits [batch, labels]`; `hidden_states`, `attentions` and `report` are lists with an entry per image.
-
-        Raises
-        ------
-        ValueError
-            If the number of images is not `config.num_images`.
         """
-        self.check_images(pixel_values, image_embeds)
         if text_embeds is None and input_ids is not None:
             text_embeds, input_ids = self.meter.get_text_features(input_ids, attention_mask), None
-        outputs = [
-            self.meter(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                pixel_values=None if pixel_values is None else pixel_values[:, number],
-                text_embeds=text_embeds,
-                image_embeds=None if image_embeds is None else image_embeds[:, number],
-                image_token_type_idx=number + 1,
-                return_dict=True,
-                **encoder_options,
-            )
-            for number in range(self.config.num_images)
-        ]
-        return self.output_of_several(outputs, labels)
+        text = {"input_ids": input_ids, "attention_mask": attention_mask, "text_embeds": text_embeds}
+        images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
+        return self.run(text, images, labels, encoder_options)

@@ -3,8 +3,6 @@
 from ..core.tested_transformers import TESTED  # noqa: F401, warns before an import of another version fails
 
 # isort: split
-from typing import Any
-
 import torch
 from torch import nn
 from transformers import (
@@ -20,6 +18,7 @@ from ..core.fusion_heads import (
     FusionHead,
     FusionHeadOutput,
     RankHead,
+    SeveralImagesHead,
     check_several_images,
     classifier,
     name_entailment_labels,
@@ -44,8 +43,8 @@ __all__ = [
 ]
 
 
-class _OneImageHead(FusionHead, ViltTokenDropPreTrainedModel):
-    """A head on the pooled state of one text and one image."""
+class _ViltHead(FusionHead, ViltTokenDropPreTrainedModel):
+    """A head on pooled states of a text and of one image or several."""
 
     vilt: ViltTokenDropModel
 
@@ -78,25 +77,17 @@ class _OneImageHead(FusionHead, ViltTokenDropPreTrainedModel):
         Returns
         -------
         FusionHeadOutput
-            `logits [batch, labels]`; `report` says what happened to the tokens.
+            `logits [batch, labels]`; `report` says what happened to the tokens. With several images `hidden_states`,
+            `attentions` and `report` are lists with an entry per image.
         """
-        outputs = self.vilt(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            pixel_values=pixel_values,
-            pixel_mask=pixel_mask,
-            inputs_embeds=inputs_embeds,
-            image_embeds=image_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            sample_seeds=sample_seeds,
-            return_dict=True,
-        )
-        return self.output_of_one(outputs, labels)
+        text = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        images = {"pixel_values": pixel_values, "pixel_mask": pixel_mask, "image_embeds": image_embeds}
+        collect = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        options = {"token_type_ids": token_type_ids, "sample_seeds": sample_seeds, **collect}
+        return self.run(text, images, labels, options)
 
 
-class ViltTokenDropForQuestionAnswering(AnswerHead, _OneImageHead, ViltForQuestionAnswering):
+class ViltTokenDropForQuestionAnswering(AnswerHead, _ViltHead, ViltForQuestionAnswering):
     """ViLT with a classifier over answers (VQAv2) that drops or merges tokens, as `config.token_reduction` says."""
 
     def __init__(self, config: ViltTokenDropConfig):
@@ -107,7 +98,7 @@ class ViltTokenDropForQuestionAnswering(AnswerHead, _OneImageHead, ViltForQuesti
         self.post_init()
 
 
-class ViltTokenDropForVisualEntailment(_OneImageHead):
+class ViltTokenDropForVisualEntailment(_ViltHead):
     """ViLT with a classifier over contradiction, neutral and entailment (SNLI-VE). Stock transformers has no such head.
 
     The classifier has the form and the parameter names of the question answering head; the loss is cross entropy.
@@ -122,7 +113,7 @@ class ViltTokenDropForVisualEntailment(_OneImageHead):
         self.post_init()
 
 
-class ViltTokenDropForImageAndTextRetrieval(RankHead, _OneImageHead, ViltForImageAndTextRetrieval):
+class ViltTokenDropForImageAndTextRetrieval(RankHead, _ViltHead, ViltForImageAndTextRetrieval):
     """ViLT with a score of how well a text fits an image that drops or merges tokens."""
 
     def __init__(self, config: ViltTokenDropConfig):
@@ -132,12 +123,12 @@ class ViltTokenDropForImageAndTextRetrieval(RankHead, _OneImageHead, ViltForImag
         self.post_init()
 
 
-class ViltTokenDropForImagesAndTextClassification(
-    FusionHead, ViltTokenDropPreTrainedModel, ViltForImagesAndTextClassification
-):
+class ViltTokenDropForImagesAndTextClassification(SeveralImagesHead, _ViltHead, ViltForImagesAndTextClassification):
     """ViLT with a classifier over a text and several images (NLVR2) that drops or merges tokens.
 
-    The encoder runs once per image, and the text is reduced anew beside each.
+    The encoder runs once per image, and the text is reduced anew beside each. `pixel_values` are `[batch, images, 3,
+    height, width]`; `pixel_mask` and `image_embeds` have the same two first dimensions. A model of one image takes all
+    of them without `images` too.
     """
 
     def __init__(self, config: ViltTokenDropConfig):
@@ -149,72 +140,9 @@ class ViltTokenDropForImagesAndTextClassification(
         self.classifier = classifier(width, width, config.num_labels)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        pixel_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        image_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        sample_seeds: torch.LongTensor | None = None,
-    ) -> FusionHeadOutput:
-        """Run the model.
-
-        Parameters
-        ----------
-        pixel_values : torch.Tensor
-            `[batch, images, 3, height, width]`; `pixel_mask` and `image_embeds` have the same two first dimensions. A
-            model of one image takes all of them without `images` too.
-        labels : torch.LongTensor, optional
-            `[batch]`.
-        sample_seeds : torch.LongTensor, optional
-            `[batch]`, seeds of methods that draw at random; default: 0.
-        *args, **kwargs
-            As the stock class takes them; unknown names raise a TypeError.
-
-        Returns
-        -------
-        FusionHeadOutput
-            `logits [batch, labels]`; `hidden_states`, `attentions` and `report` are lists with an entry per image.
-
-        Raises
-        ------
-        ValueError
-            If the number of images is not `config.num_images`.
-        """
-        alone = (pixel_values is not None and pixel_values.ndim == 4) or (
-            image_embeds is not None and image_embeds.ndim == 3
-        )
-        if alone:
-            pixel_values, pixel_mask, image_embeds = (
-                None if values is None else values[:, None] for values in (pixel_values, pixel_mask, image_embeds)
-            )
-        self.check_images(pixel_values, image_embeds, pixel_mask)
-
-        def one(values: Any, number: int) -> Any:
-            return None if values is None else values[:, number]
-
-        outputs = [
-            self.vilt(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                token_type_ids=token_type_ids,
-                pixel_values=one(pixel_values, number),
-                pixel_mask=one(pixel_mask, number),
-                inputs_embeds=inputs_embeds,
-                image_embeds=one(image_embeds, number),
-                image_token_type_idx=number + 1,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-                sample_seeds=sample_seeds,
-                return_dict=True,
-            )
-            for number in range(self.config.num_images)
-        ]
-        return self.output_of_several(outputs, labels)
+    def run(self, text: dict, images: dict, labels: torch.Tensor | None, options: dict) -> FusionHeadOutput:
+        """Also of images `[batch, ...]` alone."""
+        alone = {"pixel_values": 4, "image_embeds": 3}
+        if any(images[name] is not None and images[name].ndim == ndim for name, ndim in alone.items()):
+            images = {name: None if values is None else values[:, None] for name, values in images.items()}
+        return super().run(text, images, labels, options)

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 
 from ..core.attention import fusion_attention_rows, key_bias
-from ..core.fusion_run import Carry, FusionRun, LayerDecision
+from ..core.fusion_run import Carry, Decision, FusionRun
 from ..core.fusion_tokens import FusionTokens
 from ..ops.eager_parts import on_host, part_by_part
 from ..ops.token_ops import padded_indices, ranks, take_tokens
@@ -147,9 +147,22 @@ class CoAttention(FusionRun):
                 self.text, self.image = self.streams.split(states)
             self.keys = self._keys()
         self.report.received.append(self.tokens)
-        stage = self.stages.get((number, "before_ffn"))
-        decide = None if stage is None else MeterDecision(self.act, stage, self.carry, self.streams, self.keys[1])
-        return self.keys, decide
+        return self.keys, self.decision(number, self.streams, self.keys[1])
+
+    def decide(self, decision: Decision, attended: CrossAttended, image: torch.Tensor):  # type: ignore[override]
+        """What is left: streams and carry, the text's states and the image's; see :class:`StagedMeterTextLayer`."""
+        streams = decision.tokens
+        (tokens, carry), states = self.leave(
+            decision.stage,
+            streams.tokens,
+            decision.carry,
+            streams.join(attended.hidden_states, image),
+            keys=cache(lambda: streams.join(attended.own_key.mean(1), attended.other_key.mean(1))),
+            queries=cache(lambda: streams.join(attended.query.mean(1), torch.zeros_like(attended.other_key[:, 0]))),
+            attention_rows=lambda rows: streams.attention_rows(attended, decision.bias, rows),
+        )
+        left = Streams.of(tokens)
+        return (left, carry), *left.split(states)
 
     @on_host
     def _behind_text(self, kept: tuple[Streams, Carry] | None, text_before: torch.Tensor, keys_before: tuple) -> tuple:
@@ -175,35 +188,3 @@ class CoAttention(FusionRun):
         text = ranks(-self.streams.split(self.carry.get("text_rank", own))[0])
         image = ranks(-self.streams.split(self.carry.get("image_rank", own))[1])
         return image.unsqueeze(-1) == text.unsqueeze(1)
-
-
-@dataclass(frozen=True)
-class MeterDecision(LayerDecision):
-    """The decision inside the text's layer of a pair.
-
-    Attributes
-    ----------
-    streams : Streams
-        What the layer received.
-    image_bias : torch.Tensor or None
-        Added to the logits of the image's keys, `[batch, 1, 1, image]`.
-    """
-
-    streams: Streams
-    image_bias: torch.Tensor | None
-
-    @on_host
-    def __call__(self, attended: CrossAttended, image: torch.Tensor):
-        """What is left: streams and carry, the text's states and the image's; see :class:`StagedMeterTextLayer`."""
-        streams = self.streams
-        (tokens, carry), (states,) = self.act(
-            self.stage,
-            streams.tokens,
-            self.carry,
-            [streams.join(attended.hidden_states, image)],
-            keys=cache(lambda: streams.join(attended.own_key.mean(1), attended.other_key.mean(1))),
-            queries=cache(lambda: streams.join(attended.query.mean(1), torch.zeros_like(attended.other_key[:, 0]))),
-            attention_rows=lambda rows: streams.attention_rows(attended, self.image_bias, rows),
-        )
-        left = Streams.of(tokens)
-        return (left, carry), *left.split(states)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import ModelOutput
 from transformers.models.vilt.modeling_vilt import (
     ViltAttention,
     ViltEmbeddings,
@@ -161,23 +162,26 @@ class StagedViltLayer(ViltLayer):
 
 
 @dataclass
-class StagedViltEncoderOutput:
-    """What the encoder gives.
+class ViltTokenDropModelOutput(ModelOutput):
+    """Output of the encoder.
 
     Attributes
     ----------
     last_hidden_state : torch.Tensor
-        `[batch, what is left, channels]`.
-    hidden_states, attentions : tuple or None
-        Per layer; their lengths fall where tokens leave.
+        `[batch, what is left, channels]`, padded on the right; row 0 is the text's CLS.
+    pooler_output : torch.Tensor
+        `[batch, channels]`.
+    hidden_states, attentions : tuple of torch.Tensor, optional
+        Per layer; lengths fall where tokens leave.
     report : FusionReport
         What happened to the tokens.
     """
 
-    last_hidden_state: torch.Tensor
-    hidden_states: tuple | None
-    attentions: tuple | None
-    report: FusionReport
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple | None = None
+    attentions: tuple | None = None
+    report: FusionReport | None = None
 
 
 class StagedViltEncoder(ViltEncoder):
@@ -198,7 +202,7 @@ class StagedViltEncoder(ViltEncoder):
         sample_seeds: torch.Tensor,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-    ) -> StagedViltEncoderOutput:
+    ) -> ViltTokenDropModelOutput:
         """Run the blocks.
 
         Parameters
@@ -227,7 +231,12 @@ class StagedViltEncoder(ViltEncoder):
                 attentions.append(probabilities)
         if output_hidden_states:
             collected.append(hidden_states)
-        return StagedViltEncoderOutput(hidden_states, tuple(collected) or None, tuple(attentions) or None, run.report)
+        return ViltTokenDropModelOutput(
+            last_hidden_state=hidden_states,
+            hidden_states=tuple(collected) or None,
+            attentions=tuple(attentions) or None,
+            report=run.report,
+        )
 
 
 class StagedViltSelfAttention(ViltSelfAttention):

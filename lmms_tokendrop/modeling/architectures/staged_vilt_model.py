@@ -1,12 +1,11 @@
 """ViLT with fewer tokens: its configuration, its loading and its encoder; the heads are beside it."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import nn
 from transformers import ViltConfig, ViltModel, ViltPreTrainedModel
-from transformers.modeling_outputs import ModelOutput
 from transformers.models.vilt.modeling_vilt import ViltPooler
 from transformers.utils.generic import can_return_tuple
 
@@ -19,12 +18,12 @@ from ..core.fusion_heads import (
     checked_seeds,
 )
 from ..core.fusion_plan import build_fusion_reducer
-from ..core.fusion_tokens import FusionReport, FusionTokens
+from ..core.fusion_tokens import FusionTokens
 from ..core.loading import TokenDropLoading
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
 from ..ops.eager_parts import on_host
-from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder
+from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder, ViltTokenDropModelOutput
 
 FusionReductionConfig = reductions("vilt")
 """The methods, and what options mean for them."""
@@ -36,29 +35,6 @@ class ViltTokenDropConfig(TokenDropConfig, ViltConfig):
     model_type = "vilt_tokendrop"
     keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "report"]
     reduction_class = FusionReductionConfig
-
-
-@dataclass
-class ViltTokenDropModelOutput(ModelOutput):
-    """Output of the encoder.
-
-    Attributes
-    ----------
-    last_hidden_state : torch.Tensor
-        `[batch, what is left, channels]`, padded on the right; row 0 is the text's CLS.
-    pooler_output : torch.Tensor
-        `[batch, channels]`.
-    hidden_states, attentions : tuple of torch.Tensor, optional
-        Per layer; lengths fall where tokens leave.
-    report : FusionReport
-        What happened to the tokens.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    pooler_output: torch.Tensor | None = None
-    hidden_states: tuple | None = None
-    attentions: tuple | None = None
-    report: FusionReport | None = None
 
 
 class ViltTokenDropPreTrainedModel(TokenDropLoading, ViltPreTrainedModel):
@@ -148,13 +124,8 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         outputs.report.patches = patches
         outputs.report.full_image_tokens = self.full_image_tokens(tokens, pixel_values, pixel_mask)
         states = self.layernorm(outputs.last_hidden_state)
-        return ViltTokenDropModelOutput(
-            last_hidden_state=states,
-            pooler_output=None if self.pooler is None else self.pooler(states),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            report=outputs.report,
-        )
+        pooled = None if self.pooler is None else self.pooler(states)
+        return replace(outputs, last_hidden_state=states, pooler_output=pooled)
 
     @on_host
     def full_image_tokens(

@@ -11,6 +11,7 @@ from .fusion_tokens import check_padded_right
 
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 TRUTH_LABELS = ("False", "True")
+COLLECTED = ("hidden_states", "attentions", "report")
 
 
 @dataclass
@@ -40,6 +41,7 @@ class FusionHead:
     """A classifier on pooled states, for classes of models to inherit from."""
 
     config: Any
+    base_model: Any
     classifier: nn.Module
 
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
@@ -58,17 +60,31 @@ class FusionHead:
         loss = None if labels is None else self.loss(logits, labels.to(logits.device))
         return FusionHeadOutput(loss=loss, logits=logits, **collected)
 
-    def output_of_one(self, encoded: ModelOutput, labels: torch.Tensor | None) -> FusionHeadOutput:
-        """Output for one image per text, from the encoder's."""
-        names = ("hidden_states", "attentions", "report")
-        return self.output(encoded.pooler_output, labels, **{name: getattr(encoded, name) for name in names})
+    def run(self, text: dict, images: dict, labels: torch.Tensor | None, options: dict) -> FusionHeadOutput:
+        """Encode one image per text, and judge both; inputs and options are the encoder's, by name."""
+        encoded = self.base_model(**text, **images, **options, return_dict=True)
+        return self.output(encoded.pooler_output, labels, **{name: getattr(encoded, name) for name in COLLECTED})
 
-    def output_of_several(self, encoded: list[ModelOutput], labels: torch.Tensor | None) -> FusionHeadOutput:
-        """Output for several images per text, from the encoder's for each; what it did not collect is None."""
-        collected: dict[str, list | None] = {}
-        for name in ("hidden_states", "attentions", "report"):
-            entries = [getattr(entry, name) for entry in encoded]
-            collected[name] = None if entries[0] is None else entries
+
+class SeveralImagesHead(FusionHead):
+    """A classifier on the pooled states of a text beside each of several images."""
+
+    def run(self, text: dict, images: dict, labels: torch.Tensor | None, options: dict) -> FusionHeadOutput:
+        """Encode the text with each image `[batch, images, ...]`; what the encoder did not collect is None.
+
+        Raises
+        ------
+        ValueError
+            If the number of images is not `config.num_images`.
+        """
+        self.check_images(**images)
+        encoded = []
+        for number in range(self.config.num_images):
+            image = {name: None if values is None else values[:, number] for name, values in images.items()}
+            own = {**image, "image_token_type_idx": number + 1}
+            encoded.append(self.base_model(**text, **own, **options, return_dict=True))
+        collected = {name: [getattr(entry, name) for entry in encoded] for name in COLLECTED}
+        collected = {name: None if entries[0] is None else entries for name, entries in collected.items()}
         return self.output(torch.cat([entry.pooler_output for entry in encoded], dim=-1), labels, **collected)
 
     def check_images(

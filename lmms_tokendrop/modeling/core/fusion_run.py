@@ -1,8 +1,9 @@
 """One forward pass through an encoder with stages: of text and image, or of images alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import torch
 
@@ -14,55 +15,6 @@ from .fusion_tokens import FusionReport, FusionTokens
 from .reducer import Context, Stage, TokenReducer
 
 Carry = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class StageRunner:
-    """Asks a reducer at each stage of one forward pass, and does what it says.
-
-    Attributes
-    ----------
-    reducer : TokenReducer
-        The method.
-    first : tuple[torch.Tensor, torch.Tensor]
-        Tokens of the text and of the image of the unreduced sequence, `[batch]` each.
-    sample_seeds : torch.LongTensor
-        `[batch]`.
-    rules : Rules
-        What a decision may do.
-    always : dict[str, Callable]
-        Providers of every stage.
-    """
-
-    reducer: TokenReducer
-    first: tuple[torch.Tensor, torch.Tensor]
-    sample_seeds: torch.Tensor
-    rules: Rules
-    always: dict[str, Callable] = field(default_factory=dict)
-
-    def __call__(
-        self, stage: Stage, tokens: FusionTokens, carry: Carry, states: list[torch.Tensor], **providers: Callable
-    ) -> tuple[tuple[FusionTokens, Carry], list[torch.Tensor]]:
-        """Tokens and carry after a stage, and the states of the tokens, of which the last are the layer's."""
-        counts = FusionCounts(*tokens.counts(), *self.first)
-        providers = {"best": partial(keep_best_of_image, tokens), **self.always, **providers}
-        context = Context(
-            tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers=providers
-        )
-        after, states, carry = apply(tokens, states, self.reducer.keep(stage, context), self.rules)
-        self._check_counts(stage, counts, after)
-        return (after, carry), states
-
-    def _check_counts(self, stage: Stage, counts: FusionCounts, after: FusionTokens) -> None:
-        """Fail unless a stage left exactly the counts that its method states."""
-        wanted = self.reducer.count(stage, counts)
-        if wanted is None:
-            return
-        if self.reducer.joint:
-            check_counted(stage.layer, "", torch.add(*wanted), torch.add(*after.counts()))
-        else:
-            for kind, expected, found in zip(("text ", "image "), wanted, after.counts(), strict=True):
-                check_counted(stage.layer, kind, expected, found)
 
 
 class FusionRun:
@@ -106,7 +58,7 @@ class FusionRun:
         if reducer.counts_padding and self.place == "fusion":
             self.carry, tokens = {"key_weight": tokens.valid.float()}, tokens.with_padding()
         self.tokens = tokens
-        self.act = StageRunner(reducer, tokens.counts(), sample_seeds, self.rules(), providers)
+        self.first, self.sample_seeds, self.providers = tokens.counts(), sample_seeds, providers
 
     def rules(self) -> Rules:
         """What a decision may do."""
@@ -130,8 +82,70 @@ class FusionRun:
             self.policy = self.reducer.soft_policy(stage, hidden_states, self.tokens, self.policy)
             self.report.policies.append(self.policy)
         elif stage is not None:
-            (self.tokens, self.carry), (hidden_states,) = self.act(stage, self.tokens, self.carry, [hidden_states])
+            (self.tokens, self.carry), hidden_states = self.leave(stage, self.tokens, self.carry, hidden_states)
         return hidden_states
+
+    def decision(self, number: int, tokens: Any, bias: torch.Tensor | None) -> "Decision | None":
+        """What decides at the stage inside a layer that has received tokens and biases of their logits, if any does."""
+        stage = self.stages.get((number, "before_ffn"))
+        return None if stage is None else Decision(self, stage, tokens, self.carry, bias)
+
+    def decide(self, decision: "Decision", hidden_states: torch.Tensor, query: torch.Tensor, key: torch.Tensor):
+        """Decide inside a layer of one sequence.
+
+        Parameters
+        ----------
+        decision : Decision
+            What is known of the stage.
+        hidden_states : torch.Tensor
+            `[batch, length, channels]`, behind the residual connection of the attention.
+        query, key : torch.Tensor
+            `[batch, heads, length, head_dim]`.
+
+        Returns
+        -------
+        tuple
+            Tokens and carry that are left, and their states.
+        """
+        bias, weight = decision.bias, decision.carry.get("key_weight")
+        return self.leave(
+            decision.stage,
+            decision.tokens,
+            decision.carry,
+            hidden_states,
+            keys=cache(lambda: key.mean(1)),
+            queries=cache(lambda: query.mean(1)),
+            attention_rows=lambda rows: fusion_attention_rows(query, key, bias, rows, weight),
+        )
+
+    def leave(self, stage: Stage, tokens: FusionTokens, carry: Carry, hidden_states: torch.Tensor, **providers):
+        """Tokens and carry after a stage, and the states."""
+        kept, (hidden_states,) = self.act(stage, tokens, carry, [hidden_states], **providers)
+        return kept, hidden_states
+
+    def act(
+        self, stage: Stage, tokens: FusionTokens, carry: Carry, states: list[torch.Tensor], **providers: Callable
+    ) -> tuple[tuple[FusionTokens, Carry], list[torch.Tensor]]:
+        """Ask the reducer, and do what it says to the tokens' states, of which the last are the layer's."""
+        counts = FusionCounts(*tokens.counts(), *self.first)
+        providers = {"best": partial(keep_best_of_image, tokens), **self.providers, **providers}
+        context = Context(
+            tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers=providers
+        )
+        after, states, carry = apply(tokens, states, self.reducer.keep(stage, context), self.rules())
+        self._check_counts(stage, counts, after)
+        return (after, carry), states
+
+    def _check_counts(self, stage: Stage, counts: FusionCounts, after: FusionTokens) -> None:
+        """Fail unless a stage left exactly the counts that its method states."""
+        wanted = self.reducer.count(stage, counts)
+        if wanted is None:
+            return
+        if self.reducer.joint:
+            check_counted(stage.layer, "", torch.add(*wanted), torch.add(*after.counts()))
+        else:
+            for kind, expected, found in zip(("text ", "image "), wanted, after.counts(), strict=True):
+                check_counted(stage.layer, kind, expected, found)
 
 
 class SequenceRun(FusionRun):
@@ -147,10 +161,8 @@ class SequenceRun(FusionRun):
         if self.tokens is not self.masked:
             size = self.tokens.size if self.place in self.reducer.proportional_attention else None
             self.mask, self.masked = key_bias(self.tokens.valid, hidden_states.dtype, size), self.tokens
-        stage = self.stages.get((number, "before_ffn"))
         self.report.received.append(self.tokens)
-        decide = None if stage is None else BlockDecision(self.act, stage, self.carry, self.tokens, self.mask)
-        return hidden_states, self.mask, decide, self.key_weight
+        return hidden_states, self.mask, self.decision(number, self.tokens, self.mask), self.key_weight
 
     @on_host
     def after_block(self, kept: tuple[FusionTokens, Carry] | None) -> None:
@@ -161,64 +173,30 @@ class SequenceRun(FusionRun):
 
 
 @dataclass(frozen=True)
-class LayerDecision:
-    """What a runner says at a stage inside a layer. One subclass per encoder.
+class Decision:
+    """What a run says at a stage inside a layer, of what the layer received: for gradients, it may run again later.
 
     Attributes
     ----------
-    act : StageRunner
-        The runner.
+    run : FusionRun
+        The pass.
     stage : Stage
         The stage.
+    tokens : Any
+        What the layer received, as the run has it.
     carry : dict[str, torch.Tensor]
         `[batch, length]` each.
+    bias : torch.Tensor or None
+        Added to the logits of the image's keys, `[batch, 1, 1, keys]`.
     """
 
-    act: StageRunner
+    run: FusionRun
     stage: Stage
+    tokens: Any
     carry: Carry
-
-
-@dataclass(frozen=True)
-class BlockDecision(LayerDecision):
-    """The decision inside a block of one sequence.
-
-    Attributes
-    ----------
-    tokens : FusionTokens
-        `[batch, length]`, what the block received.
-    mask : torch.Tensor or None
-        Additive, `[batch, 1, 1, length]`.
-    """
-
-    tokens: FusionTokens
-    mask: torch.Tensor | None
+    bias: torch.Tensor | None
 
     @on_host
-    def __call__(self, hidden_states: torch.Tensor, query: torch.Tensor, key: torch.Tensor):
-        """Decide.
-
-        Parameters
-        ----------
-        hidden_states : torch.Tensor
-            `[batch, length, channels]`, behind the residual connection of the attention.
-        query, key : torch.Tensor
-            `[batch, heads, length, head_dim]`.
-
-        Returns
-        -------
-        tuple
-            Tokens and carry that are left, and their states.
-        """
-        providers = block_providers(query, key, self.mask, self.carry)
-        kept, (hidden_states,) = self.act(self.stage, self.tokens, self.carry, [hidden_states], **providers)
-        return kept, hidden_states
-
-
-def block_providers(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor | None, carry: Carry) -> dict:
-    """What a method may ask for inside a block of queries and keys `[batch, heads, length, head_dim]`."""
-    return {
-        "keys": cache(lambda: key.mean(1)),
-        "queries": cache(lambda: query.mean(1)),
-        "attention_rows": lambda rows: fusion_attention_rows(query, key, bias, rows, carry.get("key_weight")),
-    }
+    def __call__(self, *computed: Any):
+        """Decide by what the layer has computed; see :meth:`FusionRun.decide`."""
+        return self.run.decide(self, *computed)

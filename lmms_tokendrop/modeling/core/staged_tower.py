@@ -1,6 +1,5 @@
 """The blocks of a CLIP vision tower with stages: patches may leave or merge inside blocks and between them."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLay
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part
 from .applying import Rules
 from .attention import attend, cls_attention, key_bias
-from .fusion_run import FusionRun, LayerDecision, block_providers
+from .fusion_run import Carry, FusionRun
 from .fusion_tokens import FusionTokens
 from .reducer import Stage, TokenReducer
 
@@ -133,9 +132,9 @@ class TowerRun(FusionRun):
             valid = self.tokens.valid
             found = cls_attention(self.blocks[number], hidden_states, None if bool(valid.all()) else valid)
             self.attention = nn.functional.pad(found, (1, 0)).unsqueeze(-1)
-        stage = self.stages.get((number, "before_ffn"))
-        decide = None if stage is None else TowerDecision(self.act, stage, self.carry, self, number)
-        return {"bias": self.bias, "decide": decide} if self.own_blocks else {"attention_mask": self.mask}
+        if not self.own_blocks:
+            return {"attention_mask": self.mask}
+        return {"bias": self.bias, "decide": self.decision(number, self.tokens, self.bias)}
 
     @on_host
     def after_block(self, number: int, outputs) -> torch.Tensor:
@@ -145,16 +144,16 @@ class TowerRun(FusionRun):
             self.tokens, self.carry = kept
         stage = self.stages.get((number, "after_block"))
         if stage is not None:
-            (self.tokens, self.carry), hidden_states = self.leave(stage, number + 1, hidden_states)
+            (self.tokens, self.carry), hidden_states = self.leave(stage, self.tokens, self.carry, hidden_states)
         self.collected = {layer: states for layer, states in self.collected.items() if layer in self.wanted}
         self.collected[number + 1] = hidden_states
         return hidden_states
 
-    def leave(self, stage: Stage, layer: int, hidden_states: torch.Tensor, **providers):
+    def leave(self, stage: Stage, tokens: FusionTokens, carry: Carry, hidden_states: torch.Tensor, **providers):
         """Tokens and carry after a stage, and the states; what was collected goes through it too."""
-        earlier = {number: states for number, states in self.collected.items() if number < layer}
+        earlier = {number: states for number, states in self.collected.items() if number <= stage.layer}
         held = [*earlier.values(), *([] if self.attention is None else [self.attention]), hidden_states]
-        kept, left = self.act(stage, self.tokens, self.carry, held, **providers)
+        kept, left = self.act(stage, tokens, carry, held, **providers)
         self.collected, self.attended = dict(zip(earlier, left, strict=False)), None
         if self.attention is not None:
             self.attention = left[-2]
@@ -177,28 +176,6 @@ class TowerRun(FusionRun):
                     of_any_length(3, mask)
             if self.mask is not None:
                 of_any_length(2, self.mask)
-
-
-@dataclass(frozen=True)
-class TowerDecision(LayerDecision):
-    """The decision inside a block of a tower.
-
-    Attributes
-    ----------
-    run : TowerRun
-        The pass.
-    number : int
-        The block.
-    """
-
-    run: TowerRun
-    number: int
-
-    @on_host
-    def __call__(self, hidden_states: torch.Tensor, query: torch.Tensor, key: torch.Tensor):
-        """Decide; see :class:`BlockDecision`."""
-        providers = block_providers(query, key, self.run.bias, self.carry)
-        return self.run.leave(self.stage, self.number + 1, hidden_states, **providers)
 
 
 @part_by_part
