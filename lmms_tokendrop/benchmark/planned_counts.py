@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lmms_tokendrop.modeling.core.tiles import Tiles
+from lmms_tokendrop.modeling.core.tile_layout import Tiles
 from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.modeling.methods.mustdrop import WINDOW, drop_layers
 from lmms_tokendrop.modeling.methods.mustdrop_merging import key_counts, merged_windows

@@ -12,9 +12,9 @@ from torch.utils.benchmark import Timer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lmms_tokendrop.benchmark.accounting import decoder_macs
+from lmms_tokendrop.modeling.core.decoder_inputs import ReductionRequest
 from lmms_tokendrop.modeling.core.options import checked_number
 from lmms_tokendrop.modeling.core.reducer import Host
-from lmms_tokendrop.modeling.core.reduction_request import ReductionRequest
 from lmms_tokendrop.modeling.core.staged_decoder import StagedLlamaModel
 from lmms_tokendrop.modeling.core.tile_layout import NEWLINE, anyres_layout
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of

@@ -218,7 +218,7 @@ def with_new_head(options: TrainingOptions, path: str) -> PreTrainedModel:
 
 def start_from_matching(model: PreTrainedModel, path: str) -> None:
     """Copy the row for texts that fit from `itm_score`, METER's pre-trained head, to the score of retrieval."""
-    from lmms_tokendrop.modeling.architectures.meter_pretraining import MeterForPreTraining
+    from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForPreTraining
 
     matching = MeterForPreTraining.from_pretrained(path, dtype=torch.float32).itm_score
     row = {name: value[1:] for name, value in matching.state_dict().items()}

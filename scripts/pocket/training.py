@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, TrainingArguments
 
-from lmms_tokendrop.modeling.core.checkpoint_keys import use_public_keys
+from lmms_tokendrop.modeling.core.loading import use_public_keys
 from lmms_tokendrop.training.divergence import FiniteTrainer, check_numbers
 
 WARMUP_STEPS = 150

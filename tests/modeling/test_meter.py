@@ -18,7 +18,7 @@ from tiny_models import tiny_image
 from transformers import AutoProcessor, BridgeTowerTextConfig, CLIPVisionModel, RobertaModel, Trainer, TrainingArguments
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer, BridgeTowerPooler
 
-from lmms_tokendrop.modeling.architectures.meter_vision import MeterVisionModel
+from lmms_tokendrop.modeling.architectures.meter_layers import MeterVisionModel
 from lmms_tokendrop.modeling.architectures.modeling_meter import (
     MeterConfig,
     MeterForImagesAndTextClassification,

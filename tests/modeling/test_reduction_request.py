@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lmms_tokendrop import TokenReductionConfig
+from lmms_tokendrop.modeling.core.decoder_inputs import ReductionRequest
 from lmms_tokendrop.modeling.core.reducer import Host, NoReduction
-from lmms_tokendrop.modeling.core.reduction_request import ReductionRequest
 from lmms_tokendrop.modeling.core.visual_tokens import VisualTokens
 
 

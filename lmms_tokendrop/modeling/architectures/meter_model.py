@@ -12,8 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..core.attention import key_bias
 from ..core.fusion_heads import check_inputs, check_text_length, check_token_type
-from .meter_layers import MeterCrossLayer
-from .meter_vision import MeterVisionModel
+from .meter_layers import MeterCrossLayer, MeterVisionModel
 
 ROBERTA_BASE = {"layer_norm_eps": 1e-5, "max_position_embeddings": 514, "type_vocab_size": 1}
 CLIP_BASE = {"num_hidden_layers": 11, "image_size": 384, "patch_size": 16}

@@ -22,12 +22,10 @@ from transformers.models.llava_next.modeling_llava_next import (
     image_size_to_num_patches,
 )
 
-from ..core.checkpoint_keys import SavesPublicKeys
 from ..core.decoder_options import setting
-from ..core.loading import TokenDropLoading
+from ..core.loading import SavesPublicKeys, TokenDropLoading
 from ..core.staged_decoder import staged_decoder
-from ..core.staged_generation import StagedGenerationMixin
-from ..core.staged_vlm import with_reduction
+from ..core.staged_vlm import StagedGenerationMixin, with_reduction
 from ..core.tiled_features import TiledFeatures, pack_flat
 from ..core.token_drop_config import TokenDropConfig
 from ..core.vision_inputs import check_image_sizes

@@ -14,8 +14,8 @@ from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
 from ..ops.eager_parts import on_host
 from ..ops.image_patches import grid_side, shrink_images
+from .meter_layers import MeterVisionModel
 from .meter_model import MeterConfig, MeterModel, MeterPreTrainedModel
-from .meter_vision import MeterVisionModel
 from .staged_meter import CoAttention, StagedMeterTextLayer
 
 MeterReductionConfig = reductions("meter")

@@ -12,8 +12,7 @@ from .decoder_attention import RowScores
 from .decoder_inputs import Chunk
 from .decoder_options import setting
 from .staged_cache import Entries, StagedCache, StagedLayer
-from .staged_decode import accumulate_attention, drop_from_cache
-from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
+from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill, accumulate_attention, drop_from_cache
 from .transformers_compat import cache_argument
 from .visual_tokens import DecoderTokens
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers.conversion_mapping import get_model_conversion_mapping
+
 REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LOCATION = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -139,3 +141,28 @@ def check_base_weights(base: dict) -> None:
         raise ValueError(f"base_weights: revision={base['revision']!r}; allowed: a commit, 40 hexadecimal digits")
     if Path(base["repo_id"]).is_dir():
         raise ValueError(f"base_weights: a local folder {base['repo_id']!r} hides the Hub repository; run elsewhere")
+
+
+def use_public_keys(model) -> None:
+    """Make `model.save_pretrained` write the names that the public checkpoints of the architecture have.
+
+    transformers writes those that it loaded, and for a model that it built anew leaves out prefixes that it would take
+    away in loading, such as that of `vision_tower.vision_model.encoder`. It reads either; inference engines read the
+    public ones.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Changed in place; its own parameters keep their names.
+    """
+    quantizer = getattr(model, "hf_quantizer", None)
+    model._weight_conversions = get_model_conversion_mapping(model, hf_quantizer=quantizer, add_legacy=False)
+
+
+class SavesPublicKeys:
+    """Saves with the names of public checkpoints; comes before `PreTrainedModel` in a class's bases."""
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Save as `PreTrainedModel.save_pretrained` does, see :func:`use_public_keys`."""
+        use_public_keys(self)
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]

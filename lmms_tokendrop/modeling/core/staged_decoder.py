@@ -15,9 +15,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part_under
 from .chunk_outputs import ChunkOutput, joined
-from .decoder_inputs import Chunk, input_chunks
+from .decoder_inputs import Chunk, ReductionRequest, input_chunks
 from .decoder_run import DecoderRun
-from .reduction_request import ReductionRequest
 from .staged_cache import StagedCache, checked_cache
 from .transformers_compat import cache_argument, takes_cache
 

@@ -1,5 +1,6 @@
-"""Where the visual tokens of any-resolution images lie: tiles, rows, columns, newlines."""
+"""Images cut into tiles: where their visual tokens lie, and what a method may know of the tiles."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,63 @@ class AnyresLayout:
     cells: list[torch.Tensor]
     lines: list[torch.Tensor]
     first_tile: list[int]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of a batch of images, one row each.
+
+    Attributes
+    ----------
+    grid : tuple[int, int]
+        Height and width of the patch grid.
+    alive : torch.BoolTensor
+        `[tiles, cells]`; False for cells that unpadding removes.
+    image, request : torch.LongTensor
+        `[tiles]`, the image, and the request, that a tile belongs to.
+    line : torch.LongTensor
+        `[tiles, cells]`, row of the image that ends in a newline, unique over images; -1 for none.
+    line_owner : torch.LongTensor
+        `[lines]`, the tile that the newline of a line ends.
+    num_layers : int
+        Number of decoder layers.
+    """
+
+    grid: tuple[int, int]
+    alive: torch.Tensor
+    image: torch.Tensor
+    request: torch.Tensor
+    line: torch.Tensor
+    line_owner: torch.Tensor
+    num_layers: int
+
+
+@dataclass(frozen=True)
+class TiledImages:
+    """A batch of images cut into tiles.
+
+    Attributes
+    ----------
+    pixel_values : torch.Tensor
+        `[tiles, 3, height, width]`.
+    layers : list[int]
+        Hidden states of the tower whose features are wanted.
+    tiles_per_image : list[int]
+        Tiles of each image, base view first.
+    layout : AnyresLayout
+        Where the tokens lie.
+    pack : Callable
+        See :func:`anyres_layout`.
+    tiles : Tiles or None
+        What a method may know of them; None where it has no stage in the tower.
+    """
+
+    pixel_values: torch.Tensor
+    layers: list[int]
+    tiles_per_image: list[int]
+    layout: AnyresLayout
+    pack: Callable[..., list[torch.Tensor]]
+    tiles: Tiles | None
 
 
 def anyres_layout(pack, tiles_per_image: list[int], cells: int) -> AnyresLayout:

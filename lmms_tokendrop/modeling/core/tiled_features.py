@@ -15,9 +15,7 @@ from .decoder_options import setting
 from .reducer import Host, TokenReducer, check_stages
 from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput
 from .staged_vlm import StagedVlm
-from .tile_layout import NEWLINE, AnyresLayout, anyres_layout
-from .tiled_images import TiledImages
-from .tiles import Tiles
+from .tile_layout import NEWLINE, AnyresLayout, TiledImages, Tiles, anyres_layout
 from .token_drop_config import TokenDropConfig
 from .vision_inputs import check_features, feature_layers
 from .visual_tokens import VisualTokens

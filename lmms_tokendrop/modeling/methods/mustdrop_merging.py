@@ -3,7 +3,7 @@
 import torch
 
 from ..core.budget import unreachable
-from ..core.tiles import Tiles
+from ..core.tile_layout import Tiles
 from ..ops.selecting import rank_in_groups
 from ..ops.token_ops import segment_sum
 from ..ops.windows import window_slots
