@@ -1,4 +1,4 @@
-"""Options that the framework reads in decoders, for methods to inherit: budget, newlines, positions, packing, seed."""
+"""Options that the framework reads in decoders, for methods to inherit: budget, newlines, positions, packing."""
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
