@@ -11,11 +11,9 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaModel,
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast, LlavaMultiModalProjector
 
-from ..core.checkpoint_keys import SavesPublicKeys
-from ..core.loading import TokenDropLoading
+from ..core.loading import SavesPublicKeys, TokenDropLoading
 from ..core.staged_decoder import staged_decoder
-from ..core.staged_generation import StagedGenerationMixin
-from ..core.staged_vlm import with_reduction
+from ..core.staged_vlm import StagedGenerationMixin, with_reduction
 from ..core.tiled_features import TiledFeatures
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
