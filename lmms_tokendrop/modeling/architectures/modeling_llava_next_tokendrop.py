@@ -15,7 +15,6 @@ from transformers import (
     LlavaNextModel,
     LlavaNextPreTrainedModel,
 )
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.models.llava_next.modeling_llava_next import (
     LlavaNextModelOutputWithPast,
     LlavaNextMultiModalProjector,
@@ -23,7 +22,7 @@ from transformers.models.llava_next.modeling_llava_next import (
 )
 
 from ..core.decoder_options import setting
-from ..core.loading import SavesPublicKeys, TokenDropLoading
+from ..core.loading import SavesPublicKeys, TokenDropLoading, read_as
 from ..core.staged_decoder import staged_decoder
 from ..core.staged_vlm import StagedGenerationMixin, with_reduction
 from ..core.tiled_features import TiledFeatures, pack_flat
@@ -105,8 +104,5 @@ class LlavaNextTokenDropForConditionalGeneration(
         self.post_init()
 
 
-for name in ("LlavaNextTokenDropForConditionalGeneration", LlavaNextTokenDropConfig.model_type):
-    register_checkpoint_conversion_mapping(name, get_checkpoint_conversion_mapping("llava_next"), overwrite=True)
-register_checkpoint_conversion_mapping(
-    "LlavaNextTokenDropModel", get_checkpoint_conversion_mapping("LlavaNextModel"), overwrite=True
-)
+read_as("llava_next", "LlavaNextTokenDropForConditionalGeneration", LlavaNextTokenDropConfig.model_type)
+read_as("LlavaNextModel", "LlavaNextTokenDropModel")

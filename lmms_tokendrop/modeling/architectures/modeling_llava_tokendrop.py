@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaModel, LlavaPreTrainedModel
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast, LlavaMultiModalProjector
 
-from ..core.loading import SavesPublicKeys, TokenDropLoading
+from ..core.loading import SavesPublicKeys, TokenDropLoading, read_as
 from ..core.staged_decoder import staged_decoder
 from ..core.staged_vlm import StagedGenerationMixin, with_reduction
 from ..core.tiled_features import TiledFeatures
@@ -71,8 +70,5 @@ class LlavaTokenDropForConditionalGeneration(
         self.post_init()
 
 
-for name in ("LlavaTokenDropForConditionalGeneration", LlavaTokenDropConfig.model_type):
-    register_checkpoint_conversion_mapping(name, get_checkpoint_conversion_mapping("llava"), overwrite=True)
-register_checkpoint_conversion_mapping(
-    "LlavaTokenDropModel", get_checkpoint_conversion_mapping("LlavaModel"), overwrite=True
-)
+read_as("llava", "LlavaTokenDropForConditionalGeneration", LlavaTokenDropConfig.model_type)
+read_as("LlavaModel", "LlavaTokenDropModel")

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    get_model_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
 
 REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -141,6 +145,12 @@ def check_base_weights(base: dict) -> None:
         raise ValueError(f"base_weights: revision={base['revision']!r}; allowed: a commit, 40 hexadecimal digits")
     if Path(base["repo_id"]).is_dir():
         raise ValueError(f"base_weights: a local folder {base['repo_id']!r} hides the Hub repository; run elsewhere")
+
+
+def read_as(stock: str, *names: str) -> None:
+    """Let models, by the names of their classes or types, read checkpoints with the keys that a stock one reads."""
+    for name in names:
+        register_checkpoint_conversion_mapping(name, get_checkpoint_conversion_mapping(stock), overwrite=True)
 
 
 def use_public_keys(model) -> None:

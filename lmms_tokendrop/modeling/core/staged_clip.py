@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import CLIPVisionModel
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from ..ops.eager_parts import on_host, part_by_part
+from .loading import read_as
 from .reducer import TokenReducer
 from .staged_tower import StagedCLIPLayer, TowerRun, run_blocks
 
@@ -88,6 +88,4 @@ class StagedCLIPVisionModel(CLIPVisionModel):
         return StagedVisionOutput(features, cells, {name: values[:, 1:] for name, values in carry.items()})
 
 
-register_checkpoint_conversion_mapping(
-    "StagedCLIPVisionModel", get_checkpoint_conversion_mapping("CLIPVisionModel"), overwrite=True
-)
+read_as("CLIPVisionModel", "StagedCLIPVisionModel")

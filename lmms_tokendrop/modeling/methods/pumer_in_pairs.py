@@ -13,7 +13,7 @@ from ..core.fusion_selection import (
 from ..core.options import option
 from ..core.reducer import Context, Host, Keep, Stage
 from .pumer import PuMer, PuMerOptions, halves_apart
-from .tome import TowerOptions, merge_in_tower, tower_count, tower_stages
+from .tome import TowerOptions, TowerToMe
 
 _METER = {"prune_ratio": 0.3, "image_merge_ratio": 0.5, "text_merge_ratio": 0.2}
 
@@ -84,6 +84,7 @@ class PairPuMer(InPairs, PuMer):
     def __init__(self, options, host: Host):
         super().__init__(options, host)
         self.sequential = self.counts_padding
+        self.tower = None if options.vision_r is None else TowerToMe(options, host)
         if self.counts_padding and not options.image_merge_ratio:
             raise ValueError(
                 "pumer: in METER, the release does nothing at image_merge_ratio=0; allowed there: reference='paper'"
@@ -91,17 +92,15 @@ class PairPuMer(InPairs, PuMer):
 
     def stages(self) -> tuple[Stage, ...]:
         """Also those of the tower."""
-        return (*tower_stages(self.options.vision_r, self.host), *super().stages())
+        return (*(self.tower.stages() if self.tower else ()), *super().stages())
 
     def count(self, stage: Stage, counts: FusionCounts):
         """As in the class, in the pairs."""
-        return tower_count(self.options.vision_r, counts) if stage.place == "vision" else super().count(stage, counts)
+        return self.tower.count(stage, counts) if stage.place == "vision" else super().count(stage, counts)
 
     def keep(self, stage: Stage, context: Context) -> Keep:
         """As in the class, in the pairs."""
-        return (
-            merge_in_tower(self.options.vision_r, context) if stage.place == "vision" else super().keep(stage, context)
-        )
+        return self.tower.keep(stage, context) if stage.place == "vision" else super().keep(stage, context)
 
     def release_acts(self, pruned: torch.Tensor) -> torch.Tensor:
         """The released METER asks for the ratio, not for the number of tokens."""

@@ -104,30 +104,15 @@ class TowerToMe(TokenReducer):
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage in each block of the tower."""
-        return tower_stages(self.r, self.host)
+        return tuple(Stage("vision", block) for block in range(self.host.vision_layers))
 
     def count(self, stage: Stage, counts: FusionCounts):
         """`vision_r` fewer, at most half."""
-        return tower_count(self.r, counts)
+        return counts.text, counts.image - most_merged(counts.image, self.r)
 
     def keep(self, stage: Stage, context: Context) -> Keep:
         """Match and merge patches."""
-        return merge_in_tower(self.r, context)
-
-
-def tower_stages(r: int | None, host: Host) -> tuple[Stage, ...]:
-    """A stage in each block of the vision tower; none without `r`."""
-    return tuple(Stage("vision", block) for block in range(host.vision_layers if r else 0))
-
-
-def tower_count(r: int, counts: FusionCounts) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is left where `r` patches merge."""
-    return counts.text, counts.image - most_merged(counts.image, r)
-
-
-def merge_in_tower(r: int, context: Context) -> Keep:
-    """Match and merge `r` patches of each image."""
-    return merge_similar(context, context.tokens.image, r)
+        return merge_similar(context, context.tokens.image, self.r)
 
 
 def merge_similar(context: Context, among: torch.Tensor, r: int) -> Keep:
