@@ -41,8 +41,8 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "fastv": [
             {},
             {"K": 1, "keep_ratio": 0.4, "query": "text", "newlines": "row"},
-            {"K": 3, "visual_tokens": 100, "scope": "request", "newlines": "keep"},
-            {"K": 2, "visual_tokens": 12, "scope": "tile", "counter": "release"},
+            {"K": 3, "keep_ratio": 0.6, "scope": "request", "newlines": "keep"},
+            {"K": 2, "keep_ratio": 0.5, "scope": "tile", "counter": "release"},
             {"preset": "k2-r75"},
         ],
         "random": [

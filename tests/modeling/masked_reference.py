@@ -40,11 +40,9 @@ def turns_from_records(records, bounds, length: int, layers: int, batch: int, co
         every = torch.zeros(batch, length, dtype=torch.bool)
         every[:, start:stop] = True
         current, stages = every, {}
-        first = True
-        while has_images and pending and (first or pending[0].name != "before layer 0"):
+        while has_images and pending and layer_before(pending[0]) not in stages:
             record = pending.pop(0)
-            stages[-1 if record.name == "before layer 0" else int(record.name.split()[-1])] = as_mask(record, length)
-            first = False
+            stages[layer_before(record)] = as_mask(record, length)
         kept = []
         for layer in range(layers):
             current = stages.get(layer - 1, current)
@@ -54,6 +52,11 @@ def turns_from_records(records, bounds, length: int, layers: int, batch: int, co
         turns.append(Turn(start, stop, kept, left))
     assert not pending
     return turns
+
+
+def layer_before(record) -> int:
+    """The layer that a stage follows, -1 for the place before the first."""
+    return -1 if record.name == "before layer 0" else int(record.name.split()[-1])
 
 
 def as_mask(record, length: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import ATTENTIONS, METHODS, PROMPTS, greedy, largest_difference, stacked_logits
+from cases import ATTENTIONS, METHODS, PROMPTS, WHOLE_CACHES, greedy, largest_difference, stacked_logits
 from masked_reference import Chunk, masked_logits
 from tiny_models import TEXT_BACKBONES, tiny_image
 
@@ -51,6 +51,7 @@ def test_a_second_turn_equals_a_masked_reference(workshop, text, attention, meth
         cache_of(output).records,
         chunks,
         attention,
+        compacted_from=WHOLE_CACHES.get(method, 0),
     )
     assert largest_difference(stacked_logits(output), expected[:, second_stop - 1 :]) <= 1e-5
 
@@ -67,8 +68,9 @@ def test_accounts_of_both_turns_add_up(workshop, method, image):
         assert (received[0] > one.visual_tokens_per_layer[layer][0]) == image
     images = {entry[0] for rows in report.kept.values() for entry in rows[0]}
     assert images == (set() if method == "none" else {0, 1} if image else {0})
-    entries = cache_of(output).layers[0].entries.index.shape[1]
-    assert report.kv_lengths == [entries] * 4
+    whole, entries = WHOLE_CACHES.get(method, 0), report.kv_lengths[-1]
+    assert report.kv_lengths[whole:] == [entries] * (4 - whole)
+    assert report.kv_lengths[:whole] == [output.sequences.shape[1] - 1] * whole
 
 
 @torch.no_grad()
