@@ -166,7 +166,7 @@ def test_wrong_arguments_end_the_run(classify, tiny_vilt_checkpoint):
         classify("vilt_pumer", "tiny_generate", pretrained=path, keep_ratio=0.5)
     with pytest.raises(ValueError, match="layer 4 can't act"):
         classify("vilt_pumer", "tiny_generate", pretrained=path, layers="2+4")
-    with pytest.raises(ValueError, match="load_in_4bit and load_in_8bit are for llava_next, not for vilt"):
+    with pytest.raises(ValueError, match="load_in_4bit and load_in_8bit are for llava_next, llava, not for vilt"):
         classify("vilt_full", "tiny_generate", pretrained=path, load_in_8bit=True)
 
 

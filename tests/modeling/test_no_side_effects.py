@@ -182,6 +182,11 @@ def test_every_file_of_the_modelling_code_is_in_a_room_and_has_a_name_of_its_own
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize("path", MODELING, ids=lambda path: path.name)
+def test_a_file_of_the_modelling_code_has_at_most_300_lines(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
 def state_of(model) -> dict:
     """Everything that modules hold, but for parameters and submodules."""
     return {
