@@ -50,6 +50,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "llava_next_full": ({},),
     "llava_next_mustdrop": ({"keep_ratio": 0.5}, {"keep_ratio": 0.11}, {"visual_tokens": 20}),
     "llava_next_random": ({"keep_ratio": 0.3}, {"visual_tokens": 1}),
+    "llava_next_vision_tome": ({"vision_r": 5},),
     "vilt_full": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
     "vilt_pumer": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
     "vilt_tome": ({"r": 9},),

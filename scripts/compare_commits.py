@@ -53,6 +53,7 @@ MODEL_ARGS: dict[str, list[dict[str, Any]]] = {
     "llava_next_mustdrop": [{}, {"keep_ratio": 0.5}, {"visual_tokens": 20}, {"preset": "textvqa-64"}],
     "llava_next_random": [{"keep_ratio": 0.3}],
     "llava_next_uniform": [{"keep_ratio": 0.3}],
+    "llava_next_vision_tome": [{"vision_r": 5}],
     "vilt_pumer": [{}, {"reference": "release"}],
     "vilt_tome": [{"r": 9}],
     "vilt_smres": [{"image_size": 48}],

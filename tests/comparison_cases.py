@@ -51,6 +51,7 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"visual_tokens": 40, "scope": "request", "newlines": "keep", "seed": 3},
             {"keep_ratio": 0.2, "position_mode": "compact"},
         ],
+        "vision_tome": [{}, {"vision_r": 5}],
         "uniform": [
             {"keep_ratio": 0.3},
             {"visual_tokens": 8, "scope": "tile", "counter": "release"},

@@ -26,7 +26,7 @@ from lmms_tokendrop.catalogue import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-DECODER_METHODS = ["full", "mustdrop", "fastv", "random", "uniform"]
+DECODER_METHODS = ["full", "mustdrop", "fastv", "vision_tome", "random", "uniform"]
 ENCODER_METHODS = ["full", "pumer", "tome", "dynamicvit", "random", "cls_attention", "smres"]
 PLUGIN = """
 from lmms_tokendrop.catalogue import Method, method, register

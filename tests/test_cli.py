@@ -38,7 +38,7 @@ def listed(*arguments: str) -> list[str]:
 
 def test_list_can_be_read_by_programs_and_filtered():
     assert json.loads(invoke("list", "--json").output) == [asdict(entry) for entry in variants()]
-    names = [f"llava_next_{name}" for name in ("full", "mustdrop", "fastv", "random", "uniform")]
+    names = [f"llava_next_{name}" for name in ("full", "mustdrop", "fastv", "vision_tome", "random", "uniform")]
     assert listed("--architecture", "llava_next") == names
     assert listed("--method", "pumer") == ["vilt_pumer", "meter_pumer"]
     assert listed("--method", "pumer", "--architecture", "meter") == ["meter_pumer"]
@@ -56,7 +56,7 @@ def one_line(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list", "--method", "tomee"], "method='tomee'; allowed: none, mustdrop, fastv, random"),
+        (["list", "--method", "tomee"], "method='tomee'; allowed: none, mustdrop, fastv, vision_tome, random"),
         (["list", "--architecture", "clip"], "architecture='clip'; allowed: llava_next, llava, vilt, meter"),
         (["list", "--architecture", "vilt", "--method", "mustdrop"], "method='mustdrop'; allowed: none, pumer, tome,"),
         (["demo", "--task", "no_task"], "task='no_task'; allowed: easy_vqa, easy_vqa_validation, pocket_scenes,"),

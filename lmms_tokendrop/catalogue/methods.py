@@ -92,8 +92,8 @@ METHODS = (
     ),
     Method(
         name="vision_tome",
-        title="ToMe in its CLIP tower, which has most of its computation",
-        reducers={"fusion": f"{MODELING}.methods.tome:TowerToMe"},
+        title="ToMe in its CLIP tower",
+        reducers=dict.fromkeys(("decoder", "fusion"), f"{MODELING}.methods.tome:TowerToMe"),
         needs=frozenset({"clip_tower"}),
         paper=TOME,
     ),

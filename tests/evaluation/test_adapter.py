@@ -19,6 +19,7 @@ BUDGETS = {
     "mustdrop": {"keep_ratio": 0.4, "layers": "0+1"},
     "random": {"keep_ratio": 0.4},
     "uniform": {"keep_ratio": 0.4},
+    "vision_tome": {"vision_r": 5},
     "fastv": {"K": 1, "keep_ratio": 0.4},
 }
 """Model arguments with which every image loses tokens."""

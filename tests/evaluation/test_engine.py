@@ -17,6 +17,7 @@ REDUCTIONS = {
     "mustdrop": {"keep_ratio": 0.4, "layers": [0, 1]},
     "random": {"keep_ratio": 0.4},
     "uniform": {"keep_ratio": 0.4},
+    "vision_tome": {"vision_r": 5},
     "fastv": {"K": 1, "keep_ratio": 0.4},
 }
 GREEDY = {"do_sample": False}

@@ -31,12 +31,15 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "random": {"method": "random", "keep_ratio": 0.3, "newlines": "row"},
     "uniform": {"method": "uniform", "keep_ratio": 0.3},
+    "vision_tome": {"method": "vision_tome", "vision_r": 5},
     "fastv": {"method": "fastv", "R": 0.6, "newlines": "row"},
 }
 WHOLE_CACHES = {"fastv": 2}
 """Layers in front that keep what they received after prefill, too; of other methods none holds more than the last."""
 
 REDUCING = tuple(name for name in METHODS if name != "none")
+MASKED = tuple(name for name in METHODS if name != "vision_tome")
+"""Those that `masked_reference` can follow; in the tower it knows windows only, `test_vision_tome.py` has the other."""
 
 KEEP_ALL: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},

@@ -7,6 +7,7 @@ import torch
 from cases import (
     ATTENTIONS,
     KEEP_ALL,
+    MASKED,
     METHODS,
     PROMPTS,
     REDUCING,
@@ -44,7 +45,7 @@ class TestKeepAll:
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MASKED)
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("text", TEXT_BACKBONES)
 class TestDropIsMask:

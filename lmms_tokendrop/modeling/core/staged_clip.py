@@ -23,6 +23,8 @@ class StagedVisionOutput:
         `[tiles, 1 + kept, channels * layers]`, the selected layers' states, CLS first.
     cells : torch.LongTensor
         `[tiles, kept]`, the patch cell of each state; -1 for padding.
+    owner : torch.LongTensor
+        `[tiles, patches]`, which of the states each patch is part of; -1 if it left.
     carry : dict[str, torch.Tensor]
         `[tiles, kept]` each, what the last stage carries, and `cls_attention` float32, the head-mean attention of the
         CLS query in the last block, if that was wanted.
@@ -30,6 +32,7 @@ class StagedVisionOutput:
 
     features: torch.Tensor
     cells: torch.Tensor
+    owner: torch.Tensor
     carry: dict[str, torch.Tensor]
 
 
@@ -85,7 +88,8 @@ class StagedCLIPVisionModel(CLIPVisionModel):
             carry["cls_attention"] = run.attention[..., 0]
         place = run.tokens.place[:, 1:]
         cells = torch.where(place > 0, place - 1, -1)
-        return StagedVisionOutput(features, cells, {name: values[:, 1:] for name, values in carry.items()})
+        owner = (run.tokens.owner[:, 1:] - 1).clamp_min(-1)
+        return StagedVisionOutput(features, cells, owner, {name: values[:, 1:] for name, values in carry.items()})
 
 
 read_as("CLIPVisionModel", "StagedCLIPVisionModel")

@@ -190,15 +190,16 @@ class TiledFeatures(StagedVlm):
     def _staged_output(self, images: TiledImages, vision: StagedVisionOutput, features) -> TokenDropImageOutput:
         """Lay what the tower left back on the tiles' cells, with what is known of it."""
         alive = images.tiles.alive
-        tile, entry = (vision.cells >= 0).nonzero(as_tuple=True)
-        cell = vision.cells[tile, entry]
+        cells = shown_cells(vision, alive)
+        tile, entry = (cells >= 0).nonzero(as_tuple=True)
+        cell = cells[tile, entry]
 
         def laid(values: torch.Tensor, empty: float = 0) -> torch.Tensor:
             dense = values.new_full((*alive.shape, *values.shape[2:]), empty)
             dense[tile, cell] = values[tile, entry]
             return dense
 
-        present, dense = laid(vision.cells >= 0), laid(features)
+        present, dense = laid(cells >= 0), laid(features)
         carry = {name: laid(values) for name, values in vision.carry.items() if name != "order"}
         tokens = self._provenance(images.layout, features.device, present, carry)
         if "order" in vision.carry:
@@ -280,6 +281,20 @@ class TiledFeatures(StagedVlm):
                 )
             )
         return images
+
+
+def shown_cells(vision: StagedVisionOutput, alive: torch.Tensor) -> torch.Tensor:
+    """`[tiles, kept]`, the cell where each state goes; -1 for padding.
+
+    It is the state's own, or, if unpadding cuts that off, the first that is `alive [tiles, cells]` of those that merged
+    into it.
+    """
+    count = alive.shape[1]
+    numbers = torch.arange(count, device=alive.device).expand_as(alive)
+    numbers = numbers.masked_fill(~(alive & (vision.owner >= 0)), count)
+    first = torch.full_like(vision.cells, count).scatter_reduce(1, vision.owner.clamp_min(0), numbers, "amin")
+    stays = alive.gather(1, vision.cells.clamp_min(0)) | (first == count)
+    return torch.where(stays, vision.cells, first)
 
 
 def pack_flat(features: list[torch.Tensor], newline: torch.Tensor | None = None) -> list[torch.Tensor]:
