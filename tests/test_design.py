@@ -1,6 +1,7 @@
 """The page about the design: its pictures, and the files that it names. Its example is run by test_plugin.py."""
 
 import re
+from textwrap import indent
 
 import pytest
 from documents import PAGES, ROOT
@@ -15,6 +16,14 @@ THEIRS = {"centre_drop/centre_drop_reducer.py", "centre_drop/__init__.py"}
 def test_the_pictures_are_those_of_the_imports():
     assert DESIGN.count("```mermaid") == 2
     assert drawn(DESIGN) == DESIGN
+
+
+def test_the_example_of_an_architecture_is_llava_as_it_is():
+    section = DESIGN.split("## Add an architecture")[1].split("\n## ")[0]
+    model, entry = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    package = ROOT / "lmms_tokendrop"
+    assert (package / "modeling/architectures/modeling_llava_tokendrop.py").read_text().endswith(model)
+    assert indent(entry, "    ") in (package / "catalogue/architectures.py").read_text()
 
 
 @pytest.mark.parametrize("page", ["design.md", "CONTRIBUTING.md"])
