@@ -110,9 +110,7 @@ def key_bias(valid: torch.Tensor, dtype: torch.dtype, size: torch.Tensor | None 
 
 
 def softmax_rows(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    scaling: float,
+    logits: torch.Tensor,
     bias: torch.Tensor | None,
     valid: torch.Tensor,
     policy: torch.Tensor | None = None,
@@ -122,12 +120,10 @@ def softmax_rows(
 
     Parameters
     ----------
-    query, key : torch.Tensor
-        `[batch, heads, queries, head_dim]` and `[batch, key_heads, keys, head_dim]`.
-    scaling : float
-        Factor of the logits.
+    logits : torch.Tensor
+        `[batch, heads, queries, keys]`.
     bias : torch.Tensor or None
-        Added to the logits, `[batch, 1, queries or 1, keys]`.
+        Added to them, `[batch, 1, queries or 1, keys]`.
     valid : torch.BoolTensor
         `[batch, queries]`, False where a row has fewer queries than the longest.
     policy, itself : torch.Tensor or None
@@ -138,9 +134,7 @@ def softmax_rows(
     torch.Tensor
         `[batch, heads, queries, keys]` float32, zero where a query is not valid.
     """
-    batch, heads, queries, width = query.shape
-    grouped = query.reshape(batch, key.shape[1], -1, width)
-    logits = ((grouped @ key.transpose(2, 3)).view(batch, heads, queries, key.shape[2]) * scaling).float()
+    logits = logits.float()
     if bias is not None:
         logits = logits + bias.float()
     probabilities = logits.softmax(-1) if policy is None else policy_softmax(logits, policy, itself)
@@ -175,7 +169,8 @@ def fusion_attention_rows(
     index, valid = padded_indices(rows, "right")
     chosen = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
     itself = None if policy is None else index.unsqueeze(-1) == torch.arange(key.shape[2], device=key.device)
-    return softmax_rows(chosen, key.contiguous(), query.shape[-1] ** -0.5, bias, valid, policy, itself)
+    logits = (chosen @ key.contiguous().transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
+    return softmax_rows(logits, bias, valid, policy, itself)
 
 
 def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -203,4 +198,5 @@ def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | No
     bias = None if mask is None else torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
     bias = None if bias is None else bias[:, None, None]
     every = torch.ones(tiles, 1, dtype=torch.bool, device=states.device)
-    return softmax_rows(query, keys, attention.scale, bias, every).mean(1)[:, 0, 1:]
+    logits = (query @ keys.transpose(2, 3)).float() * attention.scale
+    return softmax_rows(logits, bias, every).mean(1)[:, 0, 1:]

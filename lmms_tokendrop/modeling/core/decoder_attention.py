@@ -65,7 +65,9 @@ def decoder_attention_rows(
     if key_mask is not None:
         visible = visible & key_mask.to(device).unsqueeze(1)
     bias = torch.zeros(visible.shape, device=device).masked_fill(~visible, float("-inf")).unsqueeze(1)
-    return softmax_rows(queries, keys, attention.scaling, bias, valid).to(rows.device)
+    grouped = queries.reshape(batch, keys.shape[1], -1, queries.shape[-1])
+    logits = (grouped @ keys.transpose(2, 3)).view(*queries.shape[:3], entries) * attention.scaling
+    return softmax_rows(logits, bias, valid).to(rows.device)
 
 
 @dataclass(frozen=True)
