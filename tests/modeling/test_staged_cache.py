@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import METHODS, PROMPTS, greedy, largest_difference, stacked_logits
+from cases import METHODS, PROMPTS, WHOLE_CACHES, greedy, largest_difference, stacked_logits
 
 from lmms_tokendrop import StagedCache
 from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
@@ -76,7 +76,8 @@ class TestAccounts:
         longest = max(text + visual for text, visual in zip(text_tokens(inputs).tolist(), kept, strict=True))
         if not any(report.reduced):
             longest = inputs["input_ids"].shape[1]
-        assert report.kv_lengths == [longest] * 4
+        whole = WHOLE_CACHES.get(method, 0) if any(report.reduced) else 0
+        assert report.kv_lengths == [inputs["input_ids"].shape[1]] * whole + [longest] * (4 - whole)
 
     def test_bytes_are_exact(self, workshop, method, prompt):
         inputs = workshop.inputs(prompt)
@@ -85,8 +86,10 @@ class TestAccounts:
         rows = inputs["input_ids"].shape[0]
         assert report.kv_bytes == sum(report.kv_lengths) * per_entry * rows
         kept = [len(row) for row in list(report.kept.values())[-1]] if report.kept else report.full_visual_tokens
-        tokens = [text + visual for text, visual in zip(text_tokens(inputs).tolist(), kept, strict=True)]
-        assert report.kv_bytes_per_row == [count * per_entry * 4 for count in tokens]
+        whole, texts = WHOLE_CACHES.get(method, 0), text_tokens(inputs).tolist()
+        visual = [whole * full + (4 - whole) * left for full, left in zip(report.full_visual_tokens, kept, strict=True)]
+        tokens = [4 * text + count for text, count in zip(texts, visual, strict=True)]
+        assert report.kv_bytes_per_row == [count * per_entry for count in tokens]
 
     def test_bytes_are_those_of_the_tensors(self, workshop, method, prompt):
         cache = prefill(workshop.reduced(method), workshop.inputs(prompt))

@@ -25,7 +25,8 @@ from ..core.decoder_options import setting
 from ..core.loading import SavesPublicKeys, TokenDropLoading, read_as
 from ..core.staged_decoder import staged_decoder
 from ..core.staged_vlm import StagedGenerationMixin, with_reduction
-from ..core.tiled_features import TiledFeatures, pack_flat
+from ..core.tile_layout import pack_flat
+from ..core.tiled_features import TiledFeatures
 from ..core.token_drop_config import TokenDropConfig
 from ..core.vision_inputs import check_image_sizes
 from ..methods.available import reductions

@@ -92,4 +92,9 @@ class StagedCLIPVisionModel(CLIPVisionModel):
         return StagedVisionOutput(features, cells, owner, {name: values[:, 1:] for name, values in carry.items()})
 
 
+def reads_tower(reducer: TokenReducer) -> bool:
+    """Whether a method acts in the vision tower, or reads what only a staged one gives."""
+    return bool(reducer.stages_at("vision")) or "cls_attention" in reducer.needs
+
+
 read_as("CLIPVisionModel", "StagedCLIPVisionModel")

@@ -125,3 +125,8 @@ def anyres_layout(pack, tiles_per_image: list[int], cells: int) -> AnyresLayout:
         layout.lines.append(line)
         layout.first_tile.append(sum(tiles_per_image[:image]))
     return layout
+
+
+def pack_flat(features: list[torch.Tensor], newline: torch.Tensor | None = None) -> list[torch.Tensor]:
+    """From the tiles `[tiles, cells, channels]` of each image to its rows, one tile behind the other, no newlines."""
+    return [image.flatten(0, 1) for image in features]

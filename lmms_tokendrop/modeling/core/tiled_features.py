@@ -13,9 +13,9 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part_under
 from .decoder_options import setting
 from .reducer import Host, TokenReducer, check_stages
-from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput
+from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput, reads_tower
 from .staged_vlm import StagedVlm
-from .tile_layout import NEWLINE, AnyresLayout, TiledImages, Tiles, anyres_layout
+from .tile_layout import NEWLINE, AnyresLayout, TiledImages, Tiles, anyres_layout, pack_flat
 from .token_drop_config import TokenDropConfig
 from .vision_inputs import check_features, feature_layers
 from .visual_tokens import VisualTokens
@@ -295,13 +295,3 @@ def shown_cells(vision: StagedVisionOutput, alive: torch.Tensor) -> torch.Tensor
     first = torch.full_like(vision.cells, count).scatter_reduce(1, vision.owner.clamp_min(0), numbers, "amin")
     stays = alive.gather(1, vision.cells.clamp_min(0)) | (first == count)
     return torch.where(stays, vision.cells, first)
-
-
-def pack_flat(features: list[torch.Tensor], newline: torch.Tensor | None = None) -> list[torch.Tensor]:
-    """From the tiles `[tiles, cells, channels]` of each image to its rows, one tile behind the other, no newlines."""
-    return [image.flatten(0, 1) for image in features]
-
-
-def reads_tower(reducer: TokenReducer) -> bool:
-    """Whether a method acts in the vision tower, or reads what only a staged one gives."""
-    return bool(reducer.stages_at("vision")) or "cls_attention" in reducer.needs
