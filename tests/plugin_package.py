@@ -7,8 +7,9 @@ from pathlib import Path
 
 from documents import PAGES, blocks
 
-METHOD, ENTRY = blocks(PAGES["design.md"].read_text(), "python")
-[PROJECT] = blocks(PAGES["design.md"].read_text(), "toml")
+EXAMPLE = PAGES["design.md"].read_text().split("## Add a method")[1].split("\n## ")[0]
+METHOD, ENTRY = blocks(EXAMPLE, "python")
+[PROJECT] = blocks(EXAMPLE, "toml")
 FILE = "centre_drop_reducer"
 
 
