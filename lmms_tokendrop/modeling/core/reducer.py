@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ class Context:
 
     Attributes
     ----------
-    tokens : TokenMap
+    tokens : VisualTokens or FusionTokens
         `[batch, length]`, what the tokens are.
     valid : torch.BoolTensor
         `[batch, length]`, False for padding.
@@ -212,8 +213,12 @@ class TokenReducer(nn.Module):
         return ()
 
     def stages_at(self, *places: str) -> tuple[Stage, ...]:
-        """Those of some places."""
-        return tuple(stage for stage in self.stages() if stage.place in places)
+        """Those of some places, declared once: every generated token asks for them."""
+        return tuple(stage for stage in self._declared if stage.place in places)
+
+    @cached_property
+    def _declared(self) -> tuple[Stage, ...]:
+        return self.stages()
 
     def count(self, stage: Stage, counts: Any) -> Any:
         """How many tokens a stage leaves, computed before any score; None: it depends on the data.

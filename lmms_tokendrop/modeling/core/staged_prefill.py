@@ -183,11 +183,14 @@ def compact_cache(
         Entries of the chunk in each layer; they are the layer's last ones.
     """
     left: list[Entries] = []
+    shared: dict[int, tuple[Entries, Context]] = {}
     for stage in stages:
         layer: StagedLayer = cache.layers[stage.layer]
-        earlier = layer.entries.index.shape[1] - chunk_lengths[stage.layer]
-        context = _context(cache, layer, survivors=_survivors(layer.entries, earlier, final))
-        _select(layer, *_kept(layer.entries, _stays(reducer, stage, context), earlier, left))
+        held = layer.entries
+        earlier = held.index.shape[1] - chunk_lengths[stage.layer]
+        if id(held) not in shared:
+            shared[id(held)] = held, _context(cache, layer, survivors=_survivors(held, earlier, final))
+        _select(layer, *_kept(held, _stays(reducer, stage, shared[id(held)][1]), earlier, left))
 
 
 def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stage]) -> None:

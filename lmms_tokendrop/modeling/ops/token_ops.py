@@ -176,8 +176,8 @@ def segment_sum(values: torch.Tensor, segments: torch.Tensor, count: int) -> tor
     torch.Tensor
         `[count]`, the dtype of `values`.
     """
-    inside = segments >= 0
-    return values.new_zeros(count).index_add_(0, segments[inside], values[inside])
+    outside = torch.where(segments < 0, count, segments)  # one more segment, so that no number is read from the device
+    return values.new_zeros(count + 1).index_add_(0, outside.flatten(), values.flatten())[:count]
 
 
 SEED_STRIDE = 1_000_003
