@@ -93,7 +93,10 @@ METHODS = (
     Method(
         name="vision_tome",
         title="ToMe in its CLIP tower",
-        reducers=dict.fromkeys(("decoder", "fusion"), f"{MODELING}.methods.tome:TowerToMe"),
+        reducers={
+            "decoder": f"{MODELING}.methods.tome:LlavaTowerToMe",
+            "fusion": f"{MODELING}.methods.tome:TowerToMe",
+        },
         needs=frozenset({"clip_tower"}),
         paper=TOME,
     ),

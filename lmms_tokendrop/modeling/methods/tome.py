@@ -1,7 +1,7 @@
 """Token merging, ToMe: merge the most similar tokens in every block (ICLR 2023, arXiv 2210.09461)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -9,8 +9,6 @@ from ..core.fusion_selection import FusionCounts, staying_target
 from ..core.options import Options, option
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
 from ..ops.token_ops import bipartite_targets, ordered_indices
-
-DEFAULT_TOWER_R = 24
 
 
 @dataclass
@@ -42,6 +40,17 @@ class TowerOptions(Options):
 
     vision_r: int | None = option(
         None, "Patches that merge in each block of the CLIP tower; vision_tome: 24, pumer: none.", low=1
+    )
+
+
+@dataclass
+class LlavaTowerOptions(Options):
+    """Options of ToMe in the vision tower of a model that writes."""
+
+    vision_r: int = option(
+        12,
+        "Patches of a tile that merge in each block of the CLIP tower; the default leaves 300 of 576 behind 23 blocks.",
+        low=1,
     )
 
 
@@ -95,12 +104,13 @@ class TowerToMe(TokenReducer):
     As ToMe does in ViT: matched by keys, weighted by size, with proportional attention; CLS is protected.
     """
 
-    Options = TowerOptions
+    Options: type[Any] = TowerOptions
     proportional_attention = frozenset({"vision"})
+    default_r: ClassVar[int] = 24
 
     def __init__(self, options, host: Host):
         super().__init__(options, host)
-        self.r = options.vision_r or DEFAULT_TOWER_R
+        self.r = options.vision_r or self.default_r
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage in each block of the tower."""
@@ -113,6 +123,12 @@ class TowerToMe(TokenReducer):
     def keep(self, stage: Stage, context: Context) -> Keep:
         """Match and merge patches."""
         return merge_similar(context, context.tokens.image, self.r)
+
+
+class LlavaTowerToMe(TowerToMe):
+    """The same before a decoder, whose tower has twice the blocks of METER's."""
+
+    Options = LlavaTowerOptions
 
 
 def merge_similar(context: Context, among: torch.Tensor, r: int) -> Keep:
