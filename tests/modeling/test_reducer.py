@@ -79,7 +79,10 @@ def run(model, inputs: dict):
     ("stage", "message"),
     [
         (lambda: Stage("prefil", 1), "place='prefil'; allowed: 'vision', 'features', 'decoder', 'fusion', 'decode'"),
-        (lambda: Stage("decoder", 1, "after_block"), "point='after_block' in 'decoder'; allowed: 'before_ffn'"),
+        (
+            lambda: Stage("decoder", 1, "before_block"),
+            "point='before_block' in 'decoder'; allowed: 'before_ffn', 'after_block'",
+        ),
         (lambda: Stage("decode", 1, "after_token", 0), "every at 'after_token'=0; allowed: a whole number from 1"),
         (lambda: Stage("decoder", 1, every=2), "every at 'before_ffn'=2; allowed: a whole number from 1 to 1"),
     ],
@@ -98,6 +101,7 @@ def test_a_stage_that_there_is_not_is_refused(stage, message):
         (DECODER, [Stage("features", 1)], "layer 1 can't act; allowed: -1 to -1"),
         (DECODER, [Stage("fusion", 1)], "no such place; allowed: 'vision', 'features', 'decoder', 'decode'"),
         (DECODER, [Stage("decoder", 1), Stage("decoder", 1)], "two stages at one point; allowed: one"),
+        (DECODER, [Stage("decoder", 1), Stage("decoder", 1, "after_block")], "two stages at one point; allowed: one"),
         ("vilt", [Stage("fusion", 4, "before_block")], "layer 4 can't act; allowed: 0 to 3"),
         ("vilt", [Stage("vision", 0)], "no such place; allowed: 'fusion'"),
         ("meter", [Stage("decoder", 0)], "no such place; allowed: 'fusion', 'vision'"),
@@ -116,11 +120,16 @@ def test_what_a_method_needs_and_the_model_does_not_compute_is_refused_when_it_i
 
 
 @pytest.mark.parametrize(
-    ("architecture", "there"),
-    [(DECODER, "attention_rows, best, keys"), ("vilt", "attention_rows, best, keys, queries")],
+    ("architecture", "stage", "there"),
+    [
+        (DECODER, STAGES[DECODER], "attention_rows, best, keys"),
+        (DECODER, Stage("decoder", 1, "after_block"), "attention_rows, best, keys, next_attention_rows"),
+        (DECODER, Stage("decoder", 3, "after_block"), "attention_rows, best, keys"),
+        ("vilt", STAGES["vilt"], "attention_rows, best, keys, queries"),
+    ],
 )
-def test_absent_data_is_named_with_what_there_is(build, inputs_of, architecture, there):
-    model = build(architecture, STAGES[architecture], keep=lambda self, stage, context: context.cls_attention())
+def test_absent_data_is_named_with_what_there_is(build, inputs_of, architecture, stage, there):
+    model = build(architecture, stage, keep=lambda self, stage, context: context.cls_attention())
     with pytest.raises(ValueError, match=f"cls_attention is not provided .*; provided: {there}$"):
         run(model, inputs_of(architecture))
 
@@ -194,8 +203,16 @@ WRONG = {
 @pytest.mark.parametrize("decision", WRONG, ids=lambda decision: decision.__name__)
 @pytest.mark.parametrize("architecture", MODELS)
 def test_a_decision_that_breaks_the_rules_is_an_error(build, inputs_of, architecture, decision):
-    model = build(architecture, STAGES[architecture], keep=lambda self, stage, context: decision(context))
+    members = {"keep": lambda self, stage, context: decision(context), "adds": True}
+    model = build(architecture, STAGES[architecture], **members)
     with pytest.raises(RuntimeError, match=f"A stage tried {WRONG[decision]}"):
+        run(model, inputs_of(architecture))
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_a_method_that_adds_tokens_says_so(build, inputs_of, architecture):
+    model = build(architecture, STAGES[architecture], keep=lambda self, stage, context: adds_in_place_of_text(context))
+    with pytest.raises(RuntimeError, match="its method does not say that it `adds`"):
         run(model, inputs_of(architecture))
 
 
@@ -225,6 +242,7 @@ def test_a_cache_keeps_its_text_and_merges_nothing(build, inputs_of, point, deci
 
 ADDED = {
     "decoder": (DECODER, Stage("features"), "model.language_model.layers.0"),
+    "layer": (DECODER, Stage("decoder", 1, "after_block"), "model.language_model.layers.2"),
     "tower": (DECODER, Stage("vision", 0, "after_block"), "model.vision_tower.encoder.layers.1"),
     "fusion": ("vilt", Stage("fusion", 1, "before_block"), "vilt.encoder.layer.1"),
 }
@@ -243,7 +261,7 @@ def test_added_tokens_stand_in_their_slots(build, inputs_of, case):
         seen["expected"] = context.hidden_states.scatter(1, place.unsqueeze(-1).expand_as(new), new)[stays]
         return Keep.of(stays, added=(place, new))
 
-    model = build(architecture, stage, keep=keep)
+    model = build(architecture, stage, keep=keep, adds=True)
     model.get_submodule(layer).register_forward_pre_hook(lambda module, given: seen.update(received=given[0]))
     run(model, inputs_of(architecture, ragged=False))
     received = seen["received"].flatten(0, 1)
@@ -261,13 +279,47 @@ def test_a_token_added_in_a_decoder_layer_goes_through_its_mlp(build, inputs_of)
         seen["new"] = torch.full_like(context.hidden_states[:, :1], 0.25)
         return Keep.of(stays, added=(place, seen["new"]))
 
-    model = build(DECODER, Stage("decoder", 1), keep=keep)
+    model = build(DECODER, Stage("decoder", 1), keep=keep, adds=True)
     layers = model.model.language_model.layers
     layers[2].register_forward_pre_hook(lambda module, given: seen.update(received=given[0]))
     run(model, inputs_of(DECODER, ragged=False))
     new = seen["new"]
     expected = new + layers[1].mlp(layers[1].post_attention_layernorm(new))
     torch.testing.assert_close(seen["received"][:, seen["slot"] : seen["slot"] + 1], expected)
+
+
+@torch.no_grad()
+def test_behind_a_decoder_layer_a_stage_reads_what_it_gave_and_what_the_next_one_would_attend(workshop, build):
+    seen = {}
+
+    def keep(self, stage, context):
+        seen.update(states=context.hidden_states, now=context.attention_rows(context.text_rows))
+        seen.update(rows=context.text_rows, next=context.next_attention_rows(context.text_rows))
+        return Keep.of(every_second(context))
+
+    inputs = workshop.inputs("ragged_batch")
+    stock = workshop.stock(attention="eager")(**inputs, output_hidden_states=True, output_attentions=True)
+    output = build(DECODER, Stage("decoder", 1, "after_block"), keep=keep)(**inputs, use_cache=True)
+    valid = inputs["attention_mask"].bool()
+    torch.testing.assert_close(seen["states"][valid], stock.hidden_states[2][valid], rtol=1e-5, atol=1e-5)
+    for name, layer in (("now", 1), ("next", 2)):
+        for row, marks in enumerate(seen["rows"]):
+            wanted = stock.attentions[layer][row][:, marks]
+            torch.testing.assert_close(seen[name][row][:, -wanted.shape[1] :], wanted, rtol=1e-5, atol=1e-6)
+    before, _, after, last = cache_of(output).report().visual_tokens_per_layer
+    assert after == last == [(count + 1) // 2 for count in before]
+
+
+@torch.no_grad()
+def test_a_drop_is_the_same_in_front_of_the_mlp_and_behind_it(workshop, build):
+    inputs = workshop.inputs("ragged_batch")
+    outputs = [
+        greedy(build(DECODER, Stage("decoder", 1, point), keep=halve), inputs)
+        for point in ("before_ffn", "after_block")
+    ]
+    first, second = (torch.stack(output.logits) for output in outputs)
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
+    assert cache_of(outputs[0]).report().kept == cache_of(outputs[1]).report().kept
 
 
 CARRIED = {

@@ -70,16 +70,15 @@ class Rules:
         Whether text may merge with text.
     joint : bool
         Whether text and image may merge with each other.
+    adds : bool
+        Whether tokens may join.
     """
 
     side: str
     leading: int = 0
     merges_text: bool = False
     joint: bool = False
-
-
-DECODER = Rules("left")
-"""Text stays as it is."""
+    adds: bool = False
 
 
 def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> tuple[Any, list[torch.Tensor], dict]:
@@ -124,8 +123,9 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
 
 def _added(states: torch.Tensor, places: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """States with the new ones at their places."""
+    places, new = places.to(states.device), new.to(states)
     rows, entries = (places >= 0).nonzero(as_tuple=True)
-    return states.index_put((rows, places[rows, entries]), new[rows, entries].to(states.dtype))
+    return states.index_put((rows, places[rows, entries]), new[rows, entries])
 
 
 def _check(tokens: Any, keep: Keep, stays: torch.Tensor, rules: Rules) -> None:
@@ -144,6 +144,8 @@ def _check(tokens: Any, keep: Keep, stays: torch.Tensor, rules: Rules) -> None:
     if rules.leading:
         broken = {"to move the text's CLS, which the head reads": (keep.target[:, 0] != 0).any(), **broken}
     if keep.added is not None:
+        if not rules.adds:
+            raise RuntimeError("A stage tried to add tokens, and its method does not say that it `adds`")
         places = keep.added[0]
         free = (stays & tokens.visual).gather(1, places.clamp_min(0))
         broken["to add a token at the place of text, or of one that leaves"] = ((places >= 0) & ~free).any()

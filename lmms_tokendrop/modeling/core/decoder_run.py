@@ -1,6 +1,7 @@
 """One chunk on its way through the layers of a staged decoder."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from transformers.masking_utils import create_causal_mask
 
 from ..ops.eager_parts import of_any_length, on_host
 from .chunk_outputs import ChunkOutput
-from .decoder_attention import RowScores
+from .decoder_attention import RowScores, decoder_attention_rows, rotated_keys
 from .decoder_inputs import Chunk
 from .decoder_options import setting
 from .staged_cache import Entries, StagedCache, StagedLayer
@@ -76,7 +77,7 @@ class DecoderRun:
         if request is not None and request.tokens is not None and bool(self.sequence.tokens.visual.any()):
             training = decoder.training and torch.is_grad_enabled()
             self.prefill = StagedPrefill(request, self.sequence, cache, len(self.layers), training)
-            if self.prefill.acts_after(BEFORE_FIRST_LAYER):
+            if self.prefill.acts_before_layers():
                 self.sequence, self.states = self.prefill.leave(BEFORE_FIRST_LAYER, self.sequence, self.states)
         self.generates = self.prefill is None and bool(cache.received) and self.sequence.place.shape[1] == 1
         stages = () if self.reducer is None else self.reducer.stages_at("decoder", "decode")
@@ -99,9 +100,8 @@ class DecoderRun:
     @on_host
     def before_layer(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
         """Arguments of a layer beside its states `[batch, length, channels]`."""
-        held, sequence, known = self.layers[number], self.sequence, self.inputs
-        if known is None or held.entries is not known.before or sequence is not known.sequence:
-            self.inputs = known = self._prepare(number, hidden_states)
+        held, sequence = self.layers[number], self.sequence
+        self.inputs = known = self._inputs(number, hidden_states)
         self.keys.append(known.entries.index)
         if self.prefill is not None:
             self.prefill.receive(sequence)
@@ -111,7 +111,7 @@ class DecoderRun:
             if held.is_initialized:
                 of_any_length(2, held.keys, held.values)
         self.leaving = None
-        if self.prefill is not None and self.prefill.acts_after(number):
+        if self.prefill is not None and self.prefill.acts_at(number, "before_ffn"):
             self.leaving = Leaving(self.prefill, number, sequence, held, known.entries, self.rows)
         return {
             "attention_mask": known.mask,
@@ -122,8 +122,8 @@ class DecoderRun:
         }
 
     @on_host
-    def after_layer(self, number: int) -> None:
-        """Note what a layer holds and leaves."""
+    def after_layer(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Note what a layer holds, and run the stage behind it, if there is one; returns the states of what stays."""
         held = self.layers[number]
         if self.leaving is None:
             held.extend(self.inputs.entries)
@@ -131,8 +131,30 @@ class DecoderRun:
             self.sequence = self.leaving.sequence
         if self.watches[number]:
             accumulate_attention(held, self.rows.over_cache(self.sequence.valid).mean(1).squeeze(1))
-        if self.prefill is not None:
-            self.prefill.left(self.sequence)
+        if self.prefill is None:
+            return hidden_states
+        if self.prefill.acts_at(number, "after_block"):
+            hidden_states = self._leave(number, hidden_states)
+        self.prefill.left(self.sequence)
+        return hidden_states
+
+    def _leave(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
+        providers = self.rows.providers()
+        if number + 1 < len(self.layers):
+            providers["next_attention_rows"] = partial(self._next_rows, number + 1, hidden_states)
+        self.sequence, hidden_states = self.prefill.leave(number, self.sequence, hidden_states, **providers)
+        of_any_length(1, hidden_states)
+        return hidden_states
+
+    def _next_rows(self, number: int, hidden_states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Attention rows, over the chunk, of a layer that has not run, given the states that it would receive."""
+        layer, held, known = self.decoder.layers[number], self.layers[number], self._inputs(number, hidden_states)
+        keys = rotated_keys(layer, hidden_states, known.position_embeddings)
+        keys = torch.cat([held.keys, keys], dim=2) if held.is_initialized else keys
+        attention = decoder_attention_rows(
+            layer, hidden_states, known.position_embeddings, keys, known.entries.mask, rows
+        )
+        return attention[..., -hidden_states.shape[1] :]
 
     @on_host
     def before_layers(self) -> list[dict[str, Any]]:
@@ -140,10 +162,10 @@ class DecoderRun:
         return [self.before_layer(number, self.states) for number in range(len(self.layers))]
 
     @on_host
-    def after_layers(self) -> None:
+    def after_layers(self, hidden_states: torch.Tensor) -> None:
         """Note what all layers hold, where they are alike."""
         for number in range(len(self.layers)):
-            self.after_layer(number)
+            self.after_layer(number, hidden_states)
 
     @on_host
     def finish(self, last_hidden_state: torch.Tensor) -> ChunkOutput:
@@ -157,6 +179,12 @@ class DecoderRun:
         if self.any_length:
             of_any_length(1, last_hidden_state)
         return ChunkOutput(last_hidden_state=last_hidden_state, index=self.sequence.place, keys=self.keys)
+
+    def _inputs(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
+        """What a layer reads; that of the layer before, if it holds and receives the same."""
+        known = self.inputs
+        same = known is not None and self.layers[number].entries is known.before and self.sequence is known.sequence
+        return known if same else self._prepare(number, hidden_states)
 
     def _prepare(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
         sequence, before = self.sequence, self.layers[number].entries

@@ -62,7 +62,7 @@ class FusionRun:
 
     def rules(self) -> Rules:
         """What a decision may do."""
-        return Rules("right", leading=1, merges_text=True, joint=self.reducer.joint)
+        return Rules("right", leading=1, merges_text=True, joint=self.reducer.joint, adds=self.reducer.adds)
 
     @classmethod
     @on_host

@@ -14,13 +14,15 @@ from .options import Options, checked_number
 PLACES = {
     "vision": ("before_ffn", "after_block"),
     "features": ("before_block",),
-    "decoder": ("before_ffn",),
+    "decoder": ("before_ffn", "after_block"),
     "fusion": ("before_ffn", "before_block"),
     "decode": ("after_prefill", "after_token"),
 }
 """Where tokens may leave, and the points of a layer there: in the blocks of a vision tower; of what it gave, before the
 decoder; in the layers of a decoder during prefill; in those of an encoder that reads text and image together; and in
-the layers of a decoder's cache. "before_ffn" is behind the residual connection of the attention."""
+the layers of a decoder's cache. "before_ffn" is behind the residual connection of the attention. A layer of a decoder
+has one stage at most: "before_ffn", which spares its MLP what leaves, or "after_block", for methods that read what the
+layer gave."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class Context:
         """
         return self.provided("attention_rows", rows)
 
+    def next_attention_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """The same in the layer that comes next, as if nothing left; "after_block" of a decoder only."""
+        return self.provided("next_attention_rows", rows)
+
     def keys(self) -> torch.Tensor:
         """Mean over heads of the layer's keys, `[batch, length, head_dim]`."""
         return self.provided("keys")
@@ -183,6 +189,8 @@ class TokenReducer(nn.Module):
     sequential : bool
         Whether, in an encoder with a layer for each modality, the image's layer reads the text as the text's layer left
         it, instead of as it was before both.
+    adds : bool
+        Whether tokens join (`Keep.added`), so that what is left is not the unreduced model's under a mask.
     soft_training : bool
         Whether tokens stay in training, and a policy with gradients says which are there (`soft_policy`).
     image_size : int or None
@@ -195,6 +203,7 @@ class TokenReducer(nn.Module):
     proportional_attention: frozenset[str] = frozenset()
     counts_padding: bool = False
     sequential: bool = False
+    adds: bool = False
     soft_training: bool = False
     image_size: int | None = None
 
@@ -274,7 +283,8 @@ def check_stages(reducer: TokenReducer, offered: Mapping[str, int], computed: Co
     Raises
     ------
     ValueError
-        Naming the stage: for a place that the model does not have, a layer past its end, or two stages at one point;
+        Naming the stage: for a place that the model does not have, a layer past its end, or two stages at one point (in
+        a decoder: in one layer);
         naming the method: for something else that it needs.
     """
     for name in sorted(reducer.needs.difference(computed)):
@@ -287,7 +297,7 @@ def check_stages(reducer: TokenReducer, offered: Mapping[str, int], computed: Co
         layers = range(offered[stage.place]) if stage.place != "features" else (-1,)
         if stage.layer not in layers:
             raise ValueError(f"{stage}: layer {stage.layer} can't act; allowed: {layers[0]} to {layers[-1]}")
-        where = (stage.place, stage.layer, stage.point)
+        where = (stage.place, stage.layer, None if stage.place == "decoder" else stage.point)
         if where in seen:
             raise ValueError(f"{stage}: two stages at one point; allowed: one")
         seen.add(where)

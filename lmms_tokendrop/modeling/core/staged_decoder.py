@@ -115,13 +115,13 @@ class StagedDecoderMixin:
         """Run a chunk through layers and stages."""
         if run.alike:
             hidden_states = run_layers(self.layers, run.states, run.before_layers(), **kwargs)
-            run.after_layers()
+            run.after_layers(hidden_states)
         else:
             hidden_states = run.states
             for number, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
                 arguments = run.before_layer(number, hidden_states)
                 hidden_states = run_layer(layer, hidden_states, arguments, **kwargs)
-                run.after_layer(number)
+                hidden_states = run.after_layer(number, hidden_states)
             if run.any_length:
                 of_any_length(1, hidden_states)
         return run.finish(self.norm(hidden_states))

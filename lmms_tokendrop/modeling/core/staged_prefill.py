@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from ..ops.token_ops import padded_indices, segment_sum
-from .applying import DECODER, apply, check_counted
+from .applying import Rules, apply, check_counted
 from .decoder_inputs import ReductionRequest
 from .decoder_options import setting
 from .reducer import Context, Stage, TokenReducer
@@ -67,9 +67,14 @@ class StagedPrefill:
         self.received.append(sequence.tokens.visual.sum(-1))
         self.lengths.append(sequence.place.shape[1])
 
-    def acts_after(self, layer: int) -> bool:
-        """Whether a stage follows a decoder layer (or `BEFORE_FIRST_LAYER`)."""
-        return layer in self.stages
+    def acts_before_layers(self) -> bool:
+        """Whether tokens leave before the first layer."""
+        return BEFORE_FIRST_LAYER in self.stages
+
+    def acts_at(self, layer: int, point: str) -> bool:
+        """Whether a stage is at a point of a decoder layer."""
+        stage = self.stages.get(layer)
+        return stage is not None and stage.point == point
 
     def leave(self, layer: int, sequence: DecoderTokens, hidden_states: torch.Tensor, **providers):
         """Run the stage after a decoder layer.
@@ -96,7 +101,9 @@ class StagedPrefill:
             keep = keep_by_mask(self.reducer.options, context, torch.ones_like(context.valid), context.valid.double())
         else:
             keep = self.reducer.keep(stage, context)
-        sequence, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, DECODER)
+        sequence, (hidden_states,), self.carry = apply(
+            sequence, [hidden_states], keep, Rules("left", adds=self.reducer.adds)
+        )
         if layer == BEFORE_FIRST_LAYER and bool((sequence.visual & ~sequence.tokens.present).any()):
             raise RuntimeError("A stage tried to keep tokens that the vision tower left out")
         if stage is not None:

@@ -120,7 +120,7 @@ class TowerRun(FusionRun):
 
     def rules(self) -> Rules:
         """CLS stays first."""
-        return Rules("left", leading=1)
+        return Rules("left", leading=1, adds=self.reducer.adds)
 
     @on_host
     def before_block(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
