@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from lmms_tokendrop.modeling.core.drop_layers import drop_layers
 from lmms_tokendrop.modeling.core.tile_layout import Tiles
 from lmms_tokendrop.modeling.methods.available import reductions
-from lmms_tokendrop.modeling.methods.mustdrop import WINDOW, drop_layers
+from lmms_tokendrop.modeling.methods.mustdrop import PAPER_LAYERS, WINDOW
 from lmms_tokendrop.modeling.methods.mustdrop_merging import key_counts, merged_windows
 from lmms_tokendrop.modeling.methods.mustdrop_options import MustDropOptions
 from lmms_tokendrop.modeling.ops.windows import window_cells, window_targets
@@ -72,7 +73,7 @@ def planned_counts(
         The counts, which depend on the picture only through which windows are similar.
     """
     options = reductions("llava_next").from_dict({"method": "mustdrop", **reduction})
-    layers = drop_layers(options.layers, num_layers)
+    layers = drop_layers(options.layers, num_layers, PAPER_LAYERS)
     alive = (torch.arange(SIDE) < torch.tensor(rows).unsqueeze(-1)).repeat_interleave(SIDE, dim=1)
     windows = window_cells(SIDE, SIDE, WINDOW)
     similarity = _similarity(options, alive[:, windows].any(-1), similar, in_turn)

@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lmms_tokendrop.modeling.core.budget import Budget
-from lmms_tokendrop.modeling.methods.mustdrop import drop_layers
+from lmms_tokendrop.modeling.core.drop_layers import drop_layers
+from lmms_tokendrop.modeling.methods.mustdrop import PAPER_LAYERS
 from lmms_tokendrop.modeling.ops.selecting import fit_counts
 
 
@@ -125,7 +126,7 @@ plans = st.tuples(
 @given(plans)
 def test_planned_averages_meet_the_budget_to_less_than_one_token(plan):
     num_layers, full, merged, ratio, counter = plan
-    layers = drop_layers(None, num_layers)
+    layers = drop_layers(None, num_layers, PAPER_LAYERS)
     budget = Budget(None, ratio, "image", counter)
     after_merging = max(int(full * merged), 1)
     target = min(full * ratio, full)
@@ -143,7 +144,7 @@ def test_averages_hold_with_newlines_that_leave_a_stage_short(plan, random):
     full_lines = [row for row in range(6) for _ in range(6)] + [-1] * 36
     state = {"lines": full_lines}
     budget = Budget(None, ratio, "image", counter)
-    layers = drop_layers(None, num_layers)
+    layers = drop_layers(None, num_layers, PAPER_LAYERS)
     full = 72 + 6
     floor = budget.floor(torch.tensor([full]), torch.tensor([1]), layers, num_layers).item()
     assume(full * ratio >= floor)

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from lmms_tokendrop import TokenReductionConfig
+from lmms_tokendrop.modeling.core.drop_layers import drop_layers
 from lmms_tokendrop.modeling.core.reducer import Context, Host, Stage
 from lmms_tokendrop.modeling.core.selection import DecoderCounts, keep_by_priority
 from lmms_tokendrop.modeling.core.visual_tokens import VisualTokens
-from lmms_tokendrop.modeling.methods.mustdrop import MustDrop, drop_layers, dual_attention, dual_score, key_tokens
+from lmms_tokendrop.modeling.methods.mustdrop import PAPER_LAYERS, MustDrop, dual_attention, dual_score, key_tokens
 
 # one text token, four visual tokens of image 0, two text tokens
 PROBABILITIES = torch.tensor(
@@ -173,17 +174,17 @@ def test_key_tokens_are_counted_per_tile():
     ],
 )
 def test_default_layers_follow_the_depth(depth, layers):
-    assert drop_layers(None, depth) == layers
+    assert drop_layers(None, depth, PAPER_LAYERS) == layers
 
 
 @pytest.mark.parametrize("layers", [[3], [0, 3], [7], [1, 40]])
 def test_a_layer_at_or_past_the_last_is_an_error(layers):
     with pytest.raises(ValueError, match=r"layers=.*0 to 2"):
-        drop_layers(layers, 4)
+        drop_layers(layers, 4, PAPER_LAYERS)
 
 
 def test_the_last_layer_but_one_is_allowed():
-    assert drop_layers([2], 4) == (2,)
+    assert drop_layers([2], 4, PAPER_LAYERS) == (2,)
 
 
 def test_stages_are_the_papers():

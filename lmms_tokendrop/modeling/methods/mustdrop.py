@@ -2,6 +2,7 @@
 
 import torch
 
+from ..core.drop_layers import drop_layers
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
 from ..core.selection import keep_by_mask, last_text
 from ..ops.selecting import fit_counts, rank_in_groups
@@ -11,7 +12,6 @@ from .mustdrop_merging import key_counts, merged_windows
 from .mustdrop_options import MustDropOptions
 
 PAPER_LAYERS = (2, 6, 10, 14)
-PAPER_DEPTH = 32
 WINDOW = 3
 KEY_PRIORITY = 1e9
 
@@ -29,7 +29,7 @@ class MustDrop(TokenReducer):
 
     def __init__(self, options, host: Host):
         super().__init__(options, host)
-        self.layers = drop_layers(options.layers, host.num_layers)
+        self.layers = drop_layers(options.layers, host.num_layers, PAPER_LAYERS)
 
     def stages(self) -> tuple[Stage, ...]:
         """Vision block 0, the place before the decoder, the dual-attention filters, the cache."""
@@ -151,40 +151,6 @@ def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
     keep = context.valid.clone()
     keep[visual] = fit_counts(context.provided("attention_so_far")[visual], groups[visual], no_line, counts)
     return Keep.of(keep)
-
-
-def drop_layers(layers: list[int] | None, num_layers: int) -> tuple[int, ...]:
-    """The decoder layers after which tokens are dropped.
-
-    By default the paper's layers (2, 6, 10, 14 of 32), scaled: layer l of stage s becomes
-    `max(s, (l + 1) * num_layers // 32 - 1)`; in decoders of fewer than five layers those that could not act fall away.
-
-    Parameters
-    ----------
-    layers : list[int] or None
-        Zero-based layers, ascending; None: the default.
-    num_layers : int
-        Number of decoder layers.
-
-    Returns
-    -------
-    tuple[int, ...]
-        Zero-based layers.
-
-    Raises
-    ------
-    ValueError
-        If a layer is the last one or lies past it, where a drop could not act.
-    """
-    if layers is None:
-        scaled = (max(s, (layer + 1) * num_layers // PAPER_DEPTH - 1) for s, layer in enumerate(PAPER_LAYERS))
-        layers = [layer for layer in scaled if layer < num_layers - 1]
-    if not layers or layers[-1] >= num_layers - 1:
-        raise ValueError(
-            f"layers={list(layers)}: a drop after the last of {num_layers} decoder layers or past it can't act; "
-            f"allowed are 0 to {num_layers - 2}"
-        )
-    return tuple(layers)
 
 
 def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
