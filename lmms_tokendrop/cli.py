@@ -121,12 +121,12 @@ def calibrate(
         from lmms_tokendrop.benchmark.calibrate import calibrate as find_threshold
         from lmms_tokendrop.benchmark.calibrate import task_batches
         from lmms_tokendrop.evaluation.adapters import llava_next_mustdrop
-        from lmms_tokendrop.evaluation.arguments import parse_layers
+        from lmms_tokendrop.evaluation.arguments import parse_list
         from lmms_tokendrop.evaluation.tasks_path import tasks_path
 
         given = {
             "individual_threshold": individual_threshold,
-            "layers": None if layers is None else parse_layers(layers),
+            "layers": None if layers is None else parse_list(layers),
             "merge_threshold": merge_threshold,
             "key_ratio": key_ratio,
         }

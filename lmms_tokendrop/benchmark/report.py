@@ -92,11 +92,11 @@ def presets_table(reductions: Reductions) -> Callable[[Path], str]:
 
     def table(results: Path) -> str:
         rows = [
-            (f"`{name}`", ", ".join(f"`{key}={value}`" for key, value in options.items()))
-            for reducer in reductions.reducers.values()
+            (method, f"`{name}`", ", ".join(f"`{key}={value}`" for key, value in options.items()))
+            for method, reducer in reductions.reducers.items()
             for name, options in reducer.Options.presets.items()
         ]
-        return markdown_table(("preset", "stands for"), rows)
+        return markdown_table(("method", "preset", "stands for"), rows)
 
     return table
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from lmms_tokendrop.modeling.core.options import takes_list
 from lmms_tokendrop.modeling.methods.available import reductions
 
 
@@ -98,7 +99,8 @@ def parse_model_args(
         If an argument is unknown, and the message names those that exist; or if there is no checkpoint.
     """
     load_names = [field.name for field in fields(LoadOptions)]
-    reducer_names = sorted(reductions(architecture).options_of(method).entries())
+    entries = reductions(architecture).options_of(method).entries()
+    reducer_names = sorted(entries)
     unknown = sorted(set(args) - set(load_names) - set(reducer_names))
     if unknown:
         raise ValueError(
@@ -114,16 +116,17 @@ def parse_model_args(
         if loading.get(name) is not None:
             loading[name] = str(loading[name])
     reduction = {name: args[name] for name in reducer_names if name in args}
-    if "layers" in reduction:
-        reduction["layers"] = parse_layers(reduction["layers"])
+    for name in reduction:
+        if takes_list(entries[name]):
+            reduction[name] = parse_list(reduction[name], name)
     return LoadOptions(**loading), reduction
 
 
-def parse_layers(value: Any) -> list[int]:
-    """Read layers written ``2+6+10+14``: commas separate the model arguments themselves."""
+def parse_list(value: Any, name: str = "layers") -> list[int]:
+    """Read an option written ``2+6+10+14``: commas separate the model arguments themselves."""
     if isinstance(value, (list, tuple)):
         return list(value)
     try:
         return [int(part) for part in str(value).split("+")]
     except ValueError:
-        raise ValueError(f"layers must be integers joined by '+', such as 2+6+10+14, not {value!r}") from None
+        raise ValueError(f"{name} must be integers joined by '+', such as 2+6+10+14, not {value!r}") from None

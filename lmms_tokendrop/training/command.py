@@ -86,12 +86,12 @@ def parse_pairs(name: str, text: str) -> dict[str, Any]:
     """Read `key=value,key=value` as ``--model_args`` of lmms-eval is read; the names of `columns` stay texts."""
     from lmms_eval.utils import handle_arg_string
 
-    from lmms_tokendrop.evaluation.arguments import parse_layers
+    from lmms_tokendrop.evaluation.arguments import parse_list
 
     pairs = [part.partition("=")[::2] for part in text.split(",")]
     if not all(key and value for key, value in pairs) or len(dict(pairs)) < len(pairs):
         raise ValueError(f"{name}={text!r}; allowed: key=value,key=value, each key once")
-    readers: dict[str, Callable[[str], Any]] = {"layers": parse_layers} if name == "reduction" else {}
+    readers: dict[str, Callable[[str], Any]] = {"layers": parse_list} if name == "reduction" else {}
     read = str if name == "columns" else handle_arg_string
     return {key: readers.get(key, read)(value) for key, value in pairs}
 

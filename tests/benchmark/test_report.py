@@ -8,9 +8,7 @@ import pytest
 from lmms_tokendrop.benchmark.report import TABLES, render_blocks
 from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.markdown import NOT_MEASURED, markdown_table
-from lmms_tokendrop.modeling.methods.fastv import PRESETS as FASTV_PRESETS
-from lmms_tokendrop.modeling.methods.mustdrop_options import PRESETS
-from lmms_tokendrop.modeling.methods.pumer import VILT_PRESETS
+from lmms_tokendrop.modeling.methods.available import reductions
 
 SPEED = json.loads((Path(__file__).resolve().parents[2] / "model_cards/results/prefill_speed.json").read_text())
 
@@ -36,8 +34,9 @@ def test_an_unknown_block_raises(tmp_path):
 
 def test_tables_of_registries_have_a_row_per_entry(tmp_path):
     assert TABLES["variants"](tmp_path).count("\n") == 1 + len(variants())
-    assert TABLES["presets"](tmp_path).count("\n") == 1 + len(PRESETS) + len(FASTV_PRESETS)
-    assert TABLES["fusion-presets"](tmp_path).count("\n") == 1 + len(VILT_PRESETS)
+    for table, architecture in (("presets", "llava_next"), ("fusion-presets", "vilt"), ("meter-presets", "meter")):
+        options = [reducer.Options for reducer in reductions(architecture).reducers.values()]
+        assert TABLES[table](tmp_path).count("\n") == 1 + sum(len(kind.presets) for kind in options)
 
 
 @pytest.mark.parametrize(

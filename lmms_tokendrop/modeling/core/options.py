@@ -174,8 +174,8 @@ def checked_value(entry, value):
         if value not in about["allowed"]:
             raise ValueError(f"token_reduction: {name}={value!r}; allowed: {', '.join(map(repr, about['allowed']))}")
         return value
-    if name == "layers":
-        return _checked_layers(value)
+    if takes_list(entry):
+        return _checked_list(name, value, about["low"])
     if isinstance(entry.default, bool):
         if not isinstance(value, bool):
             raise ValueError(f"token_reduction: {name}={value!r}; allowed: True, False")
@@ -219,10 +219,17 @@ def span(low: float, high: float | None = None, below: float | None = None) -> s
     return f"from {low:.10g}{to}" + ("" if below is None else f", below {below:.10g}")
 
 
-def _checked_layers(value) -> list[int]:
+def takes_list(entry: Field) -> bool:
+    """Whether an option is a list of whole numbers."""
+    return entry.type in (list[int], list[int] | None)
+
+
+def _checked_list(name: str, value, low: float | None) -> list[int]:
+    least, ascending = low or 0, name == "layers"
     whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
-    if not whole or not value or value[0] < 0 or any(a >= b for a, b in pairwise(value)):
-        raise ValueError(f"token_reduction: layers={value!r}; allowed: a list of ascending whole numbers from 0")
+    if not whole or not value or min(value) < least or (ascending and any(a >= b for a, b in pairwise(value))):
+        kind = "ascending whole numbers" if ascending else "whole numbers"
+        raise ValueError(f"token_reduction: {name}={value!r}; allowed: a list of {kind} from {least}")
     return list(value)
 
 
