@@ -45,6 +45,12 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"K": 2, "keep_ratio": 0.5, "scope": "tile", "counter": "release"},
             {"preset": "k2-r75"},
         ],
+        "visionzip": [
+            {"keep_ratio": 0.3},
+            {"visual_tokens": 12, "scope": "tile", "contextual": "sum", "cls_slot": False},
+            {"visual_tokens": 60, "scope": "request", "contextual_ratio": 0.5, "position_mode": "compact"},
+            {"preset": "64"},
+        ],
         "random": [
             {"keep_ratio": 0.3, "newlines": "row"},
             {"visual_tokens": 8, "scope": "tile", "counter": "release"},
@@ -68,6 +74,7 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"preset": "textvqa-64"},
         ],
         "fastv": [{}, {"K": 1, "keep_ratio": 0.4, "query": "text"}, {"preset": "k2-r75"}],
+        "visionzip": [{"keep_ratio": 0.3}, {"visual_tokens": 20, "scope": "request", "contextual": "sum"}],
         "random": [{"keep_ratio": 0.3}, {"visual_tokens": 20, "scope": "request", "seed": 3}],
         "uniform": [{"keep_ratio": 0.3}, {"visual_tokens": 8, "counter": "release", "position_mode": "compact"}],
     },

@@ -26,7 +26,7 @@ from lmms_tokendrop.catalogue import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-DECODER_METHODS = ["full", "mustdrop", "fastv", "vision_tome", "random", "uniform"]
+DECODER_METHODS = ["full", "mustdrop", "fastv", "visionzip", "vision_tome", "random", "uniform"]
 ENCODER_METHODS = ["full", "pumer", "tome", "dynamicvit", "random", "cls_attention", "smres"]
 PLUGIN = """
 from lmms_tokendrop.catalogue import Method, method, register
@@ -226,7 +226,7 @@ def test_a_paper_without_a_page_is_refused():
     ("ask", "message"),
     [
         (lambda: architecture("qwen"), "architecture='qwen'; allowed: llava_next, llava, vilt, meter"),
-        (lambda: method("magic"), "method='magic'; allowed: none, mustdrop, fastv, pumer"),
+        (lambda: method("magic"), "method='magic'; allowed: none, mustdrop, fastv, "),
         (lambda: variant("llava_next_magic"), "'llava_next_magic'; registered: llava_next_full, llava_next_mustdrop,"),
         (lambda: variants(method="magic"), "method='magic'; allowed: none, mustdrop"),
         (lambda: variants(architecture="vilt", method="mustdrop"), "method='mustdrop'; allowed: none, pumer, tome"),

@@ -63,6 +63,24 @@ METHODS = (
         ),
     ),
     Method(
+        name="visionzip",
+        title="VisionZip: the patches that CLS attends, and the others merged into a few, before the language model",
+        reducers={"decoder": f"{MODELING}.methods.visionzip:VisionZip"},
+        needs=frozenset({"clip_tower", "cls_attention", "patch_grid"}),
+        paper=Paper(
+            title="VisionZip: Longer is Better but Not Necessary in Vision Language Models",
+            url="https://arxiv.org/abs/2412.04467",
+            bibtex="""\
+@inproceedings{yang2025visionzip,
+  title     = {VisionZip: Longer is Better but Not Necessary in Vision Language Models},
+  author    = {Yang, Senqiao and Chen, Yukang and Tian, Zhuotao and Wang, Chengyao and Li, Jingyao and Yu, Bei and
+               Jia, Jiaya},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2025}
+}""",
+        ),
+    ),
+    Method(
         name="pumer",
         title="PuMer: image tokens pruned by what the text looks at, text and image merged apart",
         reducers={

@@ -21,6 +21,7 @@ BUDGETS = {
     "uniform": {"keep_ratio": 0.4},
     "vision_tome": {"vision_r": 5},
     "fastv": {"K": 1, "keep_ratio": 0.4},
+    "visionzip": {"keep_ratio": 0.4},
 }
 """Model arguments with which every image loses tokens."""
 

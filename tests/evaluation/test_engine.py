@@ -19,6 +19,7 @@ REDUCTIONS = {
     "uniform": {"keep_ratio": 0.4},
     "vision_tome": {"vision_r": 5},
     "fastv": {"K": 1, "keep_ratio": 0.4},
+    "visionzip": {"keep_ratio": 0.4},
 }
 GREEDY = {"do_sample": False}
 

@@ -13,6 +13,7 @@ from tiny_models import tiny_image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.modeling.methods.available import reductions
 
 ATTENTIONS = one_fast(("sdpa", "eager"))
 
@@ -33,13 +34,24 @@ METHODS: dict[str, dict[str, Any]] = {
     "uniform": {"method": "uniform", "keep_ratio": 0.3},
     "vision_tome": {"method": "vision_tome", "vision_r": 5},
     "fastv": {"method": "fastv", "R": 0.6, "newlines": "row"},
+    "visionzip": {"method": "visionzip", "keep_ratio": 0.3},
 }
 WHOLE_CACHES = {"fastv": 2}
 """Layers in front that keep what they received after prefill, too; of other methods none holds more than the last."""
 
 REDUCING = tuple(name for name in METHODS if name != "none")
-MASKED = tuple(name for name in METHODS if name != "vision_tome")
-"""Those that `masked_reference` can follow; in the tower it knows windows only, `test_vision_tome.py` has the other."""
+
+
+def masks(options: dict[str, Any]) -> bool:
+    """Whether `masked_reference` can follow a reduction, by what its method declares.
+
+    It can't where tokens join or count by their size; the tests of such a method have its values.
+    """
+    reducer = reductions("llava_next").reducers[options["method"]]
+    return not (reducer.adds or reducer.proportional_attention)
+
+
+MASKED = tuple(name for name, options in METHODS.items() if masks(options))
 
 KEEP_ALL: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},

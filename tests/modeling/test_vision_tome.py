@@ -6,8 +6,7 @@ import pytest
 import torch
 from cases import ATTENTIONS, greedy, largest_difference, stacked_logits
 
-from lmms_tokendrop.modeling.core.staged_clip import StagedVisionOutput
-from lmms_tokendrop.modeling.core.tiled_features import shown_cells
+from lmms_tokendrop.modeling.core.staged_clip import StagedVisionOutput, shown_cells
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 R = 5

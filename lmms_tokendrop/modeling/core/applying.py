@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..ops.token_ops import merge_groups, padded_indices, segment_sum, take_tokens
+from ..ops.token_ops import merge_groups, mixtures, padded_indices, segment_sum, take_tokens
 
 
 @dataclass
@@ -25,6 +25,8 @@ class Keep:
     added : tuple[torch.Tensor, torch.Tensor] or None
         Tokens that join: `[batch, new]`, the places of tokens that stay and get a new state, -1 for none, and these
         states `[batch, new, channels]`.
+    mixed : tuple[torch.Tensor, torch.Tensor] or None
+        The same with `[batch, new, length]`, by which the states are sums over the tokens before the stage.
     carry : dict[str, torch.Tensor]
         `[batch, length]` each, sliced like states and handed to the next stage. Attention weighs keys by an entry
         `key_weight` (fusion); cells enter the decoder by rising values of an entry `order` (vision); tokens that an
@@ -36,6 +38,7 @@ class Keep:
     by_place: bool = False
     merging: bool = False
     added: tuple[torch.Tensor, torch.Tensor] | None = None
+    mixed: tuple[torch.Tensor, torch.Tensor] | None = None
     carry: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -110,6 +113,9 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
     _check(tokens, keep, stays, rules)
     index, valid = padded_indices(stays, rules.side, rules.leading)
     after = tokens.after(keep.target, index, valid)
+    if keep.mixed is not None:
+        places, weights = keep.mixed
+        states = [_added(values, places, mixtures(values, weights.to(values.device))) for values in states]
     if keep.merging:
         target, weights = keep.target, keep.weights
         states = [merge_groups(values, target.to(values.device), weights, keep.by_place) for values in states]
@@ -143,10 +149,12 @@ def _check(tokens: Any, keep: Keep, stays: torch.Tensor, rules: Rules) -> None:
         broken["to drop every token of an image"] = ((had > 0) & (left == 0)).any()
     if rules.leading:
         broken = {"to move the text's CLS, which the head reads": (keep.target[:, 0] != 0).any(), **broken}
-    if keep.added is not None:
+    for new in (keep.added, keep.mixed):
+        if new is None:
+            continue
         if not rules.adds:
             raise RuntimeError("A stage tried to add tokens, and its method does not say that it `adds`")
-        places = keep.added[0]
+        places = new[0]
         free = (stays & tokens.visual).gather(1, places.clamp_min(0))
         broken["to add a token at the place of text, or of one that leaves"] = ((places >= 0) & ~free).any()
     found = torch.stack(list(broken.values()))

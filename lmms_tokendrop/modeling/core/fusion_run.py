@@ -64,6 +64,10 @@ class FusionRun:
         """What a decision may do."""
         return Rules("right", leading=1, merges_text=True, joint=self.reducer.joint, adds=self.reducer.adds)
 
+    def counts(self, tokens: FusionTokens) -> FusionCounts:
+        """What counts can be computed from."""
+        return FusionCounts(*tokens.counts(), *self.first)
+
     @classmethod
     @on_host
     def start(cls, *inputs, **providers):
@@ -127,7 +131,7 @@ class FusionRun:
         self, stage: Stage, tokens: FusionTokens, carry: Carry, states: list[torch.Tensor], **providers: Callable
     ) -> tuple[tuple[FusionTokens, Carry], list[torch.Tensor]]:
         """Ask the reducer, and do what it says to the tokens' states, of which the last are the layer's."""
-        counts = FusionCounts(*tokens.counts(), *self.first)
+        counts = self.counts(tokens)
         providers = {"best": partial(keep_best_of_image, tokens), **self.providers, **providers}
         context = Context(
             tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers=providers

@@ -20,9 +20,8 @@ PLACES = {
 }
 """Where tokens may leave, and the points of a layer there: in the blocks of a vision tower; of what it gave, before the
 decoder; in the layers of a decoder during prefill; in those of an encoder that reads text and image together; and in
-the layers of a decoder's cache. "before_ffn" is behind the residual connection of the attention. A layer of a decoder
-has one stage at most: "before_ffn", which spares its MLP what leaves, or "after_block", for methods that read what the
-layer gave."""
+the layers of a decoder's cache. "before_ffn" is behind the residual connection of the attention. A decoder's layer has
+one stage at most: "before_ffn", which spares its MLP what leaves, or "after_block", which may read what it gave."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,7 @@ class Context:
     def attention_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """Softmax attention of the queries that `rows [batch, length]` marks, in the layer just run.
 
-        Returns
-        -------
-        torch.Tensor
-            `[batch, heads, queries, length]` float32, zero where a row has fewer queries than the longest.
+        It is `[batch, heads, queries, length]` float32, zero where a row has fewer queries than the longest.
         """
         return self.provided("attention_rows", rows)
 
@@ -155,6 +151,8 @@ class Host:
         Blocks of a vision tower; 0 where there is none.
     in_pairs : bool
         Whether each of the layers is a pair, of the text's and the image's, of which options count both (METER).
+    feature_block : int
+        Last block of the tower whose output a decoder reads; -1: none.
     """
 
     num_layers: int
@@ -162,6 +160,7 @@ class Host:
     image_size: int
     vision_layers: int = 0
     in_pairs: bool = False
+    feature_block: int = -1
 
 
 class TokenReducer(nn.Module):
@@ -187,10 +186,9 @@ class TokenReducer(nn.Module):
     counts_padding : bool
         Whether padding is treated as tokens whose `key_weight`, which the first stage finds in its carry, is 0.
     sequential : bool
-        Whether, in an encoder with a layer for each modality, the image's layer reads the text as the text's layer left
-        it, instead of as it was before both.
+        Whether, in layers for each modality, the image's reads the text as the text's left it, not as it was before.
     adds : bool
-        Whether tokens join (`Keep.added`), so that what is left is not the unreduced model's under a mask.
+        Whether tokens join (`Keep.added`, `Keep.mixed`), which no mask of the unreduced model can imitate.
     soft_training : bool
         Whether tokens stay in training, and a policy with gradients says which are there (`soft_policy`).
     image_size : int or None
@@ -284,8 +282,7 @@ def check_stages(reducer: TokenReducer, offered: Mapping[str, int], computed: Co
     ------
     ValueError
         Naming the stage: for a place that the model does not have, a layer past its end, or two stages at one point (in
-        a decoder: in one layer);
-        naming the method: for something else that it needs.
+        a decoder: in one layer); naming the method: for something else that it needs.
     """
     for name in sorted(reducer.needs.difference(computed)):
         there = ", ".join(map(repr, computed)) or "nothing"

@@ -92,6 +92,20 @@ class StagedCLIPVisionModel(CLIPVisionModel):
         return StagedVisionOutput(features, cells, owner, {name: values[:, 1:] for name, values in carry.items()})
 
 
+def shown_cells(vision: StagedVisionOutput, alive: torch.Tensor) -> torch.Tensor:
+    """`[tiles, kept]`, the cell where each state goes; -1 for padding.
+
+    It is the state's own, or, if unpadding cuts that off, the first that is `alive [tiles, cells]` of those that merged
+    into it.
+    """
+    count = alive.shape[1]
+    numbers = torch.arange(count, device=alive.device).expand_as(alive)
+    numbers = numbers.masked_fill(~(alive & (vision.owner >= 0)), count)
+    first = torch.full_like(vision.cells, count).scatter_reduce(1, vision.owner.clamp_min(0), numbers, "amin")
+    stays = alive.gather(1, vision.cells.clamp_min(0)) | (first == count)
+    return torch.where(stays, vision.cells, first)
+
+
 def reads_tower(reducer: TokenReducer) -> bool:
     """Whether a method acts in the vision tower, or reads what only a staged one gives."""
     return bool(reducer.stages_at("vision")) or "cls_attention" in reducer.needs

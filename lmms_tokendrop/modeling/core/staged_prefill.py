@@ -44,7 +44,7 @@ class StagedPrefill:
         self.stages: dict[int, Stage | None] = {
             stage.layer: stage for stage in self.reducer.stages_at("features", "decoder")
         }
-        if not bool(sequence.tokens.present.logical_or(~sequence.tokens.visual).all()):
+        if self.reducer.stages_at("vision"):
             self.stages.setdefault(BEFORE_FIRST_LAYER, None)
         self.carry: dict[str, torch.Tensor] = {}
         self.first_index = cache.seen - sequence.place.shape[1]

@@ -1,5 +1,7 @@
 """The blocks of a CLIP vision tower with stages: patches may leave or merge inside blocks and between them."""
 
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,8 +11,9 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLay
 
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part
 from .applying import Rules
-from .attention import attend, cls_attention, key_bias
+from .attention import attend, cls_attention, fusion_attention_rows, key_bias
 from .fusion_run import Carry, FusionRun
+from .fusion_selection import FusionCounts
 from .fusion_tokens import FusionTokens
 from .reducer import Stage, TokenReducer
 
@@ -18,12 +21,13 @@ from .reducer import Stage, TokenReducer
 class StagedCLIPAttention(CLIPAttention):
     """CLIP's attention, which can also give its queries and keys."""
 
+    def project(self, hidden_states: torch.Tensor, *layers: nn.Linear) -> Iterator[torch.Tensor]:
+        """What linear layers give for `[batch, length, channels]`, `[batch, heads, length, head_dim]` each."""
+        return (layer(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in layers)
+
     def attend(self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None):
         """States `[batch, length, channels]`, queries and keys `[batch, heads, length, head_dim]`, of biased logits."""
-        query, key, value = (
-            layer(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        query, key, value = self.project(hidden_states, self.q_proj, self.k_proj, self.v_proj)
         dropout = self.dropout if self.training else 0.0
         context, _ = attend(query, key, value, bias, dropout, self.config._attn_implementation == "sdpa")
         return self.out_proj(context), query, key
@@ -47,6 +51,12 @@ class StagedCLIPLayer(CLIPEncoderLayer):
         self.self_attn = StagedCLIPAttention(config)
         if config.hidden_act == "quick_gelu":
             self.mlp.activation_fn = InPlaceQuickGELU()
+
+    def projections(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys, `[batch, heads, length, head_dim]` each, that the block makes of what goes into it."""
+        attention = self.self_attn
+        query, key = attention.project(self.layer_norm1(hidden_states), attention.q_proj, attention.k_proj)
+        return query, key
 
     def forward(self, hidden_states: torch.Tensor, attention_mask=None, bias=None, decide=None, **kwargs):
         """Run the block; without `bias` and `decide` as the stock one does.
@@ -100,6 +110,8 @@ class TowerRun(FusionRun):
         `[batch, what is left, channels]` of each wanted layer.
     attention : torch.Tensor or None
         `[batch, what is left, 1]` float32, head-mean attention of the CLS query, 0 for CLS itself.
+    entered : torch.Tensor
+        What went into the block that runs.
     mask, bias : torch.Tensor or None
         What stock blocks read, and what is added to the logits of keys in the others.
     """
@@ -117,15 +129,22 @@ class TowerRun(FusionRun):
         self.mask: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
         self.attended: FusionTokens | None = self.tokens
+        self.entered = states
 
     def rules(self) -> Rules:
         """CLS stays first."""
         return Rules("left", leading=1, adds=self.reducer.adds)
 
+    def counts(self, tokens: FusionTokens) -> FusionCounts:
+        """With the tiles where the model has some, a budget's too."""
+        known = super().counts(tokens)
+        return self.providers["tiles"]().counts(known) if "tiles" in self.providers else known
+
     @on_host
     def before_block(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
         """Arguments of a block beside its states."""
         self.report.received.append(self.tokens)
+        self.entered = hidden_states
         if self.tokens is not self.attended:
             self._mask(hidden_states)
         if self.attentive and number == len(self.blocks) - 1:
@@ -144,10 +163,32 @@ class TowerRun(FusionRun):
             self.tokens, self.carry = kept
         stage = self.stages.get((number, "after_block"))
         if stage is not None:
-            (self.tokens, self.carry), hidden_states = self.leave(stage, self.tokens, self.carry, hidden_states)
+            providers = self._attention_of(number, hidden_states)
+            kept, hidden_states = self.leave(stage, self.tokens, self.carry, hidden_states, **providers)
+            self.tokens, self.carry = kept
         self.collected = {layer: states for layer, states in self.collected.items() if layer in self.wanted}
         self.collected[number + 1] = hidden_states
         return hidden_states
+
+    def _attention_of(self, number: int, hidden_states: torch.Tensor) -> dict[str, Callable]:
+        """Providers of the stage behind a block, which is known by what went into it and what it gave.
+
+        `projections` gives queries and keys of its heads, or, with `ahead=1`, of those of the next block, if all stays.
+        """
+        entered, tokens = self.entered, self.tokens
+        size = tokens.size if self.place in self.reducer.proportional_attention else None
+        bias = key_bias(tokens.valid, hidden_states.dtype, size)
+
+        @cache
+        def projections(ahead: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.blocks[number + ahead].projections(hidden_states if ahead else entered)
+
+        return {
+            "projections": projections,
+            "keys": lambda: projections()[1].mean(1),
+            "queries": lambda: projections()[0].mean(1),
+            "attention_rows": lambda rows: fusion_attention_rows(*projections(), bias, rows),
+        }
 
     def leave(self, stage: Stage, tokens: FusionTokens, carry: Carry, hidden_states: torch.Tensor, **providers):
         """Tokens and carry after a stage, and the states; what was collected goes through it too."""

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from .fusion_selection import FusionCounts
+from .tile_counts import TileCounts
+
 NEWLINE = -1
 
 
@@ -57,6 +60,10 @@ class Tiles:
     line: torch.Tensor
     line_owner: torch.Tensor
     num_layers: int
+
+    def counts(self, known: FusionCounts) -> TileCounts:
+        """What counts can be computed from in the tower, and the tiles."""
+        return TileCounts(**vars(known), tiles=self)
 
 
 @dataclass(frozen=True)

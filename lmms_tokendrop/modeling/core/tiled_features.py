@@ -13,11 +13,11 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part_under
 from .decoder_options import setting
 from .reducer import Host, TokenReducer, check_stages
-from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput, reads_tower
+from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput, reads_tower, shown_cells
 from .staged_vlm import StagedVlm
 from .tile_layout import NEWLINE, AnyresLayout, TiledImages, Tiles, anyres_layout, pack_flat
 from .token_drop_config import TokenDropConfig
-from .vision_inputs import check_features, feature_layers
+from .vision_inputs import check_features, feature_layers, last_read
 from .visual_tokens import VisualTokens
 
 
@@ -54,7 +54,8 @@ class TiledFeatures(StagedVlm):
         """
         text_config, vision_config = self.config.text_config, self.config.vision_config
         layers, blocks = text_config.num_hidden_layers, vision_config.num_hidden_layers
-        host = Host(layers, text_config.hidden_size, vision_config.image_size, blocks)
+        read = last_read(self.config.vision_feature_layer, blocks) - 1
+        host = Host(layers, text_config.hidden_size, vision_config.image_size, blocks, feature_block=read)
         reducer = config_class.reduction_class.build(config_class.reduction_of(self.config), host)
         check_stages(
             reducer, {"vision": blocks, "features": 0, "decoder": layers, "decode": layers}, ("cls_attention",)
@@ -281,17 +282,3 @@ class TiledFeatures(StagedVlm):
                 )
             )
         return images
-
-
-def shown_cells(vision: StagedVisionOutput, alive: torch.Tensor) -> torch.Tensor:
-    """`[tiles, kept]`, the cell where each state goes; -1 for padding.
-
-    It is the state's own, or, if unpadding cuts that off, the first that is `alive [tiles, cells]` of those that merged
-    into it.
-    """
-    count = alive.shape[1]
-    numbers = torch.arange(count, device=alive.device).expand_as(alive)
-    numbers = numbers.masked_fill(~(alive & (vision.owner >= 0)), count)
-    first = torch.full_like(vision.cells, count).scatter_reduce(1, vision.owner.clamp_min(0), numbers, "amin")
-    stays = alive.gather(1, vision.cells.clamp_min(0)) | (first == count)
-    return torch.where(stays, vision.cells, first)

@@ -33,6 +33,11 @@ def feature_layers(layers: Any, depth: int, width: int, projected: int) -> list[
     return chosen
 
 
+def last_read(layers: int | list[int], depth: int) -> int:
+    """The deepest of the hidden states that `vision_feature_layer` names, 0 to `depth`."""
+    return max(layer % (depth + 1) for layer in ([layers] if isinstance(layers, int) else layers))
+
+
 def check_features(strategy: str | None, per_request: list[int] | None, images: int) -> None:
     """Raise a ValueError unless features are those of whole tiles and images belong to sequences.
 

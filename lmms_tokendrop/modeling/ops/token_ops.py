@@ -83,6 +83,15 @@ def merge_groups(
     return (sums / total.unsqueeze(-1)).to(values.dtype)
 
 
+def mixtures(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted sums `[batch, sums, channels]` of `values [batch, length, channels]`.
+
+    Sums are taken in float32 at least, as `weights [batch, sums, length]` say, and have the dtype of the values.
+    """
+    exact = torch.promote_types(values.dtype, torch.float32)
+    return (weights.to(exact) @ values.to(exact)).to(values.dtype)
+
+
 def group_sizes(target: torch.Tensor, sizes: torch.Tensor | None = None) -> torch.Tensor:
     """Sum of the sizes (default: 1 each) of the tokens that each slot receives, `[batch, length]`.
 

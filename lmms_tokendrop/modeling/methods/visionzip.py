@@ -1,0 +1,115 @@
+"""VisionZip: patches that CLS attends stay, the others merge into a few contextual tokens (arXiv 2412.04467)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ..core.decoder_options import BudgetOptions
+from ..core.feature_selection import PAPER_BUDGETS, FeatureOptions, FeatureReducer, cls_row, shown_patches
+from ..core.options import option
+from ..core.reducer import Context, Keep, Stage
+from ..ops.token_ops import ordered_indices, ranks
+
+
+@dataclass
+class VisionZipOptions(FeatureOptions):
+    """Options of VisionZip. A count budget and a `preset` exclude each other."""
+
+    presets: ClassVar[dict[str, dict]] = PAPER_BUDGETS
+    alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"preset"}))
+
+    preset: str | None = option(None, "A budget of the papers, per image.", allowed=tuple(PAPER_BUDGETS))
+    contextual_ratio: float = option(
+        10 / 64, "Share of a tile's tokens that are contextual, rounded; the default is the paper's.", low=0, high=1
+    )
+    contextual: str = option(
+        "mean",
+        "A contextual token is the `mean` of its patches (the paper), or the `sum` of its target and the mean of the "
+        "others (the release).",
+        allowed=("mean", "sum"),
+    )
+    cls_slot: bool = option(True, "The feature of CLS is one of the dominant tokens, and takes the slot of a patch.")
+
+
+class VisionZip(FeatureReducer):
+    """Keep, per tile, the patches that CLS attends most, and merge the others into contextual tokens.
+
+    Of `n` tokens of a tile, `round(contextual_ratio * n)` are contextual. With `cls_slot` one of the others is the
+    feature of CLS. The patches that are not dominant merge into evenly spaced ones of them, each into the one whose key
+    is nearest by cosine, keys being means over heads; their features are averaged before the projector. A contextual
+    token stands in the slot of that patch, CLS in the first slot that is free. A tile that loses nothing is left alone.
+    """
+
+    Options: type[Any] = VisionZipOptions
+    adds = True
+
+    def keep(self, stage: Stage, context: Context) -> Keep:
+        """Choose dominant patches, then targets, and mix the rest into these."""
+        patches = shown_patches(context)
+        count = self.count(stage, context.counts)[1] - 1
+        whole = count >= patches.sum(-1)
+        contextual = torch.round(count * self.options.contextual_ratio).long().masked_fill(whole, 0)
+        with_cls = (contextual < count) & ~whole & self.options.cls_slot
+        dominant = count - contextual - with_cls.long()
+        rest = patches & (ranks(cls_row(context).masked_fill(~patches, -1.0)) >= dominant.unsqueeze(-1))
+        targets = evenly_spaced(rest, contextual)
+        free = rest & ~targets & with_cls.unsqueeze(-1)
+        slot = free & (free.cumsum(-1) == 1)
+        stays = (patches & ~rest) | targets | slot
+        stays[:, 0] = True
+        return Keep.of(stays, mixed=self._mixed(context.keys(), rest, targets, slot))
+
+    def _mixed(self, keys: torch.Tensor, rest: torch.Tensor, targets: torch.Tensor, slot: torch.Tensor):
+        """Places of contextual tokens and of CLS, and the weights of the tokens that they are sums of."""
+        places = ordered_indices(targets)
+        there = (places >= 0).unsqueeze(-1)
+        members = (there & (nearest_target(keys, rest, targets).unsqueeze(1) == places.unsqueeze(-1))).float()
+        if self.options.contextual == "sum":
+            own = there.float() * torch.nn.functional.one_hot(places.clamp_min(0), keys.shape[1])
+            others = members - own
+            weights = own + others / others.sum(-1, keepdim=True).clamp_min(1)
+        else:
+            weights = members / members.sum(-1, keepdim=True).clamp_min(1)
+        cls_weights = weights.new_zeros(len(keys), 1, keys.shape[1])
+        cls_weights[:, :, 0] = 1.0
+        cls_place = torch.where(slot.any(-1), slot.long().argmax(-1), -1)
+        return torch.cat([places, cls_place.unsqueeze(-1)], dim=1), torch.cat([weights, cls_weights], dim=1)
+
+
+def evenly_spaced(among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Of the marked entries of each row, the first and every `marked // count`-th after it, `count` in all.
+
+    Parameters
+    ----------
+    among : torch.BoolTensor
+        `[batch, length]`.
+    counts : torch.LongTensor
+        `[batch]`, not above the marked entries.
+
+    Returns
+    -------
+    torch.BoolTensor
+        `[batch, length]`.
+    """
+    counts = counts.unsqueeze(-1)
+    step = (among.sum(-1, keepdim=True) // counts.clamp_min(1)).clamp_min(1)
+    number = among.cumsum(-1) - 1
+    return among & (number % step == 0) & (number // step < counts)
+
+
+def nearest_target(keys: torch.Tensor, among: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """`[batch, length]`, the target whose key is nearest by cosine; itself for a target, -1 for what is not `among`.
+
+    Parameters
+    ----------
+    keys : torch.Tensor
+        `[batch, length, channels]`.
+    among, targets : torch.BoolTensor
+        `[batch, length]`; targets are among them.
+    """
+    unit = torch.nn.functional.normalize(keys.float(), dim=-1)
+    similarity = (unit @ unit.transpose(1, 2)).masked_fill(~targets.unsqueeze(1), float("-inf"))
+    places = torch.arange(keys.shape[1], device=keys.device)
+    nearest = torch.where(targets, places, similarity.argmax(-1))
+    return nearest.masked_fill(~among, -1)
