@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lmms_tokendrop.compare.command import compare
 from lmms_tokendrop.hub.command import app as hub_commands
 from lmms_tokendrop.training.command import train
 from lmms_tokendrop.user_errors import one_line_errors
@@ -73,12 +74,12 @@ def demo(
     """Compare the full model, MustDrop and random dropping at several budgets."""
     _prepare(pretrained, verbose)
     with one_line_errors(ModuleNotFoundError), _progress(hidden=verbose) as progress:
-        from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, compare, comparison_table, to_json
+        from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, comparison_table, measure, to_json
 
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             output.open("a").close()
-        measurements = compare(
+        measurements = measure(
             DEMO_RUNS,
             task=task,
             pretrained=pretrained,
@@ -122,7 +123,6 @@ def calibrate(
         from lmms_tokendrop.benchmark.calibrate import task_batches
         from lmms_tokendrop.evaluation.adapters import llava_next_mustdrop
         from lmms_tokendrop.evaluation.arguments import parse_list
-        from lmms_tokendrop.evaluation.tasks_path import tasks_path
 
         given = {
             "individual_threshold": individual_threshold,
@@ -133,7 +133,7 @@ def calibrate(
         options = {name: value for name, value in given.items() if value is not None}
         placement = {} if device is None else {"device": device}
         adapter = llava_next_mustdrop(pretrained=pretrained, batch_size=batch_size, **placement)
-        batches = task_batches(adapter, task, limit, str(include_path or tasks_path()))
+        batches = task_batches(adapter, task, limit, include_path)
         found = find_threshold(adapter.engine.model, batches, budget, counter=counter, tolerance=tolerance, **options)
     typer.echo(f"global_threshold={found.token_reduction['global_threshold']:.6g}")
     if individual_threshold is not None:
@@ -142,6 +142,7 @@ def calibrate(
     typer.echo(f"token_reduction={json.dumps(found.token_reduction)}")
 
 
+app.command()(compare)
 app.command()(train)
 
 

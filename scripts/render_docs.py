@@ -5,7 +5,9 @@ from pathlib import Path
 
 from lmms_tokendrop.benchmark.accuracy_plot import accuracy_plot
 from lmms_tokendrop.benchmark.report import render_blocks
+from lmms_tokendrop.compare.plot import comparison_plot
 from lmms_tokendrop.hub.card import standing_cards
+from lmms_tokendrop.results.compared import read_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "model_cards" / "results"
@@ -18,6 +20,8 @@ def main() -> None:
     measured = {task: RESULTS / file for task, file in PLOTTED.items() if (RESULTS / file).exists()}
     figure = accuracy_plot({task: json.loads(path.read_text()) for task, path in measured.items()})
     figure.savefig(ROOT / "docs" / "accuracy.png", dpi=120)
+    if compared := read_tasks(RESULTS / "compare"):
+        comparison_plot(compared).savefig(ROOT / "docs" / "compared.png", dpi=120)
     for name, card in standing_cards(RESULTS).items():
         card.save(RESULTS.parent / name)
 

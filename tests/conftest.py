@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tiny_meter import save_tiny_meter
 from tiny_models import save_tiny_llava, save_tiny_llava_next
+from tiny_tasks import DOCUMENTS, write_tasks
 from tiny_vilt import save_tiny_vilt
 
 
@@ -107,3 +108,15 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING):
         yield caplog
     logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture(scope="session")
+def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the test tasks and their data: one, two or no images per question, of several sizes."""
+    return write_tasks(tmp_path_factory.mktemp("tasks") / "tiny", DOCUMENTS)
+
+
+@pytest.fixture
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what the datasets library caches out of the user's home."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, Run, compare, measurement, to_json
+from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, Run, measure, measurement, to_json
 from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
@@ -78,6 +78,20 @@ def one_line(*arguments: str) -> str:
         (["calibrate", "--budget", "9", "--include-path", "no_folder"], "include_path='no_folder'; allowed: a folder"),
         (["calibrate", "--budget", "9", "--counter", "both", "--limit", "1"], "counter='both'; allowed: "),
         (["calibrate", "--budget", "9", "--key-ratio", "2", "--limit", "1"], "key_ratio=2"),
+        (["compare", "--out", str(ROOT / "README.md")], "README.md' is a file; name a folder"),
+        (["compare", "--task", "no_task"], "task='no_task'; allowed: easy_vqa, easy_vqa_validation,"),
+        (
+            ["compare", "--task", "mme_group", "--include-path", "no_folder"],
+            "include_path='no_folder'; allowed: a fold",
+        ),
+        (["compare", "--limit", "-1"], "limit=-1; allowed: 1 or more, or 0 for all"),
+        (["compare", "--methods", "tomee"], "methods: 'tomee'; allowed for llava_next: none, mustdrop,"),
+        (["compare", "--model-args", "dtyp=float16"], "unknown model argument 'dtyp'"),
+        (
+            ["compare", "--pretrained", str(ROOT / "tests")],
+            "is a checkpoint of None; allowed: one of llava_next, llava",
+        ),
+        (["compare", "--processes", "0"], "processes=0; allowed: 1 or more"),
     ],
     ids=lambda value: "_".join(value).replace("-", "")[:60] if isinstance(value, list) else "",
 )
@@ -125,7 +139,7 @@ def test_demo_compares_the_variants_on_the_bundled_task(tiny_checkpoint, tmp_pat
 
 def test_one_bar_counts_the_questions_of_all_runs(tiny_checkpoint):
     calls = []
-    compare(
+    measure(
         DEMO_RUNS[:2],
         task="pocket_scenes",
         pretrained=str(tiny_checkpoint("llama")),

@@ -12,9 +12,10 @@ BESIDE = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "cli"}
 ALLOWED: dict[str, set[str]] = {
     "catalogue": set(),
     "modeling": {"catalogue"},
-    "results": set(),
+    "results": {"catalogue"},
     "pocket": {"catalogue"},
     "evaluation": {"catalogue", "modeling", "pocket"},
+    "compare": {"catalogue", "modeling", "results", "evaluation"},
     "training": {"catalogue", "modeling", "pocket", "evaluation"},
     "benchmark": {"catalogue", "modeling", "results", "evaluation", "training"},
     "hub": {"catalogue", "modeling", "pocket", "results", "evaluation"},

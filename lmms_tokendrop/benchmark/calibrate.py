@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lmms_eval.tasks import TaskManager, get_task_dict
+from lmms_eval.tasks import get_task_dict
 
 from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
 from lmms_tokendrop.evaluation.prompts import Question
+from lmms_tokendrop.evaluation.task_managers import task_manager
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 from lmms_tokendrop.modeling.methods.available import reductions
 
@@ -151,7 +152,9 @@ def calibrate(
     return Calibration(token_reduction(threshold), mean, samples)
 
 
-def task_batches(adapter: GenerativeTokenDrop, task: str, limit: int, include_path: str) -> list[dict[str, Any]]:
+def task_batches(
+    adapter: GenerativeTokenDrop, task: str, limit: int, include_path: Path | None = None
+) -> list[dict[str, Any]]:
     """Return the first prompts of a lmms-eval task as inputs of an adapter's model.
 
     Parameters
@@ -159,11 +162,11 @@ def task_batches(adapter: GenerativeTokenDrop, task: str, limit: int, include_pa
     adapter
         What the task is prepared for.
     task
-        Name of a task in ``include_path``, or of one that comes with lmms-eval.
+        Name of a task there, or of one that comes with lmms-eval.
     limit
         Number of documents.
     include_path
-        Folder of task files.
+        Folder of task files; None for the bundled ones.
 
     Raises
     ------
@@ -172,17 +175,7 @@ def task_batches(adapter: GenerativeTokenDrop, task: str, limit: int, include_pa
     """
     if limit < 1:
         raise ValueError(f"limit={limit}; allowed: 1 or more")
-    if not Path(include_path).is_dir():
-        raise ValueError(f"include_path={include_path!r}; allowed: a folder")
-    manager = TaskManager("ERROR", include_path=include_path, include_defaults=False)
-    there = manager.all_tasks
-    if task not in there:
-        manager = TaskManager("ERROR", include_path=include_path)
-    if task not in manager.all_tasks:
-        raise ValueError(
-            f"task={task!r}; allowed: {', '.join(there) or 'none'} in {include_path}, and lmms-eval's own, which "
-            "'lmms-eval tasks list' names"
-        )
+    manager = task_manager([task], include_path)
     prepared = get_task_dict([task], manager, "simple")[task]
     prepared.build_all_requests(limit=limit, rank=0, world_size=1)
     adapter.task_dict[task] = prepared.dataset

@@ -96,7 +96,7 @@ Progress = Callable[[str, int, int], None]
 """Takes what is run, and how many questions are answered so far and in all runs."""
 
 
-def compare(
+def measure(
     runs: Sequence[Run],
     *,
     task: str,
@@ -244,7 +244,7 @@ def evaluate(
     run
         What to run.
     task, pretrained, limit, batch_size, device
-        As for :func:`compare`.
+        As for :func:`measure`.
     on_answer
         As for `lmms_tokendrop.evaluation.adapter.TokenDropAdapter`.
 

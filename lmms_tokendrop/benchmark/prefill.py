@@ -11,7 +11,7 @@ import torch
 from torch.utils.benchmark import Timer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lmms_tokendrop.benchmark.accounting import decoder_macs
+from lmms_tokendrop.evaluation.accounting import decoder_macs
 from lmms_tokendrop.modeling.core.decoder_inputs import ReductionRequest
 from lmms_tokendrop.modeling.core.options import checked_number
 from lmms_tokendrop.modeling.core.reducer import Host

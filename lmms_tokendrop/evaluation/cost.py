@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 
+from lmms_tokendrop.evaluation.accounting import decoder_macs
 from lmms_tokendrop.modeling.core.staged_cache import StagedCache
 from lmms_tokendrop.modeling.core.token_report import TokenReport
 
@@ -26,6 +28,8 @@ class SampleCost:
         Mean over the decoder layers of the visual tokens that a layer receives.
     visual_tokens_release
         The same after each layer's drop, as the MustDrop release counts.
+    decoder_macs
+        Multiply-accumulates of the decoder's prefill, see `lmms_tokendrop.evaluation.accounting`; 0 for encoders.
     kv_bytes
         Bytes of this sample's share of the cache when its answer ends, padding excluded.
     output_tokens
@@ -38,6 +42,7 @@ class SampleCost:
     full_visual_tokens: float = 0.0
     visual_tokens: float = 0.0
     visual_tokens_release: float = 0.0
+    decoder_macs: float = 0.0
     kv_bytes: float = 0.0
     output_tokens: float = 0.0
     seconds: float = 0.0
@@ -61,6 +66,7 @@ def sample_costs(
     cache: StagedCache,
     report: TokenReport,
     prompt_tokens: Sequence[int],
+    config: Any,
     *,
     seconds: float,
     output_tokens: Sequence[int] | None = None,
@@ -74,6 +80,8 @@ def sample_costs(
         The batch's cache and its report. Several beams or sequences of a sample are added up in bytes.
     prompt_tokens
         Tokens of each unreduced prompt.
+    config
+        The decoder's configuration.
     seconds
         Time of the whole batch.
     output_tokens
@@ -93,6 +101,7 @@ def sample_costs(
     costs = []
     for number in range(samples):
         first = number * sequences
+        text = prompt_tokens[number] - report.full_visual_tokens[first]
         kv_bytes = sum(report.kv_bytes_per_row[first : first + sequences])
         if sequences == 1 and output_tokens is not None:
             kv_bytes -= (steps - outputs[number]) * _bytes_per_token(cache)
@@ -102,6 +111,9 @@ def sample_costs(
                 full_visual_tokens=report.full_visual_tokens[first],
                 visual_tokens=report.average_visual_tokens[first],
                 visual_tokens_release=report.average_visual_tokens_release[first],
+                decoder_macs=decoder_macs(
+                    config, [text + layer[first] for layer in report.visual_tokens_per_layer], causal=False
+                ),
                 kv_bytes=kv_bytes,
                 output_tokens=outputs[number],
                 seconds=seconds / samples,

@@ -66,6 +66,7 @@ class Engine:
             cache_of(output),
             report,
             inputs["attention_mask"].sum(-1).tolist(),
+            self.model.config.text_config,
             seconds=seconds,
             output_tokens=[len(ids) for ids in new_ids],
             steps=steps,
@@ -93,7 +94,8 @@ class Engine:
         scores = score_candidates(self.model, prefilled, mask, candidates)
         seconds = time.perf_counter() - started
         report = self._checked_report(cache_of(prefilled))
-        costs = sample_costs(cache_of(prefilled), report, mask.sum(-1).tolist(), seconds=seconds)
+        lengths, config = mask.sum(-1).tolist(), self.model.config.text_config
+        costs = sample_costs(cache_of(prefilled), report, lengths, config, seconds=seconds)
         return list(zip(scores, costs, strict=True))
 
     def inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lmms_tokendrop.results.budget_names import TEXT_RATIOS
 from lmms_tokendrop.results.budgets import ablation_table, budget_table
+from lmms_tokendrop.results.compared_table import compared_tables
 from lmms_tokendrop.results.measured import measured_table
 from lmms_tokendrop.results.pocket_encoders import encoder_table
 from lmms_tokendrop.results.prefill import prefill_table
@@ -15,6 +16,7 @@ from lmms_tokendrop.results.throughput import throughput_table
 RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
     "pocket-scenes": budget_table("pocket_scenes"),
     "easy-vqa": budget_table("easy_vqa"),
+    "compared": compared_tables,
     "mustdrop-ablation": ablation_table("pocket_scenes"),
     "mustdrop-choice-pocket": ablation_table("pocket_scenes_validation", TEXT_RATIOS),
     "mustdrop-choice-easy": ablation_table("easy_vqa_validation", TEXT_RATIOS),

@@ -3,8 +3,8 @@
 import pytest
 from transformers import LlamaConfig
 
-from lmms_tokendrop.benchmark.accounting import decoder_macs
 from lmms_tokendrop.benchmark.prefill import measure_prefill, square_image_tokens
+from lmms_tokendrop.evaluation.accounting import decoder_macs
 
 
 def test_the_square_image_has_2880_patches_and_48_newlines():

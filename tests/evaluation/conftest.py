@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 from lmms_results import evaluator
-from tiny_tasks import DOCUMENTS, SINGLE_IMAGE_DOCUMENTS, write_tasks
+from tiny_tasks import SINGLE_IMAGE_DOCUMENTS, write_tasks
 
 
-@pytest.fixture(scope="session")
-def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the test tasks and their data: one, two or no images per question, of several sizes."""
-    return write_tasks(tmp_path_factory.mktemp("tasks") / "tiny", DOCUMENTS)
+@pytest.fixture(autouse=True)
+def own_datasets_cache(datasets_cache: None) -> None:
+    """All tests here load data sets."""
 
 
 @pytest.fixture
@@ -22,12 +21,6 @@ def documents(task_folder: Path) -> list[dict]:
     from datasets import load_dataset
 
     return list(load_dataset("parquet", data_files={"test": str(task_folder / "tiny.parquet")}, split="test"))
-
-
-@pytest.fixture(autouse=True)
-def datasets_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what the datasets library caches out of the user's home."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
 
 
 @pytest.fixture

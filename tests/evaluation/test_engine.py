@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import tiny_image
 
+from lmms_tokendrop.evaluation.accounting import decoder_macs
 from lmms_tokendrop.evaluation.arguments import LoadOptions
 from lmms_tokendrop.evaluation.engine import Engine
 from lmms_tokendrop.evaluation.generation import GenerationSettings
@@ -213,3 +214,15 @@ def test_a_finished_answer_costs_the_same_in_a_batch_that_goes_on(engines, metho
         assert cost.output_tokens == alone_cost.output_tokens
         assert cost.kv_bytes == alone_cost.kv_bytes
     assert batch[0][1].output_tokens <= 2 < batch[1][1].output_tokens
+
+
+def test_macs_are_those_of_the_tokens_that_each_layer_receives(engines):
+    """FastV at the first of the layers: it receives all, the others 40 percent of the image."""
+    engine = engines["fastv"]
+    [(_, cost)] = engine.score([prompt(engine, "what is it ?", (84, 84))], [[" red"]])
+    config = engine.model.config.text_config
+    visual, text = int(cost.full_visual_tokens), int(cost.prompt_tokens - cost.full_visual_tokens)
+    left = round((cost.visual_tokens * config.num_hidden_layers - visual) / (config.num_hidden_layers - 1))
+    assert left < visual
+    lengths = [visual + text] + [left + text] * (config.num_hidden_layers - 1)
+    assert cost.decoder_macs == decoder_macs(config, lengths, causal=False)

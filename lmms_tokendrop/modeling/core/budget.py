@@ -88,7 +88,7 @@ class Budget:
 
         Raises
         ------
-        ValueError
+        UnreachableBudget
             If the layers before the first drop alone leave too little for the rest.
         """
         stage = layers.index(len(processed) - 1)
@@ -104,11 +104,15 @@ class Budget:
         return torch.minimum(torch.maximum(count, least.long()), current.long())
 
 
-def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> ValueError:
+class UnreachableBudget(ValueError):
+    """A budget below the smallest average that a method can leave, which the message names."""
+
+
+def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> UnreachableBudget:
     """The error for budgets below what the layers before the first drop allow."""
     worst = int((floor - target).argmax())
     option = "keep_ratio" if budget.ratio is not None else "visual_tokens"
-    return ValueError(
+    return UnreachableBudget(
         f"{option}: an average of {float(target[worst]):.2f} visual tokens per {budget.scope} "
         f"(counter={budget.counter!r}) can't be reached; the smallest reachable average is {float(floor[worst]):.2f}. "
         "Allow more tokens; an earlier drop (`layers`, `K`) and a smaller `key_ratio` lower it."

@@ -6,7 +6,7 @@ from tiny_models import tiny_config
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
-from lmms_tokendrop.benchmark.accounting import decoder_layer_macs, decoder_macs, kv_bytes
+from lmms_tokendrop.evaluation.accounting import decoder_layer_macs, decoder_macs, kv_bytes
 from lmms_tokendrop.modeling.core.staged_cache import StagedCache
 from lmms_tokendrop.modeling.core.staged_decoder import STAGED_DECODERS
 from lmms_tokendrop.modeling.core.transformers_compat import cache_argument

@@ -1,0 +1,151 @@
+"""One run through lmms-eval, and what is kept of its results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from lmms_tokendrop.compare.plan import Run, Setting
+from lmms_tokendrop.evaluation.cost import SampleCost
+from lmms_tokendrop.evaluation.task_managers import task_manager
+
+COUNTS = tuple(field.name for field in fields(SampleCost) if field.name != "seconds")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    Parameters
+    ----------
+    metric
+        The score.
+    value
+        Its value over all documents, as lmms-eval reports it.
+    documents
+        Number of documents, the task's first ones.
+    answers
+        The model's answer to each.
+    scores
+        The score of each; None if the value is no mean of such.
+    reduction
+        The options of the reduction, defaults included.
+    cost
+        Means over documents of `COUNTS`, which are fields of `lmms_tokendrop.evaluation.cost.SampleCost`.
+    seconds
+        Per document.
+    """
+
+    metric: str
+    value: float
+    documents: int
+    answers: Sequence[Any]
+    scores: Sequence[float] | None
+    reduction: Mapping[str, Any]
+    cost: Mapping[str, float]
+    seconds: float
+
+
+def evaluated(
+    setting: Setting,
+    run: Run,
+    *,
+    limit: int | None,
+    batch_size: int | str,
+    device: str | None,
+    include_path: Path | None,
+) -> Result | None:
+    """Do a run.
+
+    Parameters
+    ----------
+    setting, run
+        What is run.
+    limit
+        The first so many documents; None for all.
+    batch_size, device
+        As for lmms-eval.
+    include_path
+        Folder of task files; None for the bundled ones.
+
+    Returns
+    -------
+    Result or None
+        None in all processes but the first.
+
+    Raises
+    ------
+    ValueError
+        If the task has no such metric, or reports no number for it.
+    """
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.models import get_model
+
+    arguments = {"pretrained": setting.pretrained, "batch_size": batch_size, "device": device}
+    adapter = get_model(run.variant)(**arguments, **setting.model_args, **run.options)
+    reduction = adapter.engine.model.config.token_reduction
+    results = simple_evaluate(
+        model=adapter,
+        tasks=[run.task],
+        task_manager=task_manager([run.task], include_path),
+        batch_size=batch_size,
+        limit=limit,
+        bootstrap_iters=0,
+    )
+    return None if results is None else result_of(results, run.task, setting.metric, reduction)
+
+
+def result_of(results: Mapping[str, Any], task: str, metric: str | None, reduction: Mapping[str, Any]) -> Result:
+    """Keep what a comparison needs of lmms-eval's results.
+
+    Parameters
+    ----------
+    results
+        Those of one task, with samples.
+    task
+        Its name.
+    metric
+        The score; None: the first of the task.
+    reduction
+        Options of the reduction.
+
+    Raises
+    ------
+    ValueError
+        As of :func:`evaluated`.
+    """
+    values = {name.split(",")[0]: value for name, value in reversed(results["results"][task].items()) if "," in name}
+    named = [entry["metric"] for entry in results["configs"][task]["metric_list"]]
+    metric = metric or named[0]
+    value = values.get(metric)
+    if metric not in named or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"metric={metric!r} of {task} is {value!r}, no number; its metrics: {', '.join(named)}")
+    samples = {sample["doc_id"]: sample for sample in reversed(results["samples"][task])}
+    if sorted(samples) != list(range(len(samples))):
+        raise ValueError(f"{task}: the results have documents {sorted(samples)[:3]}...; they must be the first ones")
+    ordered = [samples[number] for number in range(len(samples))]
+    answers = [sample["filtered_resps"] for sample in ordered]
+    return Result(
+        metric=metric,
+        value=float(value),
+        documents=len(ordered),
+        answers=[answer[0] if len(answer) == 1 else answer for answer in answers],
+        scores=scores_of(ordered, metric, float(value)),
+        reduction=reduction,
+        cost={name: results["throughput"][f"avg_{name}"] for name in COUNTS},
+        seconds=results["throughput"]["avg_seconds"],
+    )
+
+
+def scores_of(samples: Sequence[Mapping[str, Any]], metric: str, value: float) -> list[float] | None:
+    """The score of each document, where they are numbers whose mean is the reported value; else None."""
+    found = [sample.get(metric) for sample in samples]
+    found = [score.get("score") if isinstance(score, Mapping) else score for score in found]
+    if not all(isinstance(score, int | float) and math.isfinite(score) for score in found):
+        return None
+    scores = [int(score) if score == int(score) else float(score) for score in found]
+    return scores if math.isclose(fmean(scores), value, abs_tol=1e-9) else None

@@ -1,0 +1,275 @@
+"""What ``lmms-tokendrop compare`` runs: each method at each budget with each seed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmms_eval.utils import simple_parse_args_string
+from transformers import PreTrainedConfig
+
+from lmms_tokendrop.catalogue import POCKET, Variant, architectures, variants
+from lmms_tokendrop.catalogue.entries import UNREDUCED
+from lmms_tokendrop.evaluation.arguments import parse_model_args
+from lmms_tokendrop.modeling.core.decoder_options import COUNT_BUDGETS
+from lmms_tokendrop.modeling.methods.available import reductions
+from lmms_tokendrop.results.compared import FULL
+
+COUNTERS = ("input", "release")
+"""What a budget can count."""
+
+SEPARATOR = ":"
+"""Stands between a method's name and each of its options."""
+
+UNSAFE = re.compile(r"[^\w.=+]+")
+"""What a file's name has an underscore for."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a comparison have in common.
+
+    Parameters
+    ----------
+    architecture
+        Name of one in the catalogue.
+    pretrained
+        The checkpoint, as for ``--model_args``.
+    limit
+        The first so many documents of a task; None for all.
+    metric
+        The task's score; None: the first that it names.
+    model_args
+        Further arguments for loading, such as ``dtype``.
+    """
+
+    architecture: str
+    pretrained: str
+    limit: int | None
+    metric: str | None
+    model_args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method at a budget on a task.
+
+    Parameters
+    ----------
+    task
+        Name of a task.
+    label
+        The method with its options, as asked for.
+    variant
+        Name for ``lmms-eval --model``.
+    budget
+        As asked for; None: the method's own setting, or the unreduced model.
+    counter
+        What the budget counts; None without one.
+    seed
+        Of a method that draws at random; else None.
+    options
+        What the method is given: its options, the budget and the seed.
+    """
+
+    task: str
+    label: str
+    variant: str
+    budget: str | None
+    counter: str | None
+    seed: int | None
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """How it is called in one line."""
+        seed = None if self.seed is None else f"seed {self.seed}"
+        return ", ".join(filter(None, (self.task, self.label, self.budget, self.counter, seed)))
+
+    @property
+    def file(self) -> str:
+        """Its file, below the folder of the comparison."""
+        parts = self.name.replace("%", "pct").split(", ")[1:]
+        return f"{self.task}/{'-'.join(UNSAFE.sub('_', part) for part in parts)}.json"
+
+
+def planned(
+    setting: Setting,
+    tasks: Sequence[str],
+    methods: Sequence[str] | None,
+    budgets: Sequence[str],
+    counter: str,
+    seeds: Sequence[int],
+) -> list[Run]:
+    """List the runs of a comparison.
+
+    Parameters
+    ----------
+    setting
+        What they have in common.
+    tasks
+        Names of tasks.
+    methods
+        Each a method's name, and behind colons options that it always has (``mustdrop:key_ratio=0``); None for all of
+        the architecture.
+    budgets
+        Each a share (``25%``) of the visual tokens, or an average number of them.
+    counter
+        What budgets count.
+    seeds
+        For methods that draw at random.
+
+    Returns
+    -------
+    list of Run
+        The unreduced model first, then budget by budget, then what has a setting of its own: methods that no count
+        budget fits, and those whose options say already what stays. A task at a time.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, an option or value that it does not take, or a malformed budget, counter or seed.
+    """
+    if counter not in COUNTERS:
+        raise ValueError(f"counter={counter!r}; allowed: {', '.join(COUNTERS)}")
+    _check_repeats(tasks=tasks, methods=methods or (), budgets=budgets, seeds=seeds)
+    if any(seed < 0 for seed in seeds) or not seeds:
+        raise ValueError(f"seeds={list(seeds)}; allowed: whole numbers from 0, at least one")
+    stated = {budget: budget_option(budget) for budget in budgets}
+    known = {entry.method: entry for entry in variants(architecture=setting.architecture)}
+    contenders = [Contender.of(text, known, setting) for text in methods or known]
+    full = Contender.of(UNREDUCED, known, setting)
+    runs = []
+    for task in tasks:
+        runs += full.seeded(task, seeds)
+        for budget, option in stated.items():
+            for one in contenders:
+                if one.takes_budgets:
+                    runs += one.seeded(task, seeds, budget, counter, {**option, "counter": counter})
+        for one in contenders:
+            if not one.takes_budgets and one != full:
+                runs += one.seeded(task, seeds)
+    return runs
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method with the options that it always has.
+
+    Parameters
+    ----------
+    label
+        As asked for.
+    variant
+        Name for ``lmms-eval --model``.
+    given
+        Its options.
+    takes_budgets
+        Whether a count budget goes with them.
+    draws
+        Whether it draws at random, with a seed that is not given.
+    """
+
+    label: str
+    variant: str
+    given: Mapping[str, Any]
+    takes_budgets: bool
+    draws: bool
+
+    @classmethod
+    def of(cls, text: str, known: Mapping[str, Variant], setting: Setting) -> Contender:
+        """Read one of the `methods` of :func:`planned`, of which `known` has the variants."""
+        method, *words = text.split(SEPARATOR)
+        if method not in known:
+            raise ValueError(f"methods: {method!r}; allowed for {setting.architecture}: {', '.join(known)}")
+        if not all("=" in word for word in words):
+            raise ValueError(f"methods: {text!r}; allowed: a method and its options, such as mustdrop:key_ratio=0")
+        given = simple_parse_args_string(",".join(words))
+        entry = known[method]
+        _, read = parse_model_args(
+            {**given, **setting.model_args},
+            method=method,
+            pretrained=setting.pretrained,
+            architecture=setting.architecture,
+        )
+        checked = reductions(setting.architecture)
+        checked.from_dict({"method": method, **read})
+        kind = checked.options_of(method)
+        entries = kind.entries()
+        elsewise = given.keys() & set().union(*kind.alternatives)
+        return cls(
+            label=FULL if method == UNREDUCED else text,
+            variant=entry.model_id,
+            given=given,
+            takes_budgets=entries.keys() >= COUNT_BUDGETS and not elsewise,
+            draws="seed" in entries and "seed" not in given,
+        )
+
+    def seeded(
+        self,
+        task: str,
+        seeds: Sequence[int],
+        budget: str | None = None,
+        counter: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> list[Run]:
+        """Its runs on a task: one, or one for each seed."""
+        stated = {**self.given, **(options or {})}
+        if not self.draws:
+            return [Run(task, self.label, self.variant, budget, counter, None, stated)]
+        return [Run(task, self.label, self.variant, budget, counter, seed, {**stated, "seed": seed}) for seed in seeds]
+
+
+def budget_option(text: str) -> dict[str, float]:
+    """The option that a budget is: ``keep_ratio`` of a share such as ``25%``, ``visual_tokens`` of a number."""
+    number, name, most = (text[:-1], "keep_ratio", 100.0) if text.endswith("%") else (text, "visual_tokens", math.inf)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= most or math.isinf(value):
+        raise ValueError(f"budgets: {text!r}; allowed: a share such as 25%, up to 100%, or a number of visual tokens")
+    return {name: value / 100 if name == "keep_ratio" else value}
+
+
+def _check_repeats(**lists: Sequence[Any]) -> None:
+    for name, given in lists.items():
+        if len(set(given)) < len(given):
+            raise ValueError(f"{name}={','.join(map(str, given))}; allowed: each once")
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a list with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(argument: str, text: str) -> list[int]:
+    """The whole numbers of a list with commas; a ValueError names the argument."""
+    try:
+        return list(map(int, listed(text)))
+    except ValueError:
+        raise ValueError(f"{argument}={text!r}; allowed: whole numbers, separated by commas") from None
+
+
+def architecture_of(pretrained: str, revision: str | None = None) -> str:
+    """The architecture of a checkpoint, from its configuration; of the bundled ones LLaVA-NeXT.
+
+    Raises
+    ------
+    ValueError
+        If it is none of the catalogue.
+    OSError
+        If there is no such checkpoint.
+    """
+    if pretrained.startswith(POCKET):
+        return architectures()[0].name
+    location = {} if revision is None else {"revision": revision}
+    kind = PreTrainedConfig.get_config_dict(pretrained, **location)[0].get("model_type")
+    for entry in architectures():
+        if kind in entry.model_types:
+            return entry.name
+    known = ", ".join(entry.name for entry in architectures())
+    raise ValueError(f"pretrained={pretrained!r} is a checkpoint of {kind}; allowed: one of {known}")
