@@ -157,16 +157,12 @@ def draw_kept_patches(image: Image.Image, report: Any, row: int = 0, size: int =
     PIL.Image.Image
         One column for the whole input and one per layer. Patches that left, or merged into another, are blank.
     """
-    first = report.received[0]
-    start = int(first.place[row][first.image_cls[row]]) + 1
-    places = {int(number): tuple(cell) for number, cell in enumerate(report.patches[row].tolist()) if cell[0] >= 0}
-    shape = [max(cell[side] for cell in places.values()) + 1 for side in (0, 1)]
-    columns = [("input", set(places.values()))]
-    for layer, tokens in enumerate(report.left):
-        patches = tokens.image[row] & ~tokens.image_cls[row]
-        cells = {places[place - start] for place in tokens.place[row][patches].tolist()}
+    columns = [("input", {(line, column) for line, column in report.patches[row].tolist() if line >= 0})]
+    shape = [max(cell[side] for cell in columns[0][1]) + 1 for side in (0, 1)]
+    for name, rows in report.kept.items():
+        cells = {place[2:] for place in rows[row]}
         if len(cells) < len(columns[-1][1]):
-            columns.append((f"layer {layer}\n{len(cells)} patches", cells))
+            columns.append((f"{name}\n{len(cells)} patches", cells))
     view = to_rgb(image).resize((size * shape[1] // shape[0], size))
     picture = Image.new("RGB", ((view.width + GAP) * len(columns) - GAP, CAPTION + size), "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)

@@ -30,14 +30,15 @@ DECODER_REPORT = (
     "counts",
     "forced_merges",
 )
-ENCODER_REPORT = (
-    "text_tokens",
-    "image_tokens",
-    "average_image_tokens",
-    "average_image_tokens_left",
-    "full_image_tokens",
-    "vision_tokens",
-)
+ENCODER_REPORT = {
+    "text_tokens": "text_tokens",
+    "image_tokens": "visual_tokens_per_layer",
+    "average_image_tokens": "average_visual_tokens",
+    "average_image_tokens_left": "average_visual_tokens_release",
+    "full_image_tokens": "full_visual_tokens",
+    "vision_tokens": "vision_tokens",
+}
+"""By the name that recorded values and earlier versions have."""
 
 
 def load(job: dict[str, Any], folder: Path) -> Any:
@@ -77,7 +78,10 @@ def read(output: Any) -> Record:
         exact = {name: getattr(report, name) for name in DECODER_REPORT}
         return {"exact": exact, "logits": output.logits[:, -1].clone()}
     reports = output.report if isinstance(output.report, list) else [output.report]
-    exact = {name: [getattr(report, name) for report in reports] for name in ENCODER_REPORT}
+    exact = {
+        before: [getattr(report, name if hasattr(report, name) else before) for report in reports]
+        for before, name in ENCODER_REPORT.items()
+    }
     exact["kept"] = [encoder_tokens(report) for report in reports]
     return {"exact": exact, "logits": output.logits.clone()}
 

@@ -83,7 +83,7 @@ class EncoderEngine:
         output = self.model(**self.inputs(prompts))
         log_probabilities = output.logits.float().log_softmax(-1).cpu()
         seconds = time.perf_counter() - started
-        costs = sample_costs(output.report, seconds)
+        costs = sample_costs(self.model.reports(output), seconds)
         labels = [self.model.config.id2label[int(number)] for number in log_probabilities.argmax(-1)]
         answers = map(Classification, labels, log_probabilities)
         return list(zip(answers, costs, strict=True))
@@ -150,26 +150,25 @@ class EncoderEngine:
         }
 
 
-def sample_costs(report: Any, seconds: float) -> list[SampleCost]:
+def sample_costs(reports: Sequence[Any], seconds: float) -> list[SampleCost]:
     """Split a batch's cost over its rows.
 
     Parameters
     ----------
-    report
-        What happened to the tokens; a list of reports if there are several images, whose tokens are added up. Averages
-        are over the layers that read text and image together; what a smaller image or a vision tower saves counts in
-        the difference to the tokens before the reduction.
+    reports
+        What happened to the tokens, a report for each image of a row; their tokens are added up. Averages are over the
+        layers that read text and image together; what a smaller image or a vision tower saves counts in the difference
+        to the tokens before the reduction.
     seconds
         Time of the whole batch.
     """
-    reports = report if isinstance(report, list) else [report]
     texts = reports[0].text_tokens[0]
     full, average, left = (
         torch.tensor(counts, dtype=torch.float64).sum(0).tolist()
         for counts in (
-            [one.full_image_tokens for one in reports],
-            [one.average_image_tokens for one in reports],
-            [one.average_image_tokens_left for one in reports],
+            [one.full_visual_tokens for one in reports],
+            [one.average_visual_tokens for one in reports],
+            [one.average_visual_tokens_release for one in reports],
         )
     )
     return [

@@ -107,8 +107,8 @@ class Ranker:
             inputs = {name: value.expand(len(places), *value.shape[1:]) for name, value in image.items()}
             output = self.engine.model(**inputs, **self._text_inputs(places))
             if self.features is not None:
-                output.report.full_image_tokens = self.encoder.full_image_tokens(**pixels) * len(places)
-            return list(zip(output.logits[:, 0].tolist(), sample_costs(output.report, 0.0), strict=True))
+                output.report.full_visual_tokens = self.encoder.full_image_tokens(**pixels) * len(places)
+            return list(zip(output.logits[:, 0].tolist(), sample_costs([output.report], 0.0), strict=True))
 
         for place, (score, cost) in self.batches.run(self.by_length, run):
             scores[place] = score

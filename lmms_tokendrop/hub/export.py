@@ -142,7 +142,7 @@ def build(
         base_reduction=saved,
         tuned=tuned_with(options, entry.method),
         stages=_stages(model),
-        example_tokens=_save_example(example, model.config, folder),
+        example_tokens=_save_example(example, model, folder),
     )
     manifest.with_files(folder).write(folder)
     _set_modes(folder)
@@ -178,11 +178,11 @@ def _save_model(model: PreTrainedModel, base: Base, form: str, max_shard_size: s
         model.generation_config.save_pretrained(folder)
 
 
-def _save_example(example: Example, config: PreTrainedConfig, folder: Path) -> dict[str, Any] | None:
+def _save_example(example: Example, model: PreTrainedModel, folder: Path) -> dict[str, Any] | None:
     """Draw what is left of the example, and return the numbers of tokens; None without weights."""
     if example.outputs is None:
         return None
-    kept_picture(example.images[0], example.outputs["report"], config).save(folder / PICTURE)
+    kept_picture(example.images[0], example.outputs["report"], model).save(folder / PICTURE)
     return {"full": example.outputs["full"], "layers": example.outputs["tokens"]}
 
 

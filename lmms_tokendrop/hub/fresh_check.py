@@ -52,7 +52,7 @@ def example_outputs(model: Any, processor: Any, images: Sequence[Any], question:
     -------
     dict
         ``logits`` as a float32 tensor; ``tokens``, the image tokens that each layer received, per image; ``full``,
-        those of the unreduced model; ``report``.
+        those of the unreduced model; ``report``, that of the first image.
     """
     import torch
 
@@ -70,18 +70,10 @@ def example_outputs(model: Any, processor: Any, images: Sequence[Any], question:
                 inputs[name] = inputs[name].unsqueeze(0)
     with torch.inference_mode():
         output = model(**inputs)
-    if output.get("report") is None:
-        cache = output["cache" if "cache" in output else "past_key_values"]  # from, and before transformers 5.24
-        report = cache.report()
-        tokens, full = [[layer[0] for layer in report.visual_tokens_per_layer]], report.full_visual_tokens[:1]
-    else:
-        report = output.report
-        reports = report if isinstance(report, list) else [report]
-        tokens = [[layer[0] for layer in one.image_tokens] for one in reports]
-        height, width = inputs["pixel_values"].shape[-2:]
-        patch = model.config.patch_size
-        full = [(height // patch) * (width // patch) + 1] * len(reports)
-    return {"logits": output.logits.float(), "tokens": tokens, "full": full, "report": report}
+    reports = model.reports(output)
+    tokens = [[layer[0] for layer in report.visual_tokens_per_layer] for report in reports]
+    full = [report.full_visual_tokens[0] for report in reports]
+    return {"logits": output.logits.float(), "tokens": tokens, "full": full, "report": reports[0]}
 
 
 def check_folder(job: dict[str, Any]) -> None:

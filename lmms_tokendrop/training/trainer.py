@@ -97,7 +97,7 @@ class ReductionTrainer(FiniteTrainer):
             output = model(**inputs)
         scores = self.task.scores(output.logits)
         parts = {"task": self.task.loss(scores, targets)}
-        reports = output.report if isinstance(output.report, list) else [output.report]
+        reports = student.reports(output)
         if self.teacher is not None:
             with torch.inference_mode(), self.accelerator.autocast(), final_states(self.teacher) as teacher_states:
                 expected = self.task.scores(self.teacher(**inputs).logits).log_softmax(-1)

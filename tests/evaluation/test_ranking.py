@@ -51,8 +51,8 @@ def test_each_text_and_each_image_is_encoded_once(checkpoint, method, monkeypatc
     for image, outputs in zip(images, pairs, strict=True):
         scores, cost = ranker.scores(Prompt("", (image,), 7))
         assert scores == pytest.approx([output.logits.item() for output in outputs], abs=1e-5)
-        assert sample_costs(outputs[0].report, 1.0)[0].full_visual_tokens == cost.full_visual_tokens == 65
-        averages = [output.report.average_image_tokens[0] for output in outputs]
+        assert sample_costs([outputs[0].report], 1.0)[0].full_visual_tokens == cost.full_visual_tokens == 65
+        averages = [output.report.average_visual_tokens[0] for output in outputs]
         assert cost.visual_tokens == pytest.approx(sum(averages) / len(TEXTS))
     assert len(set(scores)) == len(TEXTS)
     assert encoded == {"get_text_features": len(TEXTS), "get_image_features": len(images)}

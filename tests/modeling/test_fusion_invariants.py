@@ -77,7 +77,7 @@ def test_the_cases_really_reduce_as_planned(reduced, name, method):
     model = reduced(name, method)
     report = model(**ARCHITECTURES[name].inputs("ragged")).report
     for row in range(3):
-        text, image = report.text_tokens[0][row], report.image_tokens[0][row]
+        text, image = report.text_tokens[0][row], report.visual_tokens_per_layer[0][row]
         attention, ffn = plan(ARCHITECTURES[name].encoder(model).token_reducer, text, image, 4)
         assert [int(tokens.valid[row].sum()) for tokens in report.received] == attention
         assert [int(tokens.valid[row].sum()) for tokens in report.left] == ffn
@@ -90,9 +90,9 @@ def test_the_cases_really_reduce_as_planned(reduced, name, method):
 def test_the_report_names_the_unreduced_number_of_image_tokens(reduced, name, method):
     inputs = ARCHITECTURES[name].inputs("ragged")
     report = reduced(name, method)(**inputs).report
-    assert report.full_image_tokens == reduced(name, "none")(**inputs).report.image_tokens[0]
-    before = torch.tensor(report.full_image_tokens)
-    assert (torch.tensor(report.image_tokens[-1]) < before).all() or method in ("none", "merge_text")
+    assert report.full_visual_tokens == reduced(name, "none")(**inputs).report.visual_tokens_per_layer[0]
+    before = torch.tensor(report.full_visual_tokens)
+    assert (torch.tensor(report.visual_tokens_per_layer[-1]) < before).all() or method in ("none", "merge_text")
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)
@@ -115,7 +115,9 @@ def test_a_padded_row_equals_the_row_alone(reduced, name, method):
     for row in range(3):
         alone = model(**ARCHITECTURES[name].row_of(inputs, row), sample_seeds=torch.tensor([3 + row]))
         assert difference(alone.logits, together.logits[row : row + 1]) <= 1e-5
-        assert alone.report.image_tokens == [[counts[row]] for counts in together.report.image_tokens]
+        assert alone.report.visual_tokens_per_layer == [
+            [counts[row]] for counts in together.report.visual_tokens_per_layer
+        ]
         assert alone.report.text_tokens == [[counts[row]] for counts in together.report.text_tokens]
 
 
@@ -182,7 +184,7 @@ def test_two_images_are_reduced_apart(fusion_checkpoint, name, method):
     )
     output = model(**ARCHITECTURES[name].inputs("ragged", images=2))
     assert len(output.report) == 2
-    assert all(report.image_tokens[-1] < report.image_tokens[0] for report in output.report)
+    assert all(report.visual_tokens_per_layer[-1] < report.visual_tokens_per_layer[0] for report in output.report)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -254,7 +256,7 @@ def test_gradient_checkpointing_changes_no_gradient(fusion_checkpoint, name, met
         torch.manual_seed(0)
         output = model(**architecture.inputs("ragged"))
         output.logits.square().sum().backward()
-        assert output.report.image_tokens[-1] < output.report.image_tokens[0]
+        assert output.report.visual_tokens_per_layer[-1] < output.report.visual_tokens_per_layer[0]
         gradients.append([parameter.grad for parameter in architecture.parameters(model)])
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
@@ -274,6 +276,6 @@ def test_bfloat16_runs_with_the_same_counts(fusion_checkpoint, reduced, name, me
     assert output.logits.isfinite().all()
     if method != "tome_joint":
         assert (
-            output.report.image_tokens
-            == reduced(name, method)(**ARCHITECTURES[name].inputs("ragged")).report.image_tokens
+            output.report.visual_tokens_per_layer
+            == reduced(name, method)(**ARCHITECTURES[name].inputs("ragged")).report.visual_tokens_per_layer
         )

@@ -89,7 +89,7 @@ def test_counts_with_and_without_pumer_and_smaller_images(tiny_meter_checkpoint,
     model = MeterTokenDropForQuestionAnswering.from_pretrained(tiny_meter_checkpoint(), token_reduction=options)
     report = model(**tiny_meter_inputs("whole")).report
     assert report.vision_tokens == tower
-    assert [counts[0] for counts in report.image_tokens] == image
+    assert [counts[0] for counts in report.visual_tokens_per_layer] == image
     assert report.patches.shape[1] == tower[0] - 1
     assert report.patches[0, -1].tolist() == [int((tower[0] - 1) ** 0.5) - 1] * 2
 

@@ -59,10 +59,10 @@ def test_a_token_type_that_the_model_lacks_is_refused(encoder, name, index):
 @torch.no_grad()
 def test_more_patches_than_vilt_reads_are_warned_of(encoder, warnings):
     model, inputs = encoder("vilt", max_image_length=96)
-    assert model(**inputs).report.image_tokens[0] == [97]
+    assert model(**inputs).report.visual_tokens_per_layer[0] == [97]
     assert warnings.messages == []
     model, inputs = encoder("vilt", max_image_length=20)
-    assert model(**inputs).report.image_tokens[0] == [21]
+    assert model(**inputs).report.visual_tokens_per_layer[0] == [21]
     assert warnings.messages
     assert all("max_image_length=20" in message for message in warnings.messages)
 

@@ -98,7 +98,7 @@ def test_logits_are_those_of_the_releases_steps(
 def test_counts_are_those_of_padded_lengths_and_rows_depend_on_their_batch(tiny_meter_checkpoint):
     model, inputs = release_model(tiny_meter_checkpoint()), tiny_meter_inputs("ragged")
     output = model(**inputs)
-    assert output.report.image_tokens == [[65] * 3, [39] * 3, [23] * 3, [23] * 3]
+    assert output.report.visual_tokens_per_layer == [[65] * 3, [39] * 3, [23] * 3, [23] * 3]
     assert output.report.text_tokens == [[12] * 3, [10] * 3, [8] * 3, [8] * 3]
     alone = model(**row_of_meter(inputs, 2)).logits
     assert (alone - output.logits[2:]).abs().max() > 1e-4

@@ -76,7 +76,7 @@ def test_a_padded_row_equals_the_row_alone(tiny_vilt_checkpoint):
     model = ViltTokenDropForQuestionAnswering.from_pretrained(tiny_vilt_checkpoint())
     inputs = tiny_vilt_inputs("ragged")
     together = model(**inputs)
-    assert together.report.image_tokens[0] == [97, 73, 65]
+    assert together.report.visual_tokens_per_layer[0] == [97, 73, 65]
     assert together.report.text_tokens[0] == [12, 7, 4]
     for row in range(3):
         assert difference(model(**row_of(inputs, row)).logits, together.logits[row : row + 1]) <= 1e-5

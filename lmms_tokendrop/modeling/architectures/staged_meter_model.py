@@ -107,9 +107,9 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
         """
         if image_embeds is not None:
             full = [image_embeds.shape[1]] * len(image_embeds)
-            return image_embeds, {"tokens": FusionTokens.of_image(image_embeds), "full_image_tokens": full}
+            return image_embeds, {"tokens": FusionTokens.of_image(image_embeds), "full_visual_tokens": full}
         size, scale = self.config.patch_size, self.token_reducer.image_scale
-        full_image_tokens = self.full_image_tokens(pixel_values)
+        full_visual_tokens = self.full_image_tokens(pixel_values)
         rows, columns = (grid_side(length, size, scale) for length in pixel_values.shape[-2:])
         grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(pixel_values.device)
         if scale != 1:
@@ -119,7 +119,7 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
             "tokens": tokens,
             "vision_tokens": vision_tokens,
             "patches": grid.expand(len(pixel_values), -1, -1),
-            "full_image_tokens": full_image_tokens,
+            "full_visual_tokens": full_visual_tokens,
         }
 
     def full_image_tokens(self, pixel_values: torch.Tensor) -> list[int]:

@@ -122,7 +122,7 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
         )
         outputs.report.patches = patches
-        outputs.report.full_image_tokens = self.full_image_tokens(tokens, pixel_values, pixel_mask)
+        outputs.report.full_visual_tokens = self.full_image_tokens(tokens, pixel_values, pixel_mask)
         states = self.layernorm(outputs.last_hidden_state)
         pooled = None if self.pooler is None else self.pooler(states)
         return replace(outputs, last_hidden_state=states, pooler_output=pooled)

@@ -48,6 +48,10 @@ class FusionHead:
         """Logits of pooled states `[batch, channels]`."""
         return self.classifier(pooled)
 
+    def reports(self, output: FusionHeadOutput) -> list:
+        """What happened to the tokens of a forward pass, a report for each image of a row."""
+        return [output.report]
+
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Loss of logits; a ValueError unless `labels` has a whole number per row."""
         labels = labels.view(-1)
@@ -68,6 +72,10 @@ class FusionHead:
 
 class SeveralImagesHead(FusionHead):
     """A classifier on the pooled states of a text beside each of several images."""
+
+    def reports(self, output: FusionHeadOutput) -> list:
+        """An entry per image."""
+        return output.report
 
     def run(self, text: dict, images: dict, labels: torch.Tensor | None, options: dict) -> FusionHeadOutput:
         """Encode the text with each image `[batch, images, ...]`; what the encoder did not collect is None.

@@ -116,7 +116,7 @@ class FusionTokens:
 
 @dataclass
 class FusionReport:
-    """What happened to the tokens of a batch.
+    """What happened to the tokens of a batch, in the words of :class:`.token_report.TokenReport`.
 
     Attributes
     ----------
@@ -130,7 +130,7 @@ class FusionReport:
         `[batch, length]` per stage, which tokens are there, where training keeps them all (DynamicViT).
     vision_tokens : list[int]
         Per block of a vision tower in which tokens merge, tokens of each image that its attention processed.
-    full_image_tokens : list[int]
+    full_visual_tokens : list[int]
         Per row, tokens of the image, its CLS included, before images were scaled down and before any left or merged.
     """
 
@@ -139,7 +139,7 @@ class FusionReport:
     patches: torch.Tensor | None = None
     policies: list[torch.Tensor] = field(default_factory=list)
     vision_tokens: list[int] = field(default_factory=list)
-    full_image_tokens: list[int] = field(default_factory=list)
+    full_visual_tokens: list[int] = field(default_factory=list)
 
     @property
     def text_tokens(self) -> list[list[int]]:
@@ -147,20 +147,32 @@ class FusionReport:
         return [tokens.counts()[0].tolist() for tokens in self.received]
 
     @property
-    def image_tokens(self) -> list[list[int]]:
-        """Tokens of the image that each layer received, its CLS included, per layer and row."""
+    def visual_tokens_per_layer(self) -> list[list[int]]:
+        """`[layers][batch]`, image tokens that each layer received, the CLS included."""
         return [tokens.counts()[1].tolist() for tokens in self.received]
 
     @property
-    def average_image_tokens(self) -> list[float]:
-        """Mean over layers of the tokens of the image that a layer received, per row."""
-        return torch.tensor(self.image_tokens, dtype=torch.float64).mean(0).tolist()
+    def average_visual_tokens(self) -> list[float]:
+        """`[batch]`, the mean of the above over layers."""
+        return torch.tensor(self.visual_tokens_per_layer, dtype=torch.float64).mean(0).tolist()
 
     @property
-    def average_image_tokens_left(self) -> list[float]:
-        """The same after each layer's stage."""
-        counts = torch.stack([tokens.counts()[1] for tokens in self.left])
-        return counts.double().mean(0).tolist()
+    def average_visual_tokens_release(self) -> list[float]:
+        """`[batch]`, the same, of what each layer left."""
+        return torch.stack([tokens.counts()[1] for tokens in self.left]).double().mean(0).tolist()
+
+    @property
+    def kept(self) -> dict[str, list[list[tuple[int, int, int, int]]]]:
+        """Per layer and row, (0, 0, row, column) of the patches that it left; none where an image came embedded."""
+        kept = {}
+        for layer, tokens in enumerate(self.left if self.patches is not None else ()):
+            places = tokens.place - self.received[0].image_cls.long().argmax(-1, keepdim=True) - 1
+            patches = tokens.image & ~tokens.image_cls
+            rows = [
+                cells[place[here]].tolist() for cells, place, here in zip(self.patches, places, patches, strict=True)
+            ]
+            kept[f"after layer {layer}"] = [[(0, 0, *cell) for cell in row] for row in rows]
+        return kept
 
 
 @on_host

@@ -13,7 +13,7 @@ from ..ops.eager_parts import on_host, part_by_part, part_by_part_under
 from .decoder_inputs import ReductionRequest
 from .reducer import TokenReducer
 from .staged_cache import StagedCache, checked_cache
-from .transformers_compat import CACHE, cache_argument, takes_cache
+from .transformers_compat import CACHE, cache_argument, cache_of, takes_cache
 from .vision_inputs import check_encoded
 from .visual_tokens import VisualTokens
 
@@ -240,6 +240,10 @@ class StagedGenerationMixin(GenerationMixin):
 
     config: Any
     model: Any
+
+    def reports(self, output: ModelOutput) -> list:
+        """What happened to the tokens of a request, in one report."""
+        return [cache_of(output).report()]
 
     def _prepare_cache_for_generation(
         self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
