@@ -16,7 +16,7 @@ from lmms_tokendrop.modeling.core.decoder_inputs import ReductionRequest
 from lmms_tokendrop.modeling.core.options import checked_number
 from lmms_tokendrop.modeling.core.reducer import Host
 from lmms_tokendrop.modeling.core.staged_decoder import StagedLlamaModel
-from lmms_tokendrop.modeling.core.tile_layout import NEWLINE, anyres_layout
+from lmms_tokendrop.modeling.core.tile_layout import anyres_layout
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 from lmms_tokendrop.modeling.core.visual_tokens import VisualTokens
 from lmms_tokendrop.modeling.methods.available import reductions
@@ -178,16 +178,10 @@ def square_image_tokens(text_tokens: int) -> VisualTokens:
         ends = newline.expand(FINE_GRID, 1, -1)
         return [torch.cat([features[0][0], torch.cat([rows, ends], dim=1).flatten(0, 1)])]
 
-    layout = anyres_layout(pack, [5], BASE_GRID**2)
-    tile, cell, line = layout.tiles[0], layout.cells[0], layout.lines[0]
-    newline = cell == NEWLINE
-    image = VisualTokens.text(1, len(tile), tile.device).map(lambda values: values[0])
-    image.image, image.tile, image.line, image.newline = torch.zeros_like(tile), tile, line, newline
-    image.row, image.column = cell // BASE_GRID, cell % BASE_GRID
-    image.present = torch.ones_like(newline)
-    image.carry["cls_attention"] = torch.zeros(len(tile))
-    mask = torch.zeros(1, len(tile) + text_tokens, dtype=torch.bool)
-    mask[:, : len(tile)] = True
+    (image,) = anyres_layout(pack, [5], BASE_GRID)
+    image.carry["cls_attention"] = torch.zeros(len(image))
+    mask = torch.zeros(1, len(image) + text_tokens, dtype=torch.bool)
+    mask[:, : len(image)] = True
     return VisualTokens.place([image], mask)
 
 

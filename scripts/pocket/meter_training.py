@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.models.roberta.modeling_roberta import RobertaAttention
 
-from lmms_tokendrop.modeling.architectures.meter_layers import MeterAttention, MeterCrossLayer
+from lmms_tokendrop.modeling.architectures.meter_layers import MeterCrossLayer
 from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForQuestionAnswering
 from pocket.encoder_losses import HIDDEN, EncoderTrainingModel, attend
 from pocket.meter import IMAGE_SIZE, PATCH
@@ -87,7 +88,7 @@ class MeterTrainingModel(EncoderTrainingModel):
 
     def _attend(
         self,
-        attention: MeterAttention,
+        attention: RobertaAttention,
         states: torch.Tensor,
         other: torch.Tensor,
         bias: torch.Tensor | None,

@@ -62,15 +62,8 @@ def test_masked_attention_equals_masking_keys_for_what_is_there_in_vilt(fusion_c
     output = model(**inputs)
     stock = ViltForQuestionAnswering.from_pretrained(fusion_checkpoint("vilt")).eval()
     with torch.no_grad():
-        states, tokens, _ = model.vilt.embeddings(
-            inputs["input_ids"],
-            inputs["attention_mask"],
-            None,
-            inputs["pixel_values"],
-            inputs["pixel_mask"],
-            None,
-            None,
-        )
+        text, valid = {"input_ids": inputs["input_ids"]}, inputs["attention_mask"].bool()
+        states, tokens, _ = model.vilt.embeddings(text, valid, inputs["pixel_values"], inputs["pixel_mask"])
         policies = dict(zip(LAYERS["vilt"], output.report.policies, strict=True))
         policy = tokens.valid.float()
         for number, layer in enumerate(stock.vilt.encoder.layer):

@@ -8,72 +8,9 @@ from torch import nn
 from transformers import CLIPVisionConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrainedModel, CLIPVisionEmbeddings
-from transformers.models.roberta.modeling_roberta import RobertaIntermediate, RobertaOutput, RobertaSelfOutput
+from transformers.models.roberta.modeling_roberta import RobertaAttention, RobertaIntermediate, RobertaOutput
 
-from ..core.attention import attend, diagonal
-
-
-class MeterAttentionHeads(nn.Module):
-    """Attention to the own sequence or to another one, through sdpa or eager, which also gives queries and keys."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-        self.query, self.key, self.value = (nn.Linear(config.hidden_size, config.hidden_size) for _ in range(3))
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        other: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        output_attentions: bool = False,
-        policy: torch.Tensor | None = None,
-        itself: torch.Tensor | None = None,
-    ):
-        """Attend.
-
-        Parameters
-        ----------
-        hidden_states : torch.Tensor
-            `[batch, queries, channels]`.
-        other : torch.Tensor
-            `[batch, keys, channels]`, what is attended to.
-        bias : torch.Tensor or None
-            Added to logits, `[batch, 1, 1, keys]`.
-        output_attentions : bool
-            Whether to return probabilities.
-        policy, itself : torch.Tensor or None
-            How much each key counts; see :func:`.attention.policy_softmax`.
-
-        Returns
-        -------
-        tuple
-            Context `[batch, queries, channels]`, probabilities `[batch, heads, queries, keys]` or None, queries
-            `[batch, heads, queries, head_dim]` and keys `[batch, heads, keys, head_dim]`.
-        """
-        heads = self.config.num_attention_heads
-        query, key, value = (
-            layer(states).unflatten(-1, (heads, -1)).transpose(1, 2)
-            for layer, states in ((self.query, hidden_states), (self.key, other), (self.value, other))
-        )
-        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        sdpa = self.config._attn_implementation == "sdpa" and not output_attentions
-        context, probabilities = attend(query, key, value, bias, dropout, sdpa, policy, itself)
-        return context, probabilities, query, key
-
-
-class MeterAttention(nn.Module):
-    """Attention with projection, residual connection and norm."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.self = MeterAttentionHeads(config)
-        self.output = RobertaSelfOutput(config)
-
-    def forward(self, hidden_states, other, bias=None, output_attentions=False, policy=None, itself=None):
-        """Attend; see :meth:`MeterAttentionHeads.forward`."""
-        context, *others = self.self(hidden_states, other, bias, output_attentions, policy, itself)
-        return self.output(context, hidden_states), *others
+from ..core.attention import attend_to, diagonal
 
 
 @dataclass
@@ -108,8 +45,7 @@ class MeterCrossLayer(GradientCheckpointingLayer):
 
     def __init__(self, config):
         super().__init__()
-        self.attention = MeterAttention(config)
-        self.crossattention = MeterAttention(config)
+        self.attention, self.crossattention = (RobertaAttention(config, is_cross_attention=True) for _ in range(2))
         self.intermediate = RobertaIntermediate(config)
         self.output = RobertaOutput(config)
 
@@ -129,7 +65,7 @@ class MeterCrossLayer(GradientCheckpointingLayer):
         Parameters
         ----------
         hidden_states, bias, policy : torch.Tensor
-            The own sequence, as :class:`MeterAttentionHeads` takes it.
+            The own sequence, as :func:`.attention.attend_to` takes it.
         other, other_bias, other_policy : torch.Tensor
             The other one.
         output_attentions : bool
@@ -138,12 +74,14 @@ class MeterCrossLayer(GradientCheckpointingLayer):
             `[batch, length, keys]`, keys of the other sequence that count in full.
         """
         own = None if policy is None else diagonal(hidden_states.shape[1], hidden_states.device)
-        hidden_states, own_probabilities, _, own_key = self.attention(
-            hidden_states, hidden_states, bias, output_attentions, policy, own
+        context, own_probabilities, _, own_key = attend_to(
+            self.attention.self, hidden_states, hidden_states, bias, output_attentions, policy, own
         )
-        hidden_states, probabilities, query, other_key = self.crossattention(
-            hidden_states, other, other_bias, output_attentions, other_policy, itself
+        hidden_states = self.attention.output(context, hidden_states)
+        context, probabilities, query, other_key = attend_to(
+            self.crossattention.self, hidden_states, other, other_bias, output_attentions, other_policy, itself
         )
+        hidden_states = self.crossattention.output(context, hidden_states)
         return CrossAttended(hidden_states, own_probabilities, probabilities, own_key, query, other_key)
 
     def feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -11,13 +11,11 @@ from transformers.utils.generic import can_return_tuple
 
 from ..core.fusion_heads import (
     AnswerHead,
+    EntailmentHead,
     FusionHead,
     FusionHeadOutput,
     RankHead,
     SeveralImagesHead,
-    check_several_images,
-    classifier,
-    name_entailment_labels,
 )
 from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel
 
@@ -36,14 +34,16 @@ __all__ = [
 ]
 
 
-class _OneImageHead(FusionHead, MeterPreTrainedModel):
-    """A head on the pooled states of one text and one image."""
+class _MeterHead(FusionHead, MeterPreTrainedModel):
+    """A head on the pooled states of a text and of one image or several."""
 
     encoder_class: ClassVar[type[MeterModel]] = MeterModel
 
     def __init__(self, config: MeterConfig):
         super().__init__(config)
         self.meter = self.encoder_class(config)
+        self.build_head(2 * config.hidden_size)
+        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -61,96 +61,43 @@ class _OneImageHead(FusionHead, MeterPreTrainedModel):
         labels : torch.Tensor, optional
             What the loss of the head takes.
         *args, **kwargs
-            As :meth:`MeterModel.forward` takes them.
+            As :meth:`MeterModel.forward` takes them. With several images, `pixel_values` and `image_embeds` have them
+            as second dimension, and `image_token_type_idx` is each image's number.
 
         Returns
         -------
         FusionHeadOutput
-            `logits [batch, labels]`.
+            `logits [batch, labels]`. With several images `hidden_states`, `attentions` and `report` are lists with an
+            entry per image.
         """
-        text = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return self.run(text, {"pixel_values": pixel_values}, labels, encoder_options)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "pixel_values": pixel_values}
+        return self.run(labels, {**inputs, **encoder_options})
 
 
-class MeterForQuestionAnswering(AnswerHead, _OneImageHead):
+class MeterForQuestionAnswering(AnswerHead, _MeterHead):
     """METER with a classifier over answers (VQAv2)."""
 
-    def __init__(self, config: MeterConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.classifier = classifier(2 * config.hidden_size, 2 * config.hidden_size, config.num_labels)
-        self.post_init()
 
-
-class MeterForVisualEntailment(_OneImageHead):
+class MeterForVisualEntailment(EntailmentHead, _MeterHead):
     """METER with a classifier over contradiction, neutral and entailment (SNLI-VE)."""
 
-    def __init__(self, config: MeterConfig):
-        super().__init__(config)
-        name_entailment_labels(config)
-        self.num_labels = config.num_labels
-        self.classifier = classifier(2 * config.hidden_size, 2 * config.hidden_size, config.num_labels)
-        self.post_init()
 
-
-class MeterForImageAndTextRetrieval(RankHead, _OneImageHead):
+class MeterForImageAndTextRetrieval(RankHead, _MeterHead):
     """METER with a score of how well a text fits an image."""
 
-    def __init__(self, config: MeterConfig):
-        super().__init__(config)
-        self.rank_output = nn.Linear(2 * config.hidden_size, 1)
-        self.post_init()
 
-
-class MeterForImagesAndTextClassification(SeveralImagesHead, MeterPreTrainedModel):
+class MeterForImagesAndTextClassification(SeveralImagesHead, _MeterHead):
     """METER with a classifier over a text and several images (NLVR2).
 
     The text is encoded once; the cross-modal layers run once per image.
     """
 
-    encoder_class: ClassVar[type[MeterModel]] = MeterModel
-
-    def __init__(self, config: MeterConfig):
-        super().__init__(config)
-        check_several_images(config)
-        self.num_labels = config.num_labels
-        self.meter = self.encoder_class(config)
-        width = 2 * config.hidden_size
-        self.classifier = classifier(width * config.num_images, width, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        text_embeds: torch.Tensor | None = None,
-        image_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        **encoder_options,
-    ) -> FusionHeadOutput:
-        """Run the model.
-
-        Parameters
-        ----------
-        pixel_values : torch.Tensor
-            `[batch, images, 3, height, width]`; `image_embeds` has the same two first dimensions.
-        labels : torch.LongTensor, optional
-            `[batch]`.
-        *args, **kwargs
-            As :meth:`MeterModel.forward` takes them, but for `image_token_type_idx`, which is each image's number.
-
-        Returns
-        -------
-        FusionHeadOutput
-            `logits [batch, labels]`; `hidden_states`, `attentions` and `report` are lists with an entry per image.
-        """
-        if text_embeds is None and input_ids is not None:
-            text_embeds, input_ids = self.meter.get_text_features(input_ids, attention_mask), None
-        text = {"input_ids": input_ids, "attention_mask": attention_mask, "text_embeds": text_embeds}
-        images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
-        return self.run(text, images, labels, encoder_options)
+    def run(self, labels: torch.Tensor | None, inputs: dict) -> FusionHeadOutput:
+        """Encode the text first."""
+        if inputs.get("text_embeds") is None and inputs["input_ids"] is not None:
+            ids = inputs.pop("input_ids")
+            inputs["text_embeds"] = self.meter.get_text_features(ids, inputs["attention_mask"])
+        return super().run(labels, inputs)
 
 
 @dataclass

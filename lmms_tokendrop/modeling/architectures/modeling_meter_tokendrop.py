@@ -22,31 +22,27 @@ __all__ = [
 ]
 
 
-class MeterTokenDropForQuestionAnswering(MeterTokenDropPreTrainedModel, MeterForQuestionAnswering):
+class _MeterTokenDropHead(MeterTokenDropPreTrainedModel):
+    encoder_class = MeterTokenDropModel
+
+
+class MeterTokenDropForQuestionAnswering(_MeterTokenDropHead, MeterForQuestionAnswering):
     """METER with a classifier over answers (VQAv2) that drops or merges tokens, as `config.token_reduction` says.
 
     These heads take what the stock ones take, and `sample_seeds`; their outputs have a `report`.
     """
 
-    encoder_class = MeterTokenDropModel
 
-
-class MeterTokenDropForVisualEntailment(MeterTokenDropPreTrainedModel, MeterForVisualEntailment):
+class MeterTokenDropForVisualEntailment(_MeterTokenDropHead, MeterForVisualEntailment):
     """METER with a classifier over contradiction, neutral and entailment (SNLI-VE) that drops or merges tokens."""
 
-    encoder_class = MeterTokenDropModel
 
-
-class MeterTokenDropForImageAndTextRetrieval(MeterTokenDropPreTrainedModel, MeterForImageAndTextRetrieval):
+class MeterTokenDropForImageAndTextRetrieval(_MeterTokenDropHead, MeterForImageAndTextRetrieval):
     """METER with a score of how well a text fits an image that drops or merges tokens."""
 
-    encoder_class = MeterTokenDropModel
 
-
-class MeterTokenDropForImagesAndTextClassification(MeterTokenDropPreTrainedModel, MeterForImagesAndTextClassification):
+class MeterTokenDropForImagesAndTextClassification(_MeterTokenDropHead, MeterForImagesAndTextClassification):
     """METER with a classifier over a text and several images (NLVR2) that drops or merges tokens.
 
     The text is reduced anew beside each image.
     """
-
-    encoder_class = MeterTokenDropModel

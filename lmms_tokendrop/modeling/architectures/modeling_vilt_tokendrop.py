@@ -4,7 +4,6 @@ from ..core.tested_transformers import TESTED  # noqa: F401, warns before an imp
 
 # isort: split
 import torch
-from torch import nn
 from transformers import (
     ViltForImageAndTextRetrieval,
     ViltForImagesAndTextClassification,
@@ -14,14 +13,13 @@ from transformers import (
 from transformers.utils.generic import can_return_tuple
 
 from ..core.fusion_heads import (
+    IMAGES,
     AnswerHead,
+    EntailmentHead,
     FusionHead,
     FusionHeadOutput,
     RankHead,
     SeveralImagesHead,
-    check_several_images,
-    classifier,
-    name_entailment_labels,
 )
 from .staged_vilt_model import (
     ViltTokenDropConfig,
@@ -46,7 +44,11 @@ __all__ = [
 class _ViltHead(FusionHead, ViltTokenDropPreTrainedModel):
     """A head on pooled states of a text and of one image or several."""
 
-    vilt: ViltTokenDropModel
+    def __init__(self, config: ViltTokenDropConfig):
+        ViltPreTrainedModel.__init__(self, config)
+        self.vilt = ViltTokenDropModel(config)
+        self.build_head(config.hidden_size)
+        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -59,9 +61,7 @@ class _ViltHead(FusionHead, ViltTokenDropPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         image_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        sample_seeds: torch.LongTensor | None = None,
+        **options,
     ) -> FusionHeadOutput:
         """Run the model.
 
@@ -80,47 +80,24 @@ class _ViltHead(FusionHead, ViltTokenDropPreTrainedModel):
             `logits [batch, labels]`; `report` says what happened to the tokens. With several images `hidden_states`,
             `attentions` and `report` are lists with an entry per image.
         """
-        text = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        text = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         images = {"pixel_values": pixel_values, "pixel_mask": pixel_mask, "image_embeds": image_embeds}
-        collect = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        options = {"token_type_ids": token_type_ids, "sample_seeds": sample_seeds, **collect}
-        return self.run(text, images, labels, options)
+        return self.run(labels, {**text, "inputs_embeds": inputs_embeds, **images, **options})
 
 
 class ViltTokenDropForQuestionAnswering(AnswerHead, _ViltHead, ViltForQuestionAnswering):
     """ViLT with a classifier over answers (VQAv2) that drops or merges tokens, as `config.token_reduction` says."""
 
-    def __init__(self, config: ViltTokenDropConfig):
-        ViltPreTrainedModel.__init__(self, config)
-        self.num_labels = config.num_labels
-        self.vilt = ViltTokenDropModel(config)
-        self.classifier = classifier(config.hidden_size, 2 * config.hidden_size, config.num_labels)
-        self.post_init()
 
-
-class ViltTokenDropForVisualEntailment(_ViltHead):
+class ViltTokenDropForVisualEntailment(EntailmentHead, _ViltHead):
     """ViLT with a classifier over contradiction, neutral and entailment (SNLI-VE). Stock transformers has no such head.
 
     The classifier has the form and the parameter names of the question answering head; the loss is cross entropy.
     """
 
-    def __init__(self, config: ViltTokenDropConfig):
-        ViltPreTrainedModel.__init__(self, config)
-        name_entailment_labels(config)
-        self.num_labels = config.num_labels
-        self.vilt = ViltTokenDropModel(config)
-        self.classifier = classifier(config.hidden_size, 2 * config.hidden_size, config.num_labels)
-        self.post_init()
-
 
 class ViltTokenDropForImageAndTextRetrieval(RankHead, _ViltHead, ViltForImageAndTextRetrieval):
     """ViLT with a score of how well a text fits an image that drops or merges tokens."""
-
-    def __init__(self, config: ViltTokenDropConfig):
-        ViltPreTrainedModel.__init__(self, config)
-        self.vilt = ViltTokenDropModel(config)
-        self.rank_output = nn.Linear(config.hidden_size, 1)
-        self.post_init()
 
 
 class ViltTokenDropForImagesAndTextClassification(SeveralImagesHead, _ViltHead, ViltForImagesAndTextClassification):
@@ -131,18 +108,13 @@ class ViltTokenDropForImagesAndTextClassification(SeveralImagesHead, _ViltHead, 
     of them without `images` too.
     """
 
-    def __init__(self, config: ViltTokenDropConfig):
-        ViltPreTrainedModel.__init__(self, config)
-        check_several_images(config)
-        self.num_labels = config.num_labels
-        self.vilt = ViltTokenDropModel(config)
-        width = config.hidden_size * config.num_images
-        self.classifier = classifier(width, width, config.num_labels)
-        self.post_init()
+    def head_width(self, channels: int) -> int:
+        """As wide as what it reads."""
+        return channels * self.config.num_images
 
-    def run(self, text: dict, images: dict, labels: torch.Tensor | None, options: dict) -> FusionHeadOutput:
+    def run(self, labels: torch.Tensor | None, inputs: dict) -> FusionHeadOutput:
         """Also of images `[batch, ...]` alone."""
         alone = {"pixel_values": 4, "image_embeds": 3}
-        if any(images[name] is not None and images[name].ndim == ndim for name, ndim in alone.items()):
-            images = {name: None if values is None else values[:, None] for name, values in images.items()}
-        return super().run(text, images, labels, options)
+        if any(inputs[name] is not None and inputs[name].ndim == ndim for name, ndim in alone.items()):
+            inputs = {**inputs, **{name: inputs[name][:, None] for name in IMAGES if inputs[name] is not None}}
+        return super().run(labels, inputs)

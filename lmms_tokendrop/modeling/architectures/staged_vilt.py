@@ -6,17 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import ModelOutput
-from transformers.models.vilt.modeling_vilt import (
-    ViltAttention,
-    ViltEmbeddings,
-    ViltEncoder,
-    ViltLayer,
-    ViltSelfAttention,
-    ViltSelfOutput,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.vilt.modeling_vilt import ViltEmbeddings, ViltEncoder, ViltLayer
 
-from ..core.attention import attend, diagonal
+from ..core.attention import attend_to, diagonal
 from ..core.fusion_run import SequenceRun
 from ..core.fusion_tokens import FusionReport, FusionTokens
 from ..core.reducer import TokenReducer
@@ -32,13 +25,11 @@ class StagedViltEmbeddings(ViltEmbeddings):
 
     def forward(
         self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor,
-        token_type_ids: torch.Tensor | None,
+        text: dict[str, torch.Tensor | None],
+        text_valid: torch.Tensor,
         pixel_values: torch.Tensor | None,
         pixel_mask: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        image_embeds: torch.Tensor | None,
+        image_embeds: torch.Tensor | None = None,
         image_token_type_idx: int | None = 1,
         image_scale: float = 1.0,
     ) -> tuple[torch.Tensor, FusionTokens, torch.Tensor | None]:
@@ -46,10 +37,14 @@ class StagedViltEmbeddings(ViltEmbeddings):
 
         Parameters
         ----------
+        text : dict[str, torch.Tensor or None]
+            What the stock class's `text_embeddings` takes, by name.
+        text_valid : torch.BoolTensor
+            `[batch, length]`, False for padding.
+        pixel_values, pixel_mask, image_embeds, image_token_type_idx
+            As the stock class takes them; `image_embeds` has the image's CLS first.
         image_scale : float
             Factor by which the sides of images are reduced first.
-        *args, **kwargs
-            As the stock class takes them; `image_embeds` has the image's CLS first.
 
         Returns
         -------
@@ -57,8 +52,7 @@ class StagedViltEmbeddings(ViltEmbeddings):
             Embeddings `[batch, text + image, channels]`, what they are, and the `[batch, image - 1, 2]` row and column
             of each patch (-1 for padding; None for `image_embeds`).
         """
-        text = self.text_embeddings(input_ids=input_ids, token_type_ids=token_type_ids, inputs_embeds=inputs_embeds)
-        patches = None
+        text_states, patches = self.text_embeddings(**text), None
         if image_embeds is None:
             if image_scale != 1:
                 pixel_values, pixel_mask = shrink_images(pixel_values, pixel_mask, image_scale, self.config.patch_size)
@@ -68,8 +62,8 @@ class StagedViltEmbeddings(ViltEmbeddings):
             valid = image.new_ones(image.shape[:2]) if pixel_mask is None else pixel_mask.flatten(1)
         kind = 1 if image_token_type_idx is None else image_token_type_idx
         types = self.token_type_embeddings.weight
-        embeddings = torch.cat([text + types[0], image + types[kind]], dim=1)
-        return embeddings, FusionTokens.start(attention_mask.bool(), valid.bool()), patches
+        embeddings = torch.cat([text_states + types[0], image + types[kind]], dim=1)
+        return embeddings, FusionTokens.start(text_valid, valid.bool()), patches
 
     def image_tokens(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None):
         """Embed the patches of a batch of images.
@@ -120,7 +114,7 @@ class StagedViltLayer(ViltLayer):
 
     def __init__(self, config):
         super().__init__(config)
-        self.attention = StagedViltAttention(config)
+        self.attention.attention.config = config
 
     def forward(
         self,
@@ -150,9 +144,12 @@ class StagedViltLayer(ViltLayer):
         tuple
             States, probabilities or None, and what `decide` said of the tokens that stayed or None.
         """
-        attended, probabilities, query, key = self.attention(
-            self.layernorm_before(hidden_states), attention_mask, output_attentions, policy
+        states, attention = self.layernorm_before(hidden_states), self.attention
+        itself = None if policy is None else diagonal(states.shape[1], states.device)
+        context, probabilities, query, key = attend_to(
+            attention.attention, states, states, attention_mask, output_attentions, policy, itself
         )
+        attended = attention.output(context, states)
         hidden_states = attended + hidden_states.to(attended.device)
         kept = None
         if decide is not None:
@@ -162,7 +159,7 @@ class StagedViltLayer(ViltLayer):
 
 
 @dataclass
-class ViltTokenDropModelOutput(ModelOutput):
+class ViltTokenDropModelOutput(BaseModelOutputWithPooling):
     """Output of the encoder.
 
     Attributes
@@ -177,10 +174,6 @@ class ViltTokenDropModelOutput(ModelOutput):
         What happened to the tokens.
     """
 
-    last_hidden_state: torch.Tensor | None = None
-    pooler_output: torch.Tensor | None = None
-    hidden_states: tuple | None = None
-    attentions: tuple | None = None
     report: FusionReport | None = None
 
 
@@ -237,62 +230,3 @@ class StagedViltEncoder(ViltEncoder):
             attentions=tuple(attentions) or None,
             report=run.report,
         )
-
-
-class StagedViltSelfAttention(ViltSelfAttention):
-    """ViLT's self-attention through sdpa or eager, which also hands out its queries and keys."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.config = config
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        output_attentions: bool = False,
-        policy: torch.Tensor | None = None,
-    ):
-        """Attend.
-
-        Parameters
-        ----------
-        hidden_states : torch.Tensor
-            `[batch, length, channels]`.
-        attention_mask : torch.Tensor or None
-            Additive, `[batch, 1, 1, length]`.
-        output_attentions : bool
-            Whether to return probabilities.
-        policy : torch.Tensor or None
-            `[batch, length]`, 1 for tokens that are there and 0 for those that left, with gradients.
-
-        Returns
-        -------
-        tuple
-            Context `[batch, length, channels]`, probabilities `[batch, heads, length, length]` or None, and queries and
-            keys `[batch, heads, length, head_dim]`.
-        """
-        batch, length, _ = hidden_states.shape
-        query, key, value = (
-            layer(hidden_states).view(batch, length, -1, self.attention_head_size).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
-        dropout = self.dropout.p if self.training else 0.0
-        sdpa = self.config._attn_implementation == "sdpa" and not output_attentions
-        itself = None if policy is None else diagonal(length, query.device)
-        context, probabilities = attend(query, key, value, attention_mask, dropout, sdpa, policy, itself)
-        return context, probabilities, query, key
-
-
-class StagedViltAttention(ViltAttention):
-    """ViLT's attention block around :class:`StagedViltSelfAttention`."""
-
-    def __init__(self, config):
-        nn.Module.__init__(self)
-        self.attention = StagedViltSelfAttention(config)
-        self.output = ViltSelfOutput(config)
-
-    def forward(self, hidden_states, attention_mask=None, output_attentions=False, policy=None):
-        """Attend and project; see :meth:`StagedViltSelfAttention.forward`."""
-        context, *others = self.attention(hidden_states, attention_mask, output_attentions, policy)
-        return self.output(context, hidden_states), *others

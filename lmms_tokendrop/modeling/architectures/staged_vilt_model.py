@@ -42,6 +42,7 @@ class ViltTokenDropPreTrainedModel(TokenDropLoading, ViltPreTrainedModel):
 
     config: ViltTokenDropConfig
     config_class = ViltTokenDropConfig
+    accepts_loss_kwargs = False
     _supports_sdpa = True
     _no_split_modules: ClassVar = ["ViltTokenDropModel"]
 
@@ -102,25 +103,13 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         if image_embeds is not None and self.token_reducer.image_scale != 1:
             raise ValueError("image_embeds; allowed with the option image_size: pixel_values, which it scales down")
         sample_seeds = checked_seeds(sample_seeds, len(attention_mask))
+        texts["token_type_ids"], scale = token_type_ids, self.token_reducer.image_scale
         embeddings, tokens, patches = self.embeddings(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            pixel_values,
-            pixel_mask,
-            inputs_embeds,
-            image_embeds,
-            image_token_type_idx,
-            self.token_reducer.image_scale,
+            texts, attention_mask.bool(), pixel_values, pixel_mask, image_embeds, image_token_type_idx, scale
         )
-        outputs = self.encoder(
-            embeddings,
-            tokens,
-            self.token_reducer,
-            sample_seeds,
-            self.config.output_attentions if output_attentions is None else output_attentions,
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-        )
+        keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        outputs = self.encoder(embeddings, tokens, self.token_reducer, sample_seeds, keep_attentions, keep_states)
         outputs.report.patches = patches
         outputs.report.full_visual_tokens = self.full_image_tokens(tokens, pixel_values, pixel_mask)
         states = self.layernorm(outputs.last_hidden_state)

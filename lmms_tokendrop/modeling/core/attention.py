@@ -55,6 +55,51 @@ def attend(
     return context.transpose(1, 2).flatten(2), probabilities
 
 
+def attend_to(
+    attention: Any,
+    hidden_states: torch.Tensor,
+    other: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    output_attentions: bool = False,
+    policy: torch.Tensor | None = None,
+    itself: torch.Tensor | None = None,
+):
+    """Attend to the own sequence or to another one, with the weights of a stock module.
+
+    Parameters
+    ----------
+    attention : nn.Module
+        With the layers `query`, `key` and `value`, and a `config`, whose attention implementation runs: sdpa or eager.
+    hidden_states : torch.Tensor
+        `[batch, queries, channels]`.
+    other : torch.Tensor
+        `[batch, keys, channels]`, what is attended to.
+    bias : torch.Tensor or None
+        Added to logits, `[batch, 1, 1, keys]`.
+    output_attentions : bool
+        Whether to return probabilities.
+    policy, itself : torch.Tensor or None
+        How much each key counts; see :func:`policy_softmax`.
+
+    Returns
+    -------
+    tuple
+        Context `[batch, queries, channels]`, probabilities `[batch, heads, queries, keys]` or None, queries
+        `[batch, heads, queries, head_dim]` and keys `[batch, heads, keys, head_dim]`.
+    """
+    heads = attention.num_attention_heads
+    (query,) = heads_of(hidden_states, heads, attention.query)
+    key, value = heads_of(other, heads, attention.key, attention.value)
+    dropout = attention.dropout.p if attention.training else 0.0
+    sdpa = attention.config._attn_implementation == "sdpa" and not output_attentions
+    return *attend(query, key, value, bias, dropout, sdpa, policy, itself), query, key
+
+
+def heads_of(states: torch.Tensor, heads: int, *layers: nn.Module) -> list[torch.Tensor]:
+    """What each layer makes of states `[batch, length, channels]`, `[batch, heads, length, head_dim]`."""
+    return [layer(states).unflatten(-1, (heads, -1)).transpose(1, 2) for layer in layers]
+
+
 def policy_softmax(logits: torch.Tensor, policy: torch.Tensor, itself: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax in which keys count as much as a policy says (DynamicViT, training).
 
@@ -192,11 +237,10 @@ def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | No
     """
     attention: Any = block.self_attn
     states = block.layer_norm1(block_input)
-    tiles, length, _ = states.shape
-    query = attention.q_proj(states[:, :1]).view(tiles, 1, attention.num_heads, -1).transpose(1, 2)
-    keys = attention.k_proj(states).view(tiles, length, attention.num_heads, -1).transpose(1, 2)
+    (query,) = heads_of(states[:, :1], attention.num_heads, attention.q_proj)
+    (keys,) = heads_of(states, attention.num_heads, attention.k_proj)
     bias = None if mask is None else torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
     bias = None if bias is None else bias[:, None, None]
-    every = torch.ones(tiles, 1, dtype=torch.bool, device=states.device)
+    every = torch.ones(len(states), 1, dtype=torch.bool, device=states.device)
     logits = (query @ keys.transpose(2, 3)).float() * attention.scale
     return softmax_rows(logits, bias, every).mean(1)[:, 0, 1:]

@@ -5,17 +5,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .fusion_tokens import check_padded_right
 
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 TRUTH_LABELS = ("False", "True")
 COLLECTED = ("hidden_states", "attentions", "report")
+IMAGES = ("pixel_values", "pixel_mask", "image_embeds")
 
 
 @dataclass
-class FusionHeadOutput(ModelOutput):
+class FusionHeadOutput(SequenceClassifierOutput):
     """Output of a head.
 
     Attributes
@@ -30,10 +31,6 @@ class FusionHeadOutput(ModelOutput):
         What happened to the tokens, of models that drop or merge some; a list for several images.
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    hidden_states: Any = None
-    attentions: Any = None
     report: Any = None
 
 
@@ -43,6 +40,11 @@ class FusionHead:
     config: Any
     base_model: Any
     classifier: nn.Module
+
+    def build_head(self, channels: int) -> None:
+        """Make the classifier of pooled states `[batch, channels]`."""
+        self.num_labels = self.config.num_labels
+        self.classifier = classifier(channels, 2 * self.config.hidden_size, self.num_labels)
 
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
         """Logits of pooled states `[batch, channels]`."""
@@ -64,9 +66,9 @@ class FusionHead:
         loss = None if labels is None else self.loss(logits, labels.to(logits.device))
         return FusionHeadOutput(loss=loss, logits=logits, **collected)
 
-    def run(self, text: dict, images: dict, labels: torch.Tensor | None, options: dict) -> FusionHeadOutput:
-        """Encode one image per text, and judge both; inputs and options are the encoder's, by name."""
-        encoded = self.base_model(**text, **images, **options, return_dict=True)
+    def run(self, labels: torch.Tensor | None, inputs: dict) -> FusionHeadOutput:
+        """Encode one image per text, and judge both; inputs are the encoder's, by name."""
+        encoded = self.base_model(**inputs, return_dict=True)
         return self.output(encoded.pooler_output, labels, **{name: getattr(encoded, name) for name in COLLECTED})
 
 
@@ -77,7 +79,17 @@ class SeveralImagesHead(FusionHead):
         """An entry per image."""
         return output.report
 
-    def run(self, text: dict, images: dict, labels: torch.Tensor | None, options: dict) -> FusionHeadOutput:
+    def build_head(self, channels: int) -> None:
+        """Make the classifier of pooled states `[batch, images * channels]`."""
+        check_several_images(self.config)
+        self.num_labels, images = self.config.num_labels, self.config.num_images
+        self.classifier = classifier(images * channels, self.head_width(channels), self.num_labels)
+
+    def head_width(self, channels: int) -> int:
+        """Channels inside the classifier."""
+        return channels
+
+    def run(self, labels: torch.Tensor | None, inputs: dict) -> FusionHeadOutput:
         """Encode the text with each image `[batch, images, ...]`; what the encoder did not collect is None.
 
         Raises
@@ -85,12 +97,12 @@ class SeveralImagesHead(FusionHead):
         ValueError
             If the number of images is not `config.num_images`.
         """
+        images = {name: inputs.pop(name, None) for name in IMAGES}
         self.check_images(**images)
         encoded = []
         for number in range(self.config.num_images):
-            image = {name: None if values is None else values[:, number] for name, values in images.items()}
-            own = {**image, "image_token_type_idx": number + 1}
-            encoded.append(self.base_model(**text, **own, **options, return_dict=True))
+            image = {name: values[:, number] for name, values in images.items() if values is not None}
+            encoded.append(self.base_model(**inputs, **image, image_token_type_idx=number + 1, return_dict=True))
         collected = {name: [getattr(entry, name) for entry in encoded] for name in COLLECTED}
         collected = {name: None if entries[0] is None else entries for name, entries in collected.items()}
         return self.output(torch.cat([entry.pooler_output for entry in encoded], dim=-1), labels, **collected)
@@ -119,10 +131,25 @@ class AnswerHead(FusionHead):
         return nn.functional.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]
 
 
+class EntailmentHead(FusionHead):
+    """A classifier over contradiction, neutral and entailment (SNLI-VE)."""
+
+    def build_head(self, channels: int) -> None:
+        """Name the labels of a configuration that names none; a ValueError if there are not three."""
+        if self.config.num_labels != len(ENTAILMENT_LABELS):
+            raise ValueError(
+                f"num_labels={self.config.num_labels}; visual entailment has {len(ENTAILMENT_LABELS)} labels"
+            )
+        _name_labels(self.config, ENTAILMENT_LABELS)
+        super().build_head(channels)
+
+
 class RankHead(FusionHead):
     """A score of how well a text fits an image."""
 
-    rank_output: nn.Module
+    def build_head(self, channels: int) -> None:
+        """Make the layer that scores pooled states `[batch, channels]`."""
+        self.rank_output = nn.Linear(channels, 1)
 
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
         """Scores `[batch, 1]`."""
@@ -131,13 +158,6 @@ class RankHead(FusionHead):
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Not defined: a score alone has no loss, as in stock ViLT."""
         raise NotImplementedError("labels: one score has no loss; compare the scores of several candidates")
-
-
-def name_entailment_labels(config: Any) -> None:
-    """Name the labels of a configuration that names none; a ValueError if there are not three."""
-    if config.num_labels != len(ENTAILMENT_LABELS):
-        raise ValueError(f"num_labels={config.num_labels}; visual entailment has {len(ENTAILMENT_LABELS)} labels")
-    _name_labels(config, ENTAILMENT_LABELS)
 
 
 def check_several_images(config: Any) -> None:

@@ -1,6 +1,6 @@
 """The blocks of a CLIP vision tower with stages: patches may leave or merge inside blocks and between them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -11,7 +11,7 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLay
 
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part
 from .applying import Rules
-from .attention import attend, cls_attention, fusion_attention_rows, key_bias
+from .attention import attend, cls_attention, fusion_attention_rows, heads_of, key_bias
 from .fusion_run import Carry, FusionRun
 from .fusion_selection import FusionCounts
 from .fusion_tokens import FusionTokens
@@ -21,13 +21,9 @@ from .reducer import Stage, TokenReducer
 class StagedCLIPAttention(CLIPAttention):
     """CLIP's attention, which can also give its queries and keys."""
 
-    def project(self, hidden_states: torch.Tensor, *layers: nn.Linear) -> Iterator[torch.Tensor]:
-        """What linear layers give for `[batch, length, channels]`, `[batch, heads, length, head_dim]` each."""
-        return (layer(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in layers)
-
     def attend(self, hidden_states: torch.Tensor, bias: torch.Tensor | None = None):
         """States `[batch, length, channels]`, queries and keys `[batch, heads, length, head_dim]`, of biased logits."""
-        query, key, value = self.project(hidden_states, self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = heads_of(hidden_states, self.num_heads, self.q_proj, self.k_proj, self.v_proj)
         dropout = self.dropout if self.training else 0.0
         context, _ = attend(query, key, value, bias, dropout, self.config._attn_implementation == "sdpa")
         return self.out_proj(context), query, key
@@ -55,7 +51,8 @@ class StagedCLIPLayer(CLIPEncoderLayer):
     def projections(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and keys, `[batch, heads, length, head_dim]` each, that the block makes of what goes into it."""
         attention = self.self_attn
-        query, key = attention.project(self.layer_norm1(hidden_states), attention.q_proj, attention.k_proj)
+        normed = self.layer_norm1(hidden_states)
+        query, key = heads_of(normed, attention.num_heads, attention.q_proj, attention.k_proj)
         return query, key
 
     def forward(self, hidden_states: torch.Tensor, attention_mask=None, bias=None, decide=None, **kwargs):

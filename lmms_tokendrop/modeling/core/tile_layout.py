@@ -7,30 +7,9 @@ import torch
 
 from .fusion_selection import FusionCounts
 from .tile_counts import TileCounts
+from .visual_tokens import VisualTokens
 
 NEWLINE = -1
-
-
-@dataclass
-class AnyresLayout:
-    """The tokens of a batch of images, as the model packs them.
-
-    Attributes
-    ----------
-    tiles : list[torch.LongTensor]
-        Per image `[tokens]`, the tile; newlines have the tile that they end.
-    cells : list[torch.LongTensor]
-        Per image `[tokens]`, the patch cell in its tile; -1 for newlines.
-    lines : list[torch.LongTensor]
-        Per image `[tokens]`, the row of the image that a newline ends; -1 for a view without newlines.
-    first_tile : list[int]
-        Per image, the number of its first tile in the batch of tiles.
-    """
-
-    tiles: list[torch.Tensor]
-    cells: list[torch.Tensor]
-    lines: list[torch.Tensor]
-    first_tile: list[int]
 
 
 @dataclass(frozen=True)
@@ -78,8 +57,8 @@ class TiledImages:
         Hidden states of the tower whose features are wanted.
     tiles_per_image : list[int]
         Tiles of each image, base view first.
-    layout : AnyresLayout
-        Where the tokens lie.
+    layout : list[VisualTokens]
+        See :func:`anyres_layout`.
     pack : Callable
         See :func:`anyres_layout`.
     tiles : Tiles or None
@@ -89,12 +68,12 @@ class TiledImages:
     pixel_values: torch.Tensor
     layers: list[int]
     tiles_per_image: list[int]
-    layout: AnyresLayout
+    layout: list[VisualTokens]
     pack: Callable[..., list[torch.Tensor]]
     tiles: Tiles | None
 
 
-def anyres_layout(pack, tiles_per_image: list[int], cells: int) -> AnyresLayout:
+def anyres_layout(pack: Callable, tiles_per_image: list[int], side: int) -> list[VisualTokens]:
     """Let the model pack coordinates in place of features, and read off what went where.
 
     Parameters
@@ -104,34 +83,40 @@ def anyres_layout(pack, tiles_per_image: list[int], cells: int) -> AnyresLayout:
         `[tokens, channels]` per image: the model's own packing.
     tiles_per_image : list[int]
         Tiles of each image, base view first.
-    cells : int
-        Patches per tile.
+    side : int
+        Patches along a tile.
 
     Returns
     -------
-    AnyresLayout
-        The layout.
+    list[VisualTokens]
+        Per image `[tokens]`. Newlines have the tile and the row that they end.
     """
     coordinates = [
-        torch.stack(torch.meshgrid(torch.arange(count), torch.arange(cells), indexing="ij"), dim=-1).double()
+        torch.stack(torch.meshgrid(torch.arange(count), torch.arange(side**2), indexing="ij"), dim=-1).double()
         for count in tiles_per_image
     ]
-    packed = pack(coordinates, torch.full((2,), float(NEWLINE), dtype=torch.double))
-    layout = AnyresLayout([], [], [], [])
-    for image, rows in enumerate(packed):
+    images = []
+    for number, rows in enumerate(pack(coordinates, torch.full((2,), float(NEWLINE), dtype=torch.double))):
         tile, cell = rows.long().unbind(-1)
         newline = cell == NEWLINE
         line = newline.long().cumsum(0) - newline.long()
         if not newline.any():
             line = torch.full_like(tile, -1)
-        elif tiles_per_image[image] > 1:
+        elif tiles_per_image[number] > 1:
             line = line.masked_fill((tile == 0) & ~newline, -1)
         last_patch = torch.where(newline, 0, torch.arange(len(tile))).cummax(0).values
-        layout.tiles.append(tile[last_patch])
-        layout.cells.append(cell)
-        layout.lines.append(line)
-        layout.first_tile.append(sum(tiles_per_image[:image]))
-    return layout
+        images.append(
+            VisualTokens(
+                image=torch.full_like(tile, number),
+                tile=tile[last_patch],
+                row=cell[last_patch] // side,
+                column=torch.where(newline, side, cell % side),
+                line=line,
+                newline=newline,
+                present=torch.ones_like(newline),
+            )
+        )
+    return images
 
 
 def pack_flat(features: list[torch.Tensor], newline: torch.Tensor | None = None) -> list[torch.Tensor]:

@@ -1,7 +1,8 @@
 """Image features of models that read tiles with one tower, with a stage inside it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -15,10 +16,10 @@ from .decoder_options import setting
 from .reducer import Host, TokenReducer, check_stages
 from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput, reads_tower, shown_cells
 from .staged_vlm import StagedVlm
-from .tile_layout import NEWLINE, AnyresLayout, TiledImages, Tiles, anyres_layout, pack_flat
+from .tile_layout import TiledImages, Tiles, anyres_layout, pack_flat
 from .token_drop_config import TokenDropConfig
 from .vision_inputs import check_features, feature_layers, last_read
-from .visual_tokens import VisualTokens
+from .visual_tokens import VisualTokens, images_of_rows
 
 
 @dataclass
@@ -147,7 +148,7 @@ class TiledFeatures(StagedVlm):
             pixel_values, image_sizes, vision_feature_layer, vision_feature_select_strategy, images_per_request
         )
         if images.tiles is None:
-            return self._plain_output(images, self._plain_features(images, vision_feature_select_strategy))
+            return self._image_output(images, self._plain_features(images), images.layout)
         vision = self.vision_tower.forward_staged(
             images.pixel_values, images.layers, self.token_reducer, tiles=lambda: images.tiles
         )
@@ -161,7 +162,7 @@ class TiledFeatures(StagedVlm):
         """Check images and lay them out."""
         tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
         check_features(strategy, images_per_request, len(tiles_per_image))
-        layout = anyres_layout(pack, tiles_per_image, self._side**2)
+        layout = anyres_layout(pack, tiles_per_image, self._side)
         if pixel_values.dim() == 5:
             pixel_values = torch.cat(
                 [tiles[:count] for tiles, count in zip(pixel_values, tiles_per_image, strict=True)]
@@ -173,19 +174,17 @@ class TiledFeatures(StagedVlm):
             tiles = self._tiles(layout, tiles_per_image, images_per_request, pixel_values.device)
         return TiledImages(pixel_values, layers, tiles_per_image, layout, pack, tiles)
 
-    def _plain_features(self, images: TiledImages, strategy: str | None) -> torch.Tensor:
-        """The stock model's projected features, `[tiles, cells, channels]`."""
+    def _plain_features(self, images: TiledImages) -> torch.Tensor:
+        """Projected patches `[tiles, cells, channels]` of a stock tower."""
         states = self.vision_tower(images.pixel_values, output_hidden_states=True, return_dict=True).hidden_states
-        wanted = [states[layer] for layer in images.layers]
-        selected = torch.cat(wanted, dim=-1) if len(wanted) > 1 else wanted[0]
-        return self.multi_modal_projector(selected[:, 1:] if strategy == "default" else selected)
+        return self.multi_modal_projector(torch.cat([states[layer] for layer in images.layers], dim=-1)[:, 1:])
 
     @on_host
-    def _plain_output(self, images: TiledImages, features: torch.Tensor) -> TokenDropImageOutput:
+    def _image_output(self, images: TiledImages, features: torch.Tensor, tokens: list) -> TokenDropImageOutput:
+        """Pack features `[tiles, cells, channels]`."""
         packed = images.pack(torch.split(features, images.tiles_per_image))
-        return TokenDropImageOutput(
-            pooler_output=packed, visual_tokens=self._provenance(images.layout, features.device)
-        )
+        there = [image.map(lambda values: values.to(features.device)) for image in tokens]
+        return TokenDropImageOutput(pooler_output=packed, visual_tokens=there)
 
     @on_host
     def _staged_output(self, images: TiledImages, vision: StagedVisionOutput, features) -> TokenDropImageOutput:
@@ -202,7 +201,15 @@ class TiledFeatures(StagedVlm):
 
         present, dense = laid(cells >= 0), laid(features)
         carry = {name: laid(values) for name, values in vision.carry.items() if name != "order"}
-        tokens = self._provenance(images.layout, features.device, present, carry)
+        layout = [image.map(lambda values: values.to(features.device)) for image in images.layout]
+        tokens = [
+            replace(
+                image,
+                present=present[place] | image.newline,
+                carry={name: values[place] * ~image.newline for name, values in carry.items()},
+            )
+            for image, place in zip(layout, self._places(layout, images.tiles_per_image), strict=True)
+        ]
         if "order" in vision.carry:
             order = laid(vision.carry["order"], float("inf")).argsort(dim=-1, stable=True)
             dense = dense.gather(1, order.unsqueeze(-1).expand_as(dense))
@@ -211,41 +218,40 @@ class TiledFeatures(StagedVlm):
                 image.map(lambda values, order=order: values.view(order.shape).gather(1, order).flatten())
                 for image, order in zip(tokens, orders, strict=True)
             ]
-        packed = images.pack(torch.split(dense, images.tiles_per_image))
-        return TokenDropImageOutput(pooler_output=packed, visual_tokens=tokens)
+        return self._image_output(images, dense, tokens)
 
     def images_per_request(self, placeholders: torch.Tensor, pixel_values, image_sizes=None) -> list[int] | None:
         """Images of each sequence, told from its placeholders `[batch, length]`; None where no budget needs it."""
         if setting(self.token_reducer.options, "scope") != "request":
             return None
         tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
-        lengths = [len(tile) for tile in anyres_layout(pack, tiles_per_image, self._side**2).tiles]
-        totals = placeholders.sum(-1).tolist()
-        if sum(totals) != sum(lengths):
-            raise ValueError(f"Image features and image tokens do not match, tokens: {totals}, features: {lengths}")
-        counts, taken = [], iter(lengths)
-        for total in totals:
-            counts.append(0)
-            while total > 0:
-                total -= next(taken)
-                counts[-1] += 1
-        return counts
+        lengths = [len(image) for image in anyres_layout(pack, tiles_per_image, self._side)]
+        return images_of_rows(lengths, placeholders.sum(-1).tolist())
 
     @property
     def _side(self) -> int:
         return self.config.vision_config.image_size // self.config.vision_config.patch_size
 
-    def _tiles(self, layout: AnyresLayout, tiles_per_image, images_per_request, device) -> Tiles:
+    def _places(
+        self, images: list[VisualTokens], tiles_per_image: list[int]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Per image, the tile among all and the cell of each token; those of a newline are no place."""
+        return [
+            (image.tile + first, (image.row * self._side + image.column).masked_fill(image.newline, 0))
+            for image, first in zip(images, accumulate(tiles_per_image, initial=0), strict=False)
+        ]
+
+    def _tiles(self, layout: list[VisualTokens], tiles_per_image, images_per_request, device) -> Tiles:
         total, cells = sum(tiles_per_image), self._side**2
         alive = torch.zeros(total, cells, dtype=torch.bool)
         line = torch.full((total, cells), -1)
         owners, first_line = [], 0
-        parts = zip(layout.tiles, layout.cells, layout.lines, layout.first_tile, strict=True)
-        for tiles, image_cells, lines, first in parts:
-            patch = image_cells != NEWLINE
-            alive[tiles[patch] + first, image_cells[patch]] = True
-            line[tiles[patch] + first, image_cells[patch]] = torch.where(lines >= 0, lines + first_line, lines)[patch]
-            owners.append((tiles + first)[~patch])
+        for tokens, (tile, cell) in zip(layout, self._places(layout, tiles_per_image), strict=True):
+            patch = ~tokens.newline
+            lines = torch.where(tokens.line >= 0, tokens.line + first_line, -1)
+            alive[tile[patch], cell[patch]] = True
+            line[tile[patch], cell[patch]] = lines[patch]
+            owners.append(tile[~patch])
             first_line += int((~patch).sum())
         image = torch.repeat_interleave(torch.arange(len(tiles_per_image)), torch.tensor(tiles_per_image))
         requests = torch.arange(len(tiles_per_image))
@@ -261,24 +267,3 @@ class TiledFeatures(StagedVlm):
             num_layers=self.config.text_config.num_hidden_layers,
         )
 
-    def _provenance(self, layout: AnyresLayout, device, present=None, carry=None) -> list[VisualTokens]:
-        """Provenance of each image's rows; `present` and `carry` are `[tiles, cells]`, what the tower found."""
-        side, images = self._side, []
-        for number, (tile, cell) in enumerate(zip(layout.tiles, layout.cells, strict=True)):
-            tile, cell, line = tile.to(device), cell.to(device), layout.lines[number].to(device)
-            newline = cell == NEWLINE
-            place = (tile + layout.first_tile[number], cell.clamp_min(0))
-            row = torch.cat([cell.new_full((1,), -1), cell[:-1]]) // side
-            images.append(
-                VisualTokens(
-                    image=torch.full_like(tile, number),
-                    tile=tile,
-                    row=torch.where(newline, row, cell // side),
-                    column=torch.where(newline, side, cell % side),
-                    line=line,
-                    newline=newline,
-                    present=torch.ones_like(newline) if present is None else present[place] | newline,
-                    carry={name: values[place] * ~newline for name, values in (carry or {}).items()},
-                )
-            )
-        return images

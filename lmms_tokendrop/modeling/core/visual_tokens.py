@@ -72,22 +72,11 @@ class VisualTokens:
         ValueError
             If images do not fill whole sequences, or their tokens do not match the placeholders.
         """
-        lengths = [len(image) for image in images]
-        per_row = mask.sum(-1).tolist()
-        if sum(lengths) != sum(per_row):
-            raise ValueError(f"Image features and image tokens do not match, tokens: {per_row}, features: {lengths}")
-        numbers, taken = [], iter(lengths)
-        for row_total in per_row:
-            number, filled = 0, 0
-            while filled < row_total:
-                filled += next(taken)
-                numbers.append(number)
-                number += 1
-            if filled != row_total:
-                raise ValueError(f"Images of {lengths} tokens do not fill sequences of {per_row} image placeholders")
+        counts = images_of_rows([len(image) for image in images], mask.sum(-1).tolist())
         placed = cls.text(mask.shape[0], mask.shape[1], mask.device)
         if not images:
             return placed
+        numbers = (number for count in counts for number in range(count))
         numbered = [
             replace(image, image=torch.full_like(image.tile, number))
             for image, number in zip(images, numbers, strict=True)
@@ -172,6 +161,34 @@ class VisualTokens:
             owner[number[ends]] = self.tile[ends]
             inside = inside & (owner[number.clamp_min(0)] == self.tile)
         return number.masked_fill(~inside, -1)
+
+
+def images_of_rows(lengths: list[int], totals: list[int]) -> list[int]:
+    """How many images fill each sequence.
+
+    Parameters
+    ----------
+    lengths : list[int]
+        Tokens of each image, in order.
+    totals : list[int]
+        Placeholders of each sequence.
+
+    Raises
+    ------
+    ValueError
+        If the tokens do not match the placeholders, or the images do not fill whole sequences.
+    """
+    if sum(lengths) != sum(totals):
+        raise ValueError(f"Image features and image tokens do not match, tokens: {totals}, features: {lengths}")
+    counts, taken = [], iter(lengths)
+    for total in totals:
+        counts.append(0)
+        while total > 0:
+            total -= next(taken)
+            counts[-1] += 1
+        if total:
+            raise ValueError(f"Images of {lengths} tokens do not fill sequences of {totals} image placeholders")
+    return counts
 
 
 def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torch.Tensor, int]:
