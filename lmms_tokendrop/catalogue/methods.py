@@ -121,10 +121,7 @@ METHODS = (
     Method(
         name="dynamicvit",
         title="DynamicViT: trained predictors decide which patches stay; needs a checkpoint with them",
-        reducers={
-            "fusion": f"{MODELING}.methods.dynamicvit:DynamicViT",
-            "co_attention": f"{MODELING}.methods.dynamicvit:PairDynamicViT",
-        },
+        reducers={"fusion": f"{MODELING}.methods.dynamicvit:DynamicViT"},
         trained=True,
         paper=Paper(
             title="DynamicViT: Efficient Vision Transformers with Dynamic Token Sparsification",
@@ -144,7 +141,6 @@ METHODS = (
         reducers={
             "decoder": f"{MODELING}.methods.random_drop:RandomDrop",
             "fusion": f"{MODELING}.methods.random_pruning:RandomPruning",
-            "co_attention": f"{MODELING}.methods.random_pruning:PairRandomPruning",
         },
     ),
     Method(

@@ -40,15 +40,9 @@ def masked_logits(stock, model, inputs: dict, report) -> torch.Tensor:
     """
     reducer = model.vilt.token_reducer
     weighted = model.config.token_reduction["method"] == "tome"
+    text, valid = {"input_ids": inputs["input_ids"]}, inputs["attention_mask"].bool()
     states, tokens, _ = model.vilt.embeddings(
-        inputs["input_ids"],
-        inputs["attention_mask"],
-        None,
-        inputs["pixel_values"],
-        inputs["pixel_mask"],
-        None,
-        None,
-        image_scale=reducer.image_scale,
+        text, valid, inputs["pixel_values"], inputs["pixel_mask"], image_scale=reducer.image_scale
     )
     alive, size = tokens.valid.clone(), torch.ones(tokens.valid.shape)
     for layer, received, left in zip(stock.vilt.encoder.layer, report.received, report.left, strict=True):

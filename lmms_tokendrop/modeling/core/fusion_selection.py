@@ -38,18 +38,9 @@ class BlockOptions(Options):
     """Where a method acts."""
 
     layers: list[int] | None = option(
-        None, "Blocks (zero-based) that drop or merge; default: 2, 5, 8 (dynamicvit: 3, 6, 9) of 12, scaled."
-    )
-
-
-@dataclass
-class PairOptions(Options):
-    """Where a method acts in pairs of layers."""
-
-    layers: list[int] | None = option(
         None,
-        "Layers that drop or merge, 0, 2, 4, ... for the first, second, third pair; default: 0, 2, 4, 6 (dynamicvit: "
-        "2, 6, 10) of 12, scaled.",
+        "Blocks (zero-based) that drop or merge, in METER 0, 2, 4, ... for the first, second, third pair; default, "
+        "scaled: 2, 5, 8 (dynamicvit: 3, 6, 9), in METER 0, 2, 4, 6 (2, 6, 10) of 12.",
     )
 
 
@@ -59,18 +50,21 @@ class LayeredReducer(TokenReducer):
     Attributes
     ----------
     default_layers : tuple[int, ...]
-        Zero-based layers of an encoder of `paper_depth`; pairs where layers come in pairs.
+        Zero-based layers of an encoder of 12.
+    default_pairs : tuple[int, ...]
+        Zero-based pairs of an encoder of 6 pairs of layers.
     point : str
         Where in the layers.
     """
 
     default_layers: ClassVar[tuple[int, ...]] = (2, 5, 8)
-    paper_depth: ClassVar[int] = 12
+    default_pairs: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
     point: ClassVar[str] = "before_ffn"
 
     def __init__(self, options, host: Host):
         super().__init__(options, host)
-        self.layers = fusion_layers(options.layers, host, self.default_layers, self.paper_depth)
+        default, depth = (self.default_pairs, 6) if host.in_pairs else (self.default_layers, 12)
+        self.layers = fusion_layers(options.layers, host, default, depth)
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage in each of the layers."""
@@ -177,13 +171,6 @@ class ScoredPruning(LayeredReducer):
     def count(self, stage: Stage, counts: FusionCounts):
         """At least one image token stays."""
         return counts.text, (counts.image - share(counts.image, self.prune_ratio)).clamp_min(1)
-
-
-class InPairs:
-    """Where PuMer acts in METER's pairs of layers; comes first in a reducer's bases."""
-
-    default_layers: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
-    paper_depth: ClassVar[int] = 6
 
 
 @dataclass

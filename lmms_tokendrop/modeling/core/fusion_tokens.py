@@ -1,6 +1,6 @@
 """The tokens inside an encoder of text and image, and what happened to them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 
@@ -65,20 +65,11 @@ class FusionTokens:
 
     def behind_text(self, text_valid: torch.Tensor) -> "FusionTokens":
         """These tokens of an image alone, behind those of a text of which `[batch, text]` are not padding."""
-        text = FusionTokens.start(text_valid, text_valid[:, :0])
-        length = text_valid.shape[1]
-
-        def shifted(values: torch.Tensor) -> torch.Tensor:
-            return torch.where(values >= 0, values + length, -1)
-
-        return FusionTokens(
-            valid=torch.cat([text.valid, self.valid], dim=1),
-            image=torch.cat([text.image, self.image], dim=1),
-            image_cls=torch.cat([text.image_cls, self.image_cls], dim=1),
-            place=torch.cat([text.place, shifted(self.place)], dim=1),
-            size=torch.cat([text.size, self.size], dim=1),
-            owner=torch.cat([text.owner, shifted(self.owner)], dim=1),
-        )
+        text, length = FusionTokens.start(text_valid, text_valid[:, :0]), text_valid.shape[1]
+        place, owner = (torch.where(values >= 0, values + length, -1) for values in (self.place, self.owner))
+        image = replace(self, place=place, owner=owner)
+        names = [entry.name for entry in fields(self)]
+        return FusionTokens(*(torch.cat([getattr(text, name), getattr(image, name)], dim=1) for name in names))
 
     @property
     def text(self) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """A key-value cache whose layers hold different tokens, and all other state of a request."""
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,13 +145,8 @@ class StagedCache(DynamicCache):
 
     def copy(self) -> "StagedCache":
         """An independent cache with the same content; tensors are shared, since updates never write in place."""
-        twin = object.__new__(StagedCache)
-        twin.__dict__.update(self.__dict__)
-        twin.layers = []
-        for layer in self.layers:
-            duplicate = StagedLayer()
-            duplicate.__dict__.update(layer.__dict__)
-            twin.layers.append(duplicate)
+        twin = copy(self)
+        twin.layers = [copy(layer) for layer in self.layers]
         twin.received, twin.received_release = list(self.received), list(self.received_release)
         twin.records = list(self.records)
         return twin
@@ -175,16 +171,18 @@ class StagedCache(DynamicCache):
         super().batch_select_indices(indices)
         self._map_rows(lambda values: values[indices.to(values.device)])
 
-    def _map_rows(self, function) -> None:
+    def _map_entries(self, function) -> None:
+        """Apply a function of `[batch, entries]` to what is known of each layer's entries."""
         mapped: dict[int, Entries] = {}
         for layer in self.layers:
             if layer.entries is not None:
-                known = mapped.setdefault(
-                    id(layer.entries), replace(layer.entries, index=function(layer.entries.index))
-                )
-                layer.entries = known
+                known = replace(layer.entries, index=function(layer.entries.index))
+                layer.entries = mapped.setdefault(id(layer.entries), known)
             if layer.attention is not None:
                 layer.attention = function(layer.attention)
+
+    def _map_rows(self, function) -> None:
+        self._map_entries(function)
         self.tokens = None if self.tokens is None else self.tokens.map(function)
         self.received = [function(counts) for counts in self.received]
         self.received_release = [function(counts) for counts in self.received_release]
@@ -215,16 +213,12 @@ class StagedCache(DynamicCache):
             index = layer.entries.index[:, -count:]
             if index.shape[1] != count or not bool((index == last.to(index.device)).all()):
                 raise ValueError(f"crop({tokens_to_remove}): layer {number} no longer holds the last {count} tokens")
+        if count == 0:
+            return
         super().crop(tokens_to_remove)
-        cropped: dict[int, Entries] = {}
-        for layer in self.layers:
-            if layer.entries is not None and count:
-                shorter = replace(layer.entries, index=layer.entries.index[:, :-count])
-                layer.entries = cropped.setdefault(id(layer.entries), shorter)
-                layer.attention = None if layer.attention is None else layer.attention[:, :-count]
+        self._map_entries(lambda values: values[:, :-count])
         self.seen -= count
-        if self.tokens is not None and count:
-            self.tokens = self.tokens.map(lambda values: values[:, : self.seen])
+        self.tokens = None if self.tokens is None else self.tokens.map(lambda values: values[:, : self.seen])
 
     @property
     def kv_bytes(self) -> int:

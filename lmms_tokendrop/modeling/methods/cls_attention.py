@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..core.fusion_selection import InPairs, PairOptions, PruningOptions, ScoredPruning
+from ..core.fusion_selection import PruningOptions, ScoredPruning
 from ..core.options import option
 from ..core.reducer import Context, Stage
 
@@ -33,15 +33,10 @@ class ClsAttentionPruning(ScoredPruning):
         return text_cls if self.options.cls_token == "text" else context.tokens.image_cls
 
 
-@dataclass
-class PairPruningOptions(PairOptions, PruningOptions):
-    """Options of pruning by a score in pairs of layers."""
-
-
-class PairClsAttentionPruning(InPairs, ClsAttentionPruning):
+class PairClsAttentionPruning(ClsAttentionPruning):
     """Keep the image tokens that the text's CLS attends most, in METER."""
 
-    Options: type[Any] = PairPruningOptions
+    Options: type[Any] = PruningOptions
 
     def cls_rows(self, context: Context, text_cls: torch.Tensor) -> torch.Tensor:
         """The text's."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ..core.fusion_selection import BlockOptions, FusionCounts, LayeredReducer, PairOptions
+from ..core.fusion_selection import BlockOptions, FusionCounts, LayeredReducer
 from ..core.fusion_tokens import FusionReport, FusionTokens
 from ..core.options import option
 from ..core.reducer import Context, Host, Stage
@@ -20,11 +20,6 @@ class DynamicViTOptions(BlockOptions):
     keep_ratio: float = option(
         0.7, "Share of the patches that each stage leaves, below 1: the ratio, its square, its cube.", low=1e-9, high=1
     )
-
-
-@dataclass
-class PairDynamicViTOptions(PairOptions, DynamicViTOptions):
-    """Options of DynamicViT in pairs of layers."""
 
 
 class KeepPredictor(nn.Module):
@@ -83,6 +78,7 @@ class DynamicViT(LayeredReducer):
     Options = DynamicViTOptions
     soft_training = True
     default_layers: ClassVar[tuple[int, ...]] = (3, 6, 9)
+    default_pairs: ClassVar[tuple[int, ...]] = (1, 3, 5)
     point: ClassVar[str] = "before_block"
 
     def __init__(self, options, host: Host):
@@ -134,11 +130,3 @@ class DynamicViT(LayeredReducer):
         kept = torch.stack([(policy * patches).sum(-1) for policy in report.policies]) / patches.sum(-1)
         targets = [self.options.keep_ratio ** (1 + number) for number in range(len(self.layers))]
         return (kept - kept.new_tensor(targets).unsqueeze(-1)).square().mean()
-
-
-class PairDynamicViT(DynamicViT):
-    """The same in METER's pairs of layers."""
-
-    Options = PairDynamicViTOptions
-    default_layers: ClassVar[tuple[int, ...]] = (1, 3, 5)
-    paper_depth: ClassVar[int] = 6

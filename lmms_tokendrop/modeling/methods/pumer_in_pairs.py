@@ -5,11 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from ..core.fusion_selection import (
-    FusionCounts,
-    InPairs,
-    PairOptions,
-)
+from ..core.fusion_selection import FusionCounts
 from ..core.options import option
 from ..core.reducer import Context, Host, Keep, Stage
 from .pumer import PuMer, PuMerOptions, halves_apart
@@ -17,14 +13,8 @@ from .tome import TowerOptions, TowerToMe
 
 _METER = {"prune_ratio": 0.3, "image_merge_ratio": 0.5, "text_merge_ratio": 0.2}
 
-
 METER_PRESETS: dict[str, dict] = {
-    "meter-vqav2": {
-        "layers": [0, 2, 4, 6],
-        "prune_ratio": 0.2,
-        "image_merge_ratio": 0.2,
-        "text_merge_ratio": 0.2,
-    },
+    "meter-vqav2": {"layers": [0, 2, 4, 6], **dict.fromkeys(_METER, 0.2)},
     "meter-snli-ve": {"layers": [0, 2, 4, 6], **_METER},
     "meter-nlvr2": {"layers": [2, 4, 6], **_METER},
 }
@@ -32,7 +22,7 @@ METER_PRESETS: dict[str, dict] = {
 
 
 @dataclass
-class PairPuMerOptions(TowerOptions, PairOptions, PuMerOptions):
+class PairPuMerOptions(TowerOptions, PuMerOptions):
     """Options of PuMer in METER."""
 
     presets: ClassVar[dict[str, dict]] = METER_PRESETS
@@ -55,7 +45,7 @@ class PairPuMerOptions(TowerOptions, PairOptions, PuMerOptions):
     )
 
 
-class PairPuMer(InPairs, PuMer):
+class PairPuMer(PuMer):
     """PuMer in METER, behind the two attentions of the text's layer of a pair.
 
     Text is matched by the keys of its self-attention, the image by its keys for the text; the text's attention to the

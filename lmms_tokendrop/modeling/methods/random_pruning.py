@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core.fusion_selection import InPairs, PairOptions, PruningOptions, ScoredPruning
+from ..core.fusion_selection import PruningOptions, ScoredPruning
 from ..core.options import SeedOptions
 from ..core.reducer import Context, Stage
 from ..ops.token_ops import drawn_scores
@@ -26,14 +26,3 @@ class RandomPruning(ScoredPruning):
         first = tokens.place.masked_fill(~tokens.image, tokens.owner.shape[1]).amin(-1, keepdim=True)
         number = (tokens.place - first).masked_fill(~tokens.image, -1)
         return drawn_scores(self.options.seed, context.sample_seeds, number, context.counts.first_image.tolist())
-
-
-@dataclass
-class PairRandomOptions(PairOptions, RandomPruningOptions):
-    """Options of random pruning in pairs of layers."""
-
-
-class PairRandomPruning(InPairs, RandomPruning):
-    """The same in METER."""
-
-    Options = PairRandomOptions
