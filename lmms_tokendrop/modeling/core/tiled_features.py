@@ -266,4 +266,3 @@ class TiledFeatures(StagedVlm):
             line_owner=torch.cat(owners).to(device),
             num_layers=self.config.text_config.num_hidden_layers,
         )
-
