@@ -51,6 +51,14 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"visual_tokens": 60, "scope": "request", "contextual_ratio": 0.5, "position_mode": "compact"},
             {"preset": "64"},
         ],
+        "sparsevlm": [
+            {"keep_ratio": 0.4},
+            {"kept": [60, 30, 8], "recycling": "sum", "layers": [0, 1, 3]},
+            {"rank_ratio": 0.7, "recycling": "none", "position_mode": "compact"},
+            {"visual_tokens": 60, "scope": "request", "recycled_ratio": 0.8, "cluster_ratio": 0.3},
+            {"rank_scale": 2.0, "rank_bias": 3.0},
+            {"visual_tokens": 12, "scope": "tile", "counter": "release"},
+        ],
         "random": [
             {"keep_ratio": 0.3, "newlines": "row"},
             {"visual_tokens": 8, "scope": "tile", "counter": "release"},
@@ -75,6 +83,11 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
         ],
         "fastv": [{}, {"K": 1, "keep_ratio": 0.4, "query": "text"}, {"preset": "k2-r75"}],
         "visionzip": [{"keep_ratio": 0.3}, {"visual_tokens": 20, "scope": "request", "contextual": "sum"}],
+        "sparsevlm": [
+            {"keep_ratio": 0.4},
+            {"kept": [20, 8, 3], "recycling": "sum", "layers": [0, 1, 3]},
+            {"rank_ratio": 0.7, "recycling": "none"},
+        ],
         "random": [{"keep_ratio": 0.3}, {"visual_tokens": 20, "scope": "request", "seed": 3}],
         "uniform": [{"keep_ratio": 0.3}, {"visual_tokens": 8, "counter": "release", "position_mode": "compact"}],
     },

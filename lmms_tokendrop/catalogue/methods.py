@@ -63,6 +63,23 @@ METHODS = (
         ),
     ),
     Method(
+        name="sparsevlm",
+        title="SparseVLM: text tokens rate the image's in some layers, and what leaves is recycled",
+        reducers={"decoder": f"{MODELING}.methods.sparsevlm:SparseVLM"},
+        paper=Paper(
+            title="SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference",
+            url="https://arxiv.org/abs/2410.04417",
+            bibtex="""\
+@inproceedings{zhang2025sparsevlm,
+  title     = {SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference},
+  author    = {Zhang, Yuan and Fan, Chun-Kai and Ma, Junpeng and Zheng, Wenzhao and Huang, Tao and Cheng, Kuan and
+               Gudovskiy, Denis and Okuno, Tomoyuki and Nakata, Yohei and Keutzer, Kurt and Zhang, Shanghang},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2025}
+}""",
+        ),
+    ),
+    Method(
         name="visionzip",
         title="VisionZip: the patches that CLS attends, and the others merged into a few, before the language model",
         reducers={"decoder": f"{MODELING}.methods.visionzip:VisionZip"},

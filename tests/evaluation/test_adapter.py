@@ -22,6 +22,7 @@ BUDGETS = {
     "vision_tome": {"vision_r": 5},
     "fastv": {"K": 1, "keep_ratio": 0.4},
     "visionzip": {"keep_ratio": 0.4},
+    "sparsevlm": {"keep_ratio": 0.4},
 }
 """Model arguments with which every image loses tokens."""
 

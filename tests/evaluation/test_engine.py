@@ -21,6 +21,7 @@ REDUCTIONS = {
     "vision_tome": {"vision_r": 5},
     "fastv": {"K": 1, "keep_ratio": 0.4},
     "visionzip": {"keep_ratio": 0.4},
+    "sparsevlm": {"keep_ratio": 0.4},
 }
 GREEDY = {"do_sample": False}
 

@@ -13,6 +13,7 @@ from tiny_models import tiny_image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
+from lmms_tokendrop.modeling.core.reducer import Host
 from lmms_tokendrop.modeling.methods.available import reductions
 
 ATTENTIONS = one_fast(("sdpa", "eager"))
@@ -34,9 +35,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "uniform": {"method": "uniform", "keep_ratio": 0.3},
     "vision_tome": {"method": "vision_tome", "vision_r": 5},
     "fastv": {"method": "fastv", "R": 0.6, "newlines": "row"},
+    "sparsevlm": {"method": "sparsevlm", "keep_ratio": 0.45, "recycling": "none"},
+    "recycling": {"method": "sparsevlm", "keep_ratio": 0.45},
     "visionzip": {"method": "visionzip", "keep_ratio": 0.3},
 }
-WHOLE_CACHES = {"fastv": 2}
+WHOLE_CACHES = {"fastv": 2, "sparsevlm": 4, "recycling": 4}
 """Layers in front that keep what they received after prefill, too; of other methods none holds more than the last."""
 
 REDUCING = tuple(name for name in METHODS if name != "none")
@@ -47,7 +50,8 @@ def masks(options: dict[str, Any]) -> bool:
 
     It can't where tokens join or count by their size; the tests of such a method have its values.
     """
-    reducer = reductions("llava_next").reducers[options["method"]]
+    methods = reductions("llava_next")
+    reducer = methods.build(methods.from_dict(options), Host(4, 32, 42, vision_layers=4))
     return not (reducer.adds or reducer.proportional_attention)
 
 

@@ -79,7 +79,8 @@ def test_accounts_of_both_turns_add_up(workshop, method, image):
     assert images == (set() if method == "none" else {0, 1} if image else {0})
     whole, entries = WHOLE_CACHES.get(method, 0), report.kv_lengths[-1]
     assert report.kv_lengths[whole:] == [entries] * (4 - whole)
-    assert report.kv_lengths[:whole] == [output.sequences.shape[1] - 1] * whole
+    text = output.sequences.shape[1] - 1 - report.full_visual_tokens[0]
+    assert report.kv_lengths[:whole] == [text + received[0] for received in report.visual_tokens_per_layer[:whole]]
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ REDUCTIONS = {
     "uniform": METHODS["uniform"],
     "fastv": METHODS["fastv"],
     "visionzip": METHODS["visionzip"],
+    "sparsevlm": METHODS["sparsevlm"],
 }
 KEEP_ALL = {
     "none": {"method": "none"},
@@ -29,6 +30,7 @@ KEEP_ALL = {
     "uniform": {"method": "uniform", "keep_ratio": 1.0},
     "fastv": {"method": "fastv", "R": 0.0},
     "visionzip": {"method": "visionzip", "keep_ratio": 1.0},
+    "sparsevlm": {"method": "sparsevlm", "keep_ratio": 1.0},
 }
 
 
@@ -101,7 +103,7 @@ def test_every_image_is_reduced_from_36_tokens_without_newlines(folders, inputs,
     assert places <= {(0, row, column) for row in range(6) for column in range(6)}
 
 
-@pytest.mark.parametrize("method", ["mustdrop", "random", "uniform", "fastv"])
+@pytest.mark.parametrize("method", ["mustdrop", "random", "uniform", "fastv", "sparsevlm"])
 @pytest.mark.parametrize("prompt", ["one_image", "ragged_batch"])
 def test_a_budget_is_an_average_per_image(folders, inputs, method, prompt):
     early = {"mustdrop": {"layers": [0]}, "fastv": {"K": 1}}.get(method, {})

@@ -45,6 +45,14 @@ def text_tokens(inputs) -> torch.Tensor:
     return (inputs["attention_mask"].bool() & ~visual).sum(-1)
 
 
+def held(method: str, inputs: dict, report) -> list[list[int]]:
+    """Tokens of each row in each layer's cache: what the first layers received, and the last survivors behind these."""
+    kept = [len(row) for row in list(report.kept.values())[-1]] if report.kept else report.full_visual_tokens
+    whole, texts = WHOLE_CACHES.get(method, 0), text_tokens(inputs).tolist()
+    layers = report.visual_tokens_per_layer[:whole] + [kept] * (4 - whole)
+    return [[text + visual for text, visual in zip(texts, layer, strict=True)] for layer in layers]
+
+
 @pytest.mark.parametrize("prompt", WITH_IMAGES)
 @pytest.mark.parametrize("method", METHODS)
 class TestAccounts:
@@ -72,12 +80,7 @@ class TestAccounts:
     def test_the_cache_holds_the_last_survivors_in_every_layer(self, workshop, method, prompt):
         inputs = workshop.inputs(prompt)
         report = prefill(workshop.reduced(method), inputs).report()
-        kept = [len(row) for row in list(report.kept.values())[-1]] if report.kept else report.full_visual_tokens
-        longest = max(text + visual for text, visual in zip(text_tokens(inputs).tolist(), kept, strict=True))
-        if not any(report.reduced):
-            longest = inputs["input_ids"].shape[1]
-        whole = WHOLE_CACHES.get(method, 0) if any(report.reduced) else 0
-        assert report.kv_lengths == [inputs["input_ids"].shape[1]] * whole + [longest] * (4 - whole)
+        assert report.kv_lengths == [max(row) for row in held(method, inputs, report)]
 
     def test_bytes_are_exact(self, workshop, method, prompt):
         inputs = workshop.inputs(prompt)
@@ -85,10 +88,7 @@ class TestAccounts:
         per_entry = 2 * 4 * 8 * 4  # keys and values, 4 heads of 8 channels, float32
         rows = inputs["input_ids"].shape[0]
         assert report.kv_bytes == sum(report.kv_lengths) * per_entry * rows
-        kept = [len(row) for row in list(report.kept.values())[-1]] if report.kept else report.full_visual_tokens
-        whole, texts = WHOLE_CACHES.get(method, 0), text_tokens(inputs).tolist()
-        visual = [whole * full + (4 - whole) * left for full, left in zip(report.full_visual_tokens, kept, strict=True)]
-        tokens = [4 * text + count for text, count in zip(texts, visual, strict=True)]
+        tokens = map(sum, zip(*held(method, inputs, report), strict=True))
         assert report.kv_bytes_per_row == [count * per_entry for count in tokens]
 
     def test_bytes_are_those_of_the_tensors(self, workshop, method, prompt):
