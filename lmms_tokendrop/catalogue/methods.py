@@ -166,6 +166,11 @@ METHODS = (
         reducers={"decoder": f"{MODELING}.methods.uniform:UniformDrop"},
     ),
     Method(
+        name="composed",
+        title="another method at each place: in the tower, behind it, in the decoder, in the cache",
+        reducers={"decoder": f"{MODELING}.methods.composed:Composed"},
+    ),
+    Method(
         name="cls_attention",
         title="the image tokens that a CLS token looks at least dropped at PuMer's places",
         reducers={

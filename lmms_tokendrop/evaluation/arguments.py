@@ -99,9 +99,10 @@ def parse_model_args(
         If an argument is unknown, and the message names those that exist; or if there is no checkpoint.
     """
     load_names = [field.name for field in fields(LoadOptions)]
-    entries = reductions(architecture).options_of(method).entries()
-    reducer_names = sorted(entries)
-    unknown = sorted(set(args) - set(load_names) - set(reducer_names))
+    known = reductions(architecture)
+    reducer_names = sorted(known.options_of(method).entries())
+    entries = {name: known.entry(method, name) for name in args if name not in load_names}
+    unknown = sorted(name for name, entry in entries.items() if entry is None)
     if unknown:
         raise ValueError(
             f"unknown model argument {', '.join(map(repr, unknown))}; "
@@ -115,9 +116,9 @@ def parse_model_args(
     for name in ("pretrained", "revision"):
         if loading.get(name) is not None:
             loading[name] = str(loading[name])
-    reduction = {name: args[name] for name in reducer_names if name in args}
-    for name in reduction:
-        if takes_list(entries[name]):
+    reduction = {name: args[name] for name in entries}
+    for name, entry in entries.items():
+        if takes_list(entry):
             reduction[name] = parse_list(reduction[name], name)
     return LoadOptions(**loading), reduction
 

@@ -23,15 +23,17 @@ CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
 CLASS = re.compile(r"(?P<module>[A-Za-z_]\w*)\.[A-Za-z_]\w*")
 
 
-def model_code(modules: Iterable[str], architecture: str, method: str) -> Mapping[str, str]:
+def model_code(modules: Iterable[str], architecture: str, *methods: str) -> Mapping[str, str]:
     """Text of every file that some modules need in an exported folder.
 
     Parameters
     ----------
     modules
         Names of files of `lmms_tokendrop.modeling`, without ``.py``.
-    architecture, method
-        Of the variant: only its method, and the unreduced model, are there.
+    architecture
+        Of the variant.
+    *methods
+        Those that are there beside the unreduced model.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def model_code(modules: Iterable[str], architecture: str, method: str) -> Mappin
     FileNotFoundError
         If what a file imports is not there.
     """
-    return checked_code(code_of(reductions(architecture), modules, method))
+    return checked_code(code_of(reductions(architecture), modules, *methods))
 
 
 def checked_code(code: Mapping[str, str]) -> Mapping[str, str]:

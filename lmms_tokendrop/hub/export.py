@@ -130,7 +130,8 @@ def build(
     model.config.architectures = [kind.model_class(head)]
     _save_model(model, found, form, max_shard_size, folder)
     fit_processor(_load_processor(found, processor), model.config).save_pretrained(folder)
-    _save_code(entry, auto_map, shipped_class(processor), folder)
+    methods = reductions(entry.architecture).from_dict(model.config.token_reduction).methods
+    _save_code(entry, methods, auto_map, shipped_class(processor), folder)
     manifest = Manifest(
         package_version=lmms_tokendrop.__version__,
         variant=entry.model_id,
@@ -186,12 +187,14 @@ def _save_example(example: Example, model: PreTrainedModel, folder: Path) -> dic
     return {"full": example.outputs["full"], "layers": example.outputs["tokens"]}
 
 
-def _save_code(entry: Variant, auto_map: dict[str, str], processor: str | None, folder: Path) -> None:
+def _save_code(
+    entry: Variant, methods: tuple[str, ...], auto_map: dict[str, str], processor: str | None, folder: Path
+) -> None:
     """Write the code, its licence and where the classes are, in place of whatever code the base's files referred to."""
     auto_maps = {"config.json": auto_map}
     if processor is not None:
         auto_maps["processor_config.json"] = {"AutoProcessor": processor}
-    for name, text in model_code(code_modules(auto_maps.values()), entry.architecture, entry.method).items():
+    for name, text in model_code(code_modules(auto_maps.values()), entry.architecture, *methods).items():
         (folder / name).write_text(text)
     set_auto_maps(folder, auto_maps)
     (folder / LICENSE).write_text(license_text(), encoding="utf-8")

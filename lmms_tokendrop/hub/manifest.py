@@ -13,6 +13,7 @@ from lmms_tokendrop.catalogue import variant
 from lmms_tokendrop.hub.code import check_auto_map, code_modules, model_code, split_code_keys
 from lmms_tokendrop.hub.folder import CARD, MANIFEST, exported_files
 from lmms_tokendrop.json_files import read_json, read_json_object
+from lmms_tokendrop.modeling.methods.available import reductions
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def verify(folder: Path) -> Manifest:
         if sha256(path) != manifest.files[name]:
             raise ValueError(f"{name} was changed after the export; export again")
     entry = variant(manifest.variant)
-    needed = model_code(code_modules(_auto_maps(names)), entry.architecture, entry.method)
+    options = reductions(entry.architecture).from_dict(read_config(folder).get("token_reduction"))
+    needed = model_code(code_modules(_auto_maps(names)), entry.architecture, *options.methods)
     code = {name: path.read_text() for name, path in names.items() if name.endswith(".py")}
     for name in sorted(code.keys() | needed.keys()):
         if code.get(name) != needed.get(name):

@@ -40,8 +40,8 @@ class Budget:
 
     def weights(self, layers: tuple[int, ...], num_layers: int) -> list[int]:
         """Number of decoder layers that are credited with the count after each drop."""
-        last = num_layers - 1 - layers[-1] if self.counter == "input" else num_layers - max(layers[-1], 0)
-        return [after - before for before, after in pairwise(layers)] + [last]
+        first = [layer + 1 if self.counter == "input" else max(layer, 0) for layer in layers]
+        return [after - before for before, after in pairwise([*first, num_layers])]
 
     def floor(self, early_count: torch.Tensor, least: torch.Tensor, layers: tuple[int, ...], num_layers: int):
         """Smallest reachable average, `[groups]` float64.
@@ -49,11 +49,11 @@ class Budget:
         Parameters
         ----------
         early_count : torch.Tensor
-            `[groups]`, tokens before the first drop.
+            `[groups]`, tokens before the first drop; in all layers if there is none.
         least : torch.Tensor
             `[groups]`, tokens that must stay to the end: key tokens, one per image, newlines that always stay.
         """
-        early = self.early_layers(layers)
+        early = self.early_layers(layers) if layers else num_layers
         return (early * early_count.double() + (num_layers - early) * least.double()) / num_layers
 
     def next_count(

@@ -7,6 +7,9 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, ClassVar
 
+COMPOSED, COMPOSABLE = "composed", ("vision", "features", "decoder", "decode")
+"""The method that delegates to others, and the places that it has them for, in the order in which tokens pass."""
+
 
 def option(default, help: str, allowed: tuple | None = None, low: float | None = None, high: float | None = None):
     """A field of :class:`Options` with its help text and the values that it takes."""
@@ -34,6 +37,42 @@ class Options:
     def entries(cls) -> dict[str, Field]:
         """The options by name, without the method."""
         return {entry.name: entry for entry in fields(cls) if entry.name != "method"}
+
+    @classmethod
+    def checked(cls, options: dict, reductions: "Reductions") -> "Options":
+        """The method's options, checked, with defaults filled in; see :meth:`Reductions.from_dict`.
+
+        Parameters
+        ----------
+        options : dict
+            Names and values, the method among them.
+        reductions : Reductions
+            The methods of the architecture.
+        """
+        own, method = cls.entries(), options["method"]
+        values = {}
+        for key, value in options.items():
+            if key == "method":
+                continue
+            if key in own:
+                values[key] = checked_value(own[key], value)
+                continue
+            known = reductions.entries()
+            if key not in known:
+                near = get_close_matches(str(key), ("method", *known), n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise ValueError(f"token_reduction: unknown option {key!r}{hint}; allowed: method, {', '.join(known)}")
+            if value != known[key].default:
+                allowed = ", ".join(sorted(own)) or "none"
+                raise ValueError(f"token_reduction: method {method!r} has no option {key!r}; its options: {allowed}")
+        cls.check_exclusions(values)
+        preset = cls.presets.get(values.pop("preset", None), {})
+        return cls(**{"method": method, **cls.earlier_defaults(values), **preset, **values})
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The method, and those that it delegates to."""
+        return (self.method,)
 
     @classmethod
     def check_exclusions(cls, options: dict) -> None:
@@ -81,12 +120,12 @@ class Reductions:
     reducers : Mapping[str, type]
         Reducer of each method, `"none"` among them; each has its options as `Options`.
     exported : Callable, optional
-        From a method to texts of files, by name without ``.py``, that differ in a model exported with it.
+        From methods to texts of files, by name without ``.py``, that differ in a model exported with them.
     """
 
-    def __init__(self, reducers: Mapping[str, Any], exported: Callable[[str], dict[str, str]] | None = None):
+    def __init__(self, reducers: Mapping[str, Any], exported: Callable[..., dict[str, str]] | None = None):
         self.reducers = reducers
-        self.exported = exported or (lambda method: {})
+        self.exported = exported or (lambda *methods: {})
 
     def from_dict(self, options: dict | None) -> Options:
         """Check options and fill in defaults.
@@ -94,7 +133,8 @@ class Reductions:
         Parameters
         ----------
         options : dict or None
-            Option names and values; None means `{"method": "none"}`.
+            Option names and values; None means `{"method": "none"}`. Options without a method that name one for a
+            place are those of a composition.
 
         Returns
         -------
@@ -112,31 +152,20 @@ class Reductions:
                 f"token_reduction={options!r}; allowed: a dict of options, such as {{'method': 'mustdrop'}}"
             )
         options = dict(options or {})
-        method = options.setdefault("method", "none")
-        kind = self.options_of(method)
-        own = kind.entries()
-        for key, value in options.items():
-            if key == "method":
-                continue
-            if key in own:
-                options[key] = checked_value(own[key], value)
-                continue
-            known = self.entries()
-            if key not in known:
-                near = get_close_matches(str(key), ("method", *known), n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(f"token_reduction: unknown option {key!r}{hint}; allowed: method, {', '.join(known)}")
-            if value != known[key].default:
-                allowed = ", ".join(sorted(own)) or "none"
-                raise ValueError(f"token_reduction: method {method!r} has no option {key!r}; its options: {allowed}")
-        options = {name: value for name, value in options.items() if name in own}
-        kind.check_exclusions(options)
-        preset = kind.presets.get(options.pop("preset", None), {})
-        return kind(**{"method": method, **kind.earlier_defaults(options), **preset, **options})
+        composed = not options.keys().isdisjoint(COMPOSABLE) and COMPOSED in self.reducers
+        method = options.setdefault("method", COMPOSED if composed else "none")
+        return self.options_of(method).checked(options, self)
 
     def entries(self) -> dict[str, Field]:
         """The options of any of the methods, by name."""
         return {name: entry for reducer in self.reducers.values() for name, entry in reducer.Options.entries().items()}
+
+    def entry(self, method: str, name: str) -> Field | None:
+        """The option of a method that is given by a name; in a composition also `METHOD.OPTION`. None: there is none."""
+        part, dot, of_part = name.rpartition(".")
+        if dot and method == COMPOSED and part in self.reducers:
+            method, name = part, of_part
+        return self.options_of(method).entries().get(name)
 
     def options_of(self, method: str) -> type[Options]:
         """The class of a method's options; a ValueError names the methods if there's none of the name."""
@@ -173,6 +202,10 @@ def checked_value(entry, value):
     if about["allowed"] is not None:
         if value not in about["allowed"]:
             raise ValueError(f"token_reduction: {name}={value!r}; allowed: {', '.join(map(repr, about['allowed']))}")
+        return value
+    if entry.type in (str, str | None):
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"token_reduction: {name}={value!r}; allowed: a name")
         return value
     if takes_list(entry):
         return _checked_list(name, value, about["low"])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -153,6 +154,8 @@ class Host:
         Whether each of the layers is a pair, of the text's and the image's, of which options count both (METER).
     feature_block : int
         Last block of the tower whose output a decoder reads; -1: none.
+    places : frozenset[str]
+        Places at which the reducer is asked; in a composition the others are another method's.
     """
 
     num_layers: int
@@ -161,6 +164,7 @@ class Host:
     vision_layers: int = 0
     in_pairs: bool = False
     feature_block: int = -1
+    places: frozenset[str] = frozenset(PLACES)
 
 
 class TokenReducer(nn.Module):
@@ -179,6 +183,8 @@ class TokenReducer(nn.Module):
         The options of the method.
     needs : frozenset[str]
         Providers that the model has to compute before the method asks, such as `"cls_attention"`.
+    builds_on : Mapping[str, str]
+        Places whose stages read what the method's own stages at another place carried, and that place.
     joint : bool
         Whether text and image merge with each other, so that only the sum of their counts is known beforehand.
     proportional_attention : frozenset[str]
@@ -197,6 +203,7 @@ class TokenReducer(nn.Module):
 
     Options: type[Any] = Options
     needs: frozenset[str] = frozenset()
+    builds_on: Mapping[str, str] = MappingProxyType({})
     joint: bool = False
     proportional_attention: frozenset[str] = frozenset()
     counts_padding: bool = False
@@ -225,7 +232,12 @@ class TokenReducer(nn.Module):
 
     @cached_property
     def _declared(self) -> tuple[Stage, ...]:
-        return self.stages()
+        return tuple(stage for stage in self.stages() if stage.place in self.host.places)
+
+    @cached_property
+    def drop_layers(self) -> tuple[int, ...]:
+        """Decoder layers after which a budget lets tokens leave, -1 before the first; in a composition those of all."""
+        return tuple(stage.layer for stage in self.stages_at("features", "decoder"))
 
     def count(self, stage: Stage, counts: Any) -> Any:
         """How many tokens a stage leaves, computed before any score; None: it depends on the data.

@@ -54,14 +54,14 @@ class DecoderCounts:
         return self.full if self.options.counts_newlines else self.full - self.full_newlines
 
     def fitted(self, stage: Any, reducer: TokenReducer) -> torch.Tensor:
-        """Tokens that each group keeps at a stage, `[groups]`, from the budget, with stages at all the method's places.
+        """Tokens that each group keeps at a stage, `[groups]`, from the budget, with drops after all of `drop_layers`.
 
         Raises
         ------
         ValueError
             If the budget can't be reached.
         """
-        return self.next(tuple(stage.layer for stage in reducer.stages_at("features", "decoder")))
+        return self.next(reducer.drop_layers)
 
     def next(self, layers: tuple[int, ...]) -> torch.Tensor:
         """The same for drops after `layers`, of which -1 is the place before the first."""
@@ -99,7 +99,7 @@ def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: 
     context : Context
         The stage.
     priority : torch.Tensor
-        `[batch, length]`; read at visual tokens only, highest for protected tokens.
+        `[batch, length]`; read at visual tokens only, and not at protected ones, which stay.
     counts : torch.LongTensor
         `[groups]`, visual tokens to keep, newlines included; not below :meth:`DecoderCounts.least`.
     **details
@@ -111,6 +111,7 @@ def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: 
         The decision.
     """
     tokens, groups, keys = context.tokens, context.counts.groups, context.counts.protected
+    priority = priority.masked_fill(keys, float("inf"))
     ranked, lines = _ranked(options, context)
     if setting(options, "newlines") == "keep":
         counts = counts - segment_sum((tokens.visual & tokens.newline).long(), groups, len(counts))
@@ -140,10 +141,10 @@ def last_text(context: Context) -> torch.Tensor:
 
 
 def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch.Tensor, **details) -> Keep:
-    """Keep text, and the visual tokens that `stays [batch, length]` marks; of an image without any, the best one."""
+    """Keep text, protected tokens, and those that `stays [batch, length]` marks; of an image without any, the best one."""
     tokens = context.tokens
     ranked, lines = _ranked(options, context)
-    stays = ranked & stays
+    stays = ranked & (stays | context.counts.protected)
     images, count = tokens.groups("image")
     empty = segment_sum(stays.long(), images, count) == 0
     leaders = _leaders(context, priority, ranked) & empty[images]

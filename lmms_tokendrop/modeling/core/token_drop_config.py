@@ -136,12 +136,13 @@ class TokenDropConfig:
         modules, named = {module for module, _, _ in references}, {name for _, _, name in references}
         if not modules <= sources().keys() or not named.issuperset(self.architectures or ()):
             return {}
-        return code_of(self.reduction_class, modules, self.token_reduction["method"])
+        return code_of(self.reduction_class, modules, *self.reduction_of(self).methods)
 
 
-def code_of(reductions: Reductions, modules: Iterable[str], method: str) -> dict[str, str]:
-    """Text of every file that some modules need in a model exported with a method; see :func:`flat_code`."""
-    return flat_code(modules, sources([Path(getfile(reductions.reducers[method]))]), reductions.exported(method))
+def code_of(reductions: Reductions, modules: Iterable[str], *methods: str) -> dict[str, str]:
+    """Text of every file that some modules need in a model exported with some methods; see :func:`flat_code`."""
+    own = {Path(getfile(reductions.reducers[method])) for method in methods}
+    return flat_code(modules, sources(sorted(own)), reductions.exported(*methods))
 
 
 def sources(further: Iterable[Path] = ()) -> dict[str, Path]:

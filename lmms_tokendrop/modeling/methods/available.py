@@ -1,6 +1,6 @@
 """The methods of each architecture, as the catalogue has them.
 
-An exported model has a file of this name with its own method alone, see `text_of_export`.
+An exported model has a file of this name with its own methods alone, see `text_of_export`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,22 +49,22 @@ class CatalogueMethods(Mapping):
 def reductions(architecture: str) -> Reductions:
     """The methods of an architecture, and what options mean for them."""
     return Reductions(
-        CatalogueMethods(architecture), lambda method: {"available": text_of_export(architecture, method)}
+        CatalogueMethods(architecture), lambda *methods: {"available": text_of_export(architecture, *methods)}
     )
 
 
-def text_of_export(architecture: str, method: str) -> str:
+def text_of_export(architecture: str, *methods: str) -> str:
     """Text of the file that takes the place of this one beside an exported model.
 
     Parameters
     ----------
     architecture : str
         Name in the catalogue.
-    method : str
-        The method of the model; the unreduced one is there too.
+    *methods : str
+        The methods of the model; the unreduced one is there too.
     """
     references = CatalogueMethods(architecture).references()
-    classes = {name: references[name].split(":") for name in dict.fromkeys(("none", method))}
+    classes = {name: references[name].split(":") for name in dict.fromkeys(("none", *methods))}
     imported = {f"from .{module.rpartition('.')[2]} import {name}" for module, name in classes.values()}
     table = ", ".join(f'"{method}": {name}' for method, (_, name) in classes.items())
     return "\n".join(

@@ -1,5 +1,8 @@
 """MustDrop: judge a visual token in vision encoding, prefilling and decoding (arXiv 2411.10803)."""
 
+from dataclasses import replace
+from types import MappingProxyType
+
 import torch
 
 from ..core.drop_layers import drop_layers
@@ -26,10 +29,12 @@ class MustDrop(TokenReducer):
 
     Options = MustDropOptions
     needs = frozenset({"cls_attention"})
+    builds_on = MappingProxyType({"decoder": "features"})
 
     def __init__(self, options, host: Host):
-        super().__init__(options, host)
+        super().__init__(options if "features" in host.places else replace(options, key_ratio=0.0), host)
         self.layers = drop_layers(options.layers, host.num_layers, PAPER_LAYERS)
+        self.drop_layers = self.layers if "decoder" in host.places else ()
 
     def stages(self) -> tuple[Stage, ...]:
         """Vision block 0, the place before the decoder, the dual-attention filters, the cache."""
@@ -47,7 +52,7 @@ class MustDrop(TokenReducer):
     def count(self, stage: Stage, counts):
         """What the budget leaves after a filter; elsewhere, and with thresholds, it depends on the data."""
         filters = stage.place == "decoder" and not self.options.by_threshold
-        return counts.next(self.layers) if filters else None
+        return counts.fitted(stage, self) if filters else None
 
     def keep(self, stage: Stage, context: Context) -> Keep:
         """Decide for a stage; see the functions of this module."""
@@ -66,7 +71,7 @@ class MustDrop(TokenReducer):
         tiles, states = context.provided("tiles"), context.hidden_states[:, 1:]
         windows = window_cells(tiles.grid[0], tiles.grid[1], WINDOW).to(states.device)
         similarity = window_similarity(states[:, windows], tiles.alive[:, windows])
-        merged, forced = merged_windows(self.options, self.layers, tiles, windows, similarity)
+        merged, forced = merged_windows(self.options, self.drop_layers, tiles, windows, similarity)
         carry = {"forced_merges": forced[tiles.image].unsqueeze(-1).expand(context.valid.shape)}
         target = window_targets(windows, tiles.alive, merged)
         if self.options.merge_order == "similarity":
