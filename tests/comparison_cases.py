@@ -71,6 +71,12 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"visual_tokens": 8, "scope": "tile", "counter": "release"},
             {"visual_tokens": 40, "scope": "request", "position_mode": "compact"},
         ],
+        "composed": [
+            {},
+            {"vision": "mustdrop", "decoder": "fastv", "decode": "mustdrop", "visual_tokens": 30, "newlines": "row"},
+            {"vision": "vision_tome", "vision_tome.vision_r": 4, "decoder": "mustdrop", "visual_tokens": 30},
+            {"features": "random", "random.keep_ratio": 0.6, "decoder": "fastv", "keep_ratio": 0.4, "seed": 3},
+        ],
     },
     "llava": {
         "none": [{}],

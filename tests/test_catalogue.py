@@ -26,7 +26,7 @@ from lmms_tokendrop.catalogue import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-DECODER_METHODS = ["full", "mustdrop", "fastv", "sparsevlm", "visionzip", "vision_tome", "random", "uniform"]
+DECODER_METHODS = ["full", "mustdrop", "fastv", "sparsevlm", "visionzip", "vision_tome", "random", "uniform", "composed"]
 ENCODER_METHODS = ["full", "pumer", "tome", "dynamicvit", "random", "cls_attention", "smres"]
 PLUGIN = """
 from lmms_tokendrop.catalogue import Method, method, register
@@ -161,7 +161,7 @@ def test_a_method_that_is_trained_has_a_checkpoint_only_where_one_is_bundled():
 def test_a_new_architecture_gets_every_method_that_it_can_have():
     register(replace(architecture("llava_next"), name="blind", title="Blind", provides=("decoder",), pocket={}))
     assert ids(architecture="blind") == [
-        f"blind_{name}" for name in ("full", "fastv", "sparsevlm", "random", "uniform")
+        f"blind_{name}" for name in ("full", "fastv", "sparsevlm", "random", "uniform", "composed")
     ]
     assert variant("blind_random").description.startswith("Blind with ")
     assert variant("blind_random").pocket is None

@@ -174,6 +174,11 @@ def options(architecture_name: str, token_reduction: Mapping[str, Any]) -> str:
         for entry in fields(options)
         if entry.name != "preset" and getattr(options, entry.name) is not None
     ]
+    rows += [
+        (code(name), code(json.dumps(value)), kind.entry(options.method, name).metadata["help"])
+        for name, value in options.to_dict().items()
+        if "." in name
+    ]
     return markdown_table(("option", "value", "meaning"), rows)
 
 

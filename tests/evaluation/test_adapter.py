@@ -23,6 +23,7 @@ BUDGETS = {
     "fastv": {"K": 1, "keep_ratio": 0.4},
     "visionzip": {"keep_ratio": 0.4},
     "sparsevlm": {"keep_ratio": 0.4},
+    "composed": {"features": "random", "keep_ratio": 0.4},
 }
 """Model arguments with which every image loses tokens."""
 

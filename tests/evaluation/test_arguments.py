@@ -23,6 +23,16 @@ def test_a_variant_without_a_default_checkpoint_needs_one():
     assert options.pretrained == "mine"
 
 
+def test_options_of_the_methods_of_a_composition_are_named_with_them():
+    given = {"decoder": "mustdrop", "mustdrop.layers": "2+6", "mustdrop.key_ratio": 0.1, "keep_ratio": 0.25}
+    assert parse(given, method="composed", pretrained="x")[1] == {**given, "mustdrop.layers": [2, 6]}
+    for name in ("mustdrop.key_rate", "other.layers", "key_ratio"):
+        with pytest.raises(ValueError, match=f"unknown model argument '{name}'; options of the method 'composed'"):
+            parse({name: 1}, method="composed", pretrained="x")
+    with pytest.raises(ValueError, match=r"unknown model argument 'mustdrop\.layers'"):
+        parse({"mustdrop.layers": 2}, method="mustdrop", pretrained="x")
+
+
 def test_one_layer_is_a_list_too():
     assert parse({"layers": 3}, method="mustdrop", pretrained="x")[1] == {"layers": [3]}
     with pytest.raises(ValueError, match=r"layers must be integers joined by '\+'"):

@@ -161,6 +161,12 @@ def test_a_full_folder_has_code_processor_and_sharded_safetensors(built, tiny_vi
         ("llava_next_mustdrop", "", {"packing": "flat"}, {"AutoModel", "AutoModelForImageTextToText"}),
         ("llava_mustdrop", "", {"keep_ratio": 0.5}, {"AutoModel", "AutoModelForImageTextToText"}),
         ("llava_fastv", "", None, {"AutoModel", "AutoModelForImageTextToText"}),
+        (
+            "llava_composed",
+            "",
+            {"vision": "mustdrop", "decoder": "fastv", "keep_ratio": 0.5},
+            {"AutoModel", "AutoModelForImageTextToText"},
+        ),
     ],
 )
 def test_every_head_and_processor_can_be_exported(bases, tmp_path, variant, head, options, auto_classes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import ClassVar
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ ALL_OF_MUSTDROP = {"vision": "mustdrop", "decoder": "mustdrop", "decode": "mustd
 OWN_PLACES = {
     "budget": ALL_OF_MUSTDROP,
     "threshold": ALL_OF_MUSTDROP,
+    "visionzip": {"vision": "visionzip"},
     "random": {"features": "random"},
     "uniform": {"features": "uniform"},
     "vision_tome": {"vision": "vision_tome"},
@@ -63,7 +65,14 @@ def test_a_composition_of_a_methods_own_stages_is_the_method(workshop, name):
     assert_same(run(workshop, reduction, "ragged_batch"), run(workshop, METHODS[name], "ragged_batch"))
 
 
-def test_so_is_one_of_mustdrop_whose_cache_shrinks_while_it_writes(workshop):
+def test_a_composition_that_keeps_everything_is_the_stock_model(workshop):
+    places = {"features": "random", "decoder": "fastv", "decode": "mustdrop"}
+    output, _ = run(workshop, {**places, "keep_ratio": 1.0, "newlines": "keep"}, "ragged_batch")
+    stock = greedy(workshop.stock(), workshop.inputs("ragged_batch"), 3)
+    assert torch.equal(stacked_logits(output), stacked_logits(stock))
+
+
+def test_mustdrops_own_stages_are_mustdrop_when_its_cache_shrinks_while_it_writes(workshop):
     options = {"method": "mustdrop", "visual_tokens": 48, "counter": "release", "decode_interval": 1}
     assert_same(run(workshop, composed(ALL_OF_MUSTDROP, options), steps=5), run(workshop, options, steps=5))
 
@@ -109,6 +118,8 @@ def test_fastv_with_the_cache_of_mustdrop_equals_a_masked_reference(workshop, K,
         {"features": "random", "random.visual_tokens": 80, "decoder": "fastv"},
         {"vision": "vision_tome", "vision_tome.vision_r": 3, "decoder": "fastv"},
         {"vision": "mustdrop", "decoder": "fastv"},
+        {"vision": "visionzip", "decoder": "fastv"},
+        {"vision": "visionzip", "visionzip.visual_tokens": 70, "decoder": "mustdrop", "decode": "mustdrop"},
         {"vision": "vision_tome", "vision_tome.vision_r": 3, "decoder": "mustdrop", "decode": "mustdrop"},
     ],
     ids=lambda places: " ".join(name for place, name in places.items() if "." not in place),
@@ -143,7 +154,7 @@ def test_key_tokens_stay_whoever_drops(workshop):
 class Carries(TokenReducer):
     """Carries what its second stage reads."""
 
-    builds_on = {"decoder": "vision"}
+    builds_on: ClassVar = {"decoder": "vision"}
 
     def stages(self):
         return (Stage("vision", 0), Stage("decoder", 1))
@@ -160,9 +171,11 @@ def carries(monkeypatch):
 def test_a_stage_that_builds_on_another_brings_it_or_says_so(carries):
     assert checked(decoder="carries").vision == "carries"
     assert checked(vision="vision_tome", decoder="mustdrop").features == "mustdrop"
-    with pytest.raises(ValueError, match="decoder='carries' builds on its own stage at 'vision', which is 'mustdrop''s"):
+    with pytest.raises(
+        ValueError, match="decoder='carries' builds on its own stage at 'vision', which is 'mustdrop''s"
+    ):
         checked(vision="mustdrop", decoder="carries")
-    with pytest.raises(ValueError, match="decoder='mustdrop' .* at 'features', .* allowed: features='mustdrop'"):
+    with pytest.raises(ValueError, match=r"decoder='mustdrop' .* at 'features', .* allowed: features='mustdrop'"):
         checked(features="random", decoder="mustdrop")
 
 

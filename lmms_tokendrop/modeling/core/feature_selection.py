@@ -25,6 +25,7 @@ class FeatureReducer(TokenReducer):
     """
 
     Options: type[Any] = FeatureOptions
+    drop_layers = (-1,)
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage, in the vision tower."""

@@ -161,7 +161,7 @@ class Reductions:
         return {name: entry for reducer in self.reducers.values() for name, entry in reducer.Options.entries().items()}
 
     def entry(self, method: str, name: str) -> Field | None:
-        """The option of a method that is given by a name; in a composition also `METHOD.OPTION`. None: there is none."""
+        """The option that a method takes by a name, in a composition also `METHOD.OPTION`; None if there is none."""
         part, dot, of_part = name.rpartition(".")
         if dot and method == COMPOSED and part in self.reducers:
             method, name = part, of_part

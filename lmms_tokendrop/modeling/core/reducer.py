@@ -3,8 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -203,7 +202,7 @@ class TokenReducer(nn.Module):
 
     Options: type[Any] = Options
     needs: frozenset[str] = frozenset()
-    builds_on: Mapping[str, str] = MappingProxyType({})
+    builds_on: ClassVar[Mapping[str, str]] = {}
     joint: bool = False
     proportional_attention: frozenset[str] = frozenset()
     counts_padding: bool = False

@@ -141,7 +141,7 @@ def last_text(context: Context) -> torch.Tensor:
 
 
 def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch.Tensor, **details) -> Keep:
-    """Keep text, protected tokens, and those that `stays [batch, length]` marks; of an image without any, the best one."""
+    """Keep text, protected tokens, what `stays [batch, length]` marks, and the best token of an image without any."""
     tokens = context.tokens
     ranked, lines = _ranked(options, context)
     stays = ranked & (stays | context.counts.protected)

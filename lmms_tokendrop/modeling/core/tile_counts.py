@@ -25,11 +25,11 @@ class TileCounts(FusionCounts):
 
     def fitted(self, stage: Any, reducer: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Text, and CLS with the patches that a budget leaves of each tile, `[batch]` each; see :func:`tile_counts`."""
-        return self.text, 1 + tile_counts(reducer.options.budget(), self.tiles)
+        return self.text, 1 + tile_counts(reducer.options.budget(), self.tiles, reducer.drop_layers)
 
 
-def tile_counts(budget: Budget, tiles: Any) -> torch.Tensor:
-    """Patches that each tile keeps, so that all decoder layers receive what a budget says, `[tiles]`.
+def tile_counts(budget: Budget, tiles: Any, layers: tuple[int, ...] = (-1,)) -> torch.Tensor:
+    """Patches that each tile keeps, so that decoder layers receive what a budget says, `[tiles]`.
 
     A group's count, rounded to whole tokens, is shared among its images, one of each first, and an image's among its
     tiles, in proportion to their patches; patches that unpadding removes are none. Five whole tiles get a fifth each.
@@ -40,6 +40,8 @@ def tile_counts(budget: Budget, tiles: Any) -> torch.Tensor:
         The budget.
     tiles : Tiles
         The tiles.
+    layers : tuple[int, ...]
+        Decoder layers after which tokens leave; by default these leave before the first, and no others later.
 
     Raises
     ------
@@ -58,6 +60,9 @@ def tile_counts(budget: Budget, tiles: Any) -> torch.Tensor:
     target = budget.target(segment_sum(per_image, owner, groups))
     if bool((target < fewest - 1e-6).any()):
         raise unreachable(target, fewest.double(), budget)
+    if layers != (-1,):
+        total = segment_sum(per_image, owner, groups)
+        target = budget.next_count(total, [], total, fewest, layers, tiles.num_layers)
     count = torch.maximum(target.round().long(), fewest)
     of_images = least + shared(count - fewest, per_image - least, owner)
     return shared(of_images, patches, image)

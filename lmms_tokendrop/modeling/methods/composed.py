@@ -27,19 +27,16 @@ class Composed(TokenReducer):
 
     def __init__(self, options: ComposedOptions, host: Host):
         super().__init__(options, host)
-        self.methods = nn.ModuleDict({name: _built(part, host) for name, part in options.parts.items()})
-        sharing = [self.methods[name] for name, part in options.parts.items() if not part.alone]
+        reducers = {name: _built(part, host) for name, part in options.parts.items()}
+        self.methods: Any = nn.ModuleDict(reducers)
+        sharing = [reducers[name] for name, part in options.parts.items() if not part.alone]
         self.drop_layers = tuple(sorted({layer for reducer in sharing for layer in reducer.drop_layers}))
         for reducer in sharing:
             reducer.drop_layers = self.drop_layers
-        reducers = self.methods.values()
-        self.adds = any(reducer.adds for reducer in reducers)
-        self.needs = frozenset().union(
-            *(reducer.needs for reducer in reducers if reducer.stages_at("features", "decoder"))
-        )
-        self.proportional_attention = frozenset().union(
-            *(reducer.proportional_attention & reducer.host.places for reducer in reducers)
-        )
+        for reducer in reducers.values():
+            self.adds |= reducer.adds
+            self.proportional_attention |= reducer.proportional_attention & reducer.host.places
+            self.needs |= reducer.needs if reducer.stages_at("features", "decoder") else frozenset()
 
     def stages(self) -> tuple[Stage, ...]:
         """Those of the methods at the places that they are named for."""
@@ -60,7 +57,7 @@ class Composed(TokenReducer):
         return keep
 
     def _counts(self, name: str, counts: Any) -> Any:
-        """What a method counts from: one that stands alone has a budget of its own."""
+        """What a method counts from; one that plans alone has a budget of its own."""
         part = self.options.parts[name]
         if part.alone and isinstance(counts, DecoderCounts):
             return replace(counts, options=replace(self.options, **part.budget))
@@ -71,8 +68,7 @@ def _built(part: Part, host: Host) -> TokenReducer:
     """The reducer of a part, for its places alone."""
     reducer = part.reducer(part.options, replace(host, places=part.places))
     there = dict.fromkeys(stage.place for stage in reducer.stages())
-    for place in part.places - there.keys():
-        raise ValueError(
-            f"token_reduction: {place}={part.name!r}; {part.name} has stages at {', '.join(map(repr, there)) or 'no place'}"
-        )
+    for place in sorted(part.places - there.keys()):
+        where = ", ".join(map(repr, there)) or "no place"
+        raise ValueError(f"token_reduction: {place}={part.name!r}; {part.name} has stages at {where}")
     return reducer

@@ -85,8 +85,8 @@ class Part:
 class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOptions, NewlineOptions, BudgetOptions):
     """Options of a composition; those of one of its methods are `METHOD.OPTION`, such as `fastv.K`.
 
-    The budget is that of the whole, and the methods that count share it. One in front of others may have its own, larger
-    one, or what takes the place of one: it plans as if it were alone, and what is too much for the whole leaves later.
+    The budget is that of the whole, and methods that count share it. One in front of others may have a larger one of
+    its own, or what takes its place: it plans as if it were alone, and others drop what is too much for the whole.
 
     Attributes
     ----------
@@ -96,7 +96,8 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
 
     vision: str | None = option(None, "Method that acts in the vision tower.")
     features: str | None = option(
-        None, "Method that acts between tower and decoder; default: that at `decoder`, if it builds on its own stage here."
+        None,
+        "Method that acts between tower and decoder; default: that at `decoder`, if it builds on its own stage here.",
     )
     decoder: str | None = option(None, "Method that acts in the layers of the decoder.")
     decode: str | None = option(
@@ -226,7 +227,7 @@ def methods_by_place(options: Mapping[str, Any], reductions: Reductions) -> dict
         If a place names something else, or a method builds on its own stage at a place of another one.
     """
     methods = {place: options.get(place) for place in COMPOSABLE}
-    if not any(methods.values()):
+    if all(name is None for name in methods.values()):
         methods |= DEFAULT_METHODS
     allowed = [name for name in reductions.reducers if name not in ("none", COMPOSED)]
     for place, name in methods.items():

@@ -1,7 +1,7 @@
 """MustDrop: judge a visual token in vision encoding, prefilling and decoding (arXiv 2411.10803)."""
 
 from dataclasses import replace
-from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 
@@ -29,7 +29,7 @@ class MustDrop(TokenReducer):
 
     Options = MustDropOptions
     needs = frozenset({"cls_attention"})
-    builds_on = MappingProxyType({"decoder": "features"})
+    builds_on: ClassVar[dict[str, str]] = {"decoder": "features"}
 
     def __init__(self, options, host: Host):
         super().__init__(options if "features" in host.places else replace(options, key_ratio=0.0), host)
