@@ -26,7 +26,17 @@ from lmms_tokendrop.catalogue import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-DECODER_METHODS = ["full", "mustdrop", "fastv", "sparsevlm", "visionzip", "vision_tome", "random", "uniform", "composed"]
+DECODER_METHODS = [
+    "full",
+    "mustdrop",
+    "fastv",
+    "sparsevlm",
+    "visionzip",
+    "vision_tome",
+    "random",
+    "uniform",
+    "composed",
+]
 ENCODER_METHODS = ["full", "pumer", "tome", "dynamicvit", "random", "cls_attention", "smres"]
 PLUGIN = """
 from lmms_tokendrop.catalogue import Method, method, register

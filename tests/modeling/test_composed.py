@@ -28,6 +28,7 @@ OWN_PLACES = {
     "uniform": {"features": "uniform"},
     "vision_tome": {"vision": "vision_tome"},
     "fastv": {"decoder": "fastv"},
+    "recycling": {"decoder": "sparsevlm"},
 }
 SHARED = ("visual_tokens", "keep_ratio", "counter", "newlines")
 
@@ -119,6 +120,7 @@ def test_fastv_with_the_cache_of_mustdrop_equals_a_masked_reference(workshop, K,
         {"vision": "vision_tome", "vision_tome.vision_r": 3, "decoder": "fastv"},
         {"vision": "mustdrop", "decoder": "fastv"},
         {"vision": "visionzip", "decoder": "fastv"},
+        {"vision": "visionzip", "decoder": "sparsevlm"},
         {"vision": "visionzip", "visionzip.visual_tokens": 70, "decoder": "mustdrop", "decode": "mustdrop"},
         {"vision": "vision_tome", "vision_tome.vision_r": 3, "decoder": "mustdrop", "decode": "mustdrop"},
     ],

@@ -235,8 +235,12 @@ class TokenReducer(nn.Module):
 
     @cached_property
     def drop_layers(self) -> tuple[int, ...]:
-        """Decoder layers after which a budget lets tokens leave, -1 before the first; in a composition those of all."""
-        return tuple(stage.layer for stage in self.stages_at("features", "decoder"))
+        """Decoder layers after which a budget lets tokens leave, -1 before the first; in a composition those of all.
+
+        Stages that others build on only prepare these.
+        """
+        stages = self.stages_at("features", "decoder")
+        return tuple(stage.layer for stage in stages if stage.place not in self.builds_on.values())
 
     def count(self, stage: Stage, counts: Any) -> Any:
         """How many tokens a stage leaves, computed before any score; None: it depends on the data.

@@ -61,12 +61,8 @@ class DecoderCounts:
         ValueError
             If the budget can't be reached.
         """
-        return self.next(reducer.drop_layers)
-
-    def next(self, layers: tuple[int, ...]) -> torch.Tensor:
-        """The same for drops after `layers`, of which -1 is the place before the first."""
         return self.options.budget().next_count(
-            self.available, self.processed, self.current, self.least(), layers, self.num_layers
+            self.available, self.processed, self.current, self.least(), reducer.drop_layers, self.num_layers
         )
 
     def least(self) -> torch.Tensor:

@@ -34,7 +34,6 @@ class MustDrop(TokenReducer):
     def __init__(self, options, host: Host):
         super().__init__(options if "features" in host.places else replace(options, key_ratio=0.0), host)
         self.layers = drop_layers(options.layers, host.num_layers, PAPER_LAYERS)
-        self.drop_layers = self.layers if "decoder" in host.places else ()
 
     def stages(self) -> tuple[Stage, ...]:
         """Vision block 0, the place before the decoder, the dual-attention filters, the cache."""

@@ -1,6 +1,6 @@
 """SparseVLM: text tokens that fit the image rate its tokens, and what leaves is recycled (arXiv 2410.04417)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -25,6 +25,7 @@ class SparseVLM(TokenReducer):
     """
 
     Options = SparseVLMOptions
+    builds_on: ClassVar[dict[str, str]] = {"decoder": "features"}
 
     def __init__(self, options: Any, host: Host):
         super().__init__(options, host)
@@ -45,7 +46,7 @@ class SparseVLM(TokenReducer):
         if stage.place == "features" or self.options.by_rank:
             return None
         if self.options.kept is None:
-            return counts.next(self.layers)
+            return counts.fitted(stage, self)
         listed = self.options.kept[self.layers.index(stage.layer)]
         kept = between(torch.full_like(counts.current, listed), counts)
         return kept + self._clusters(counts.current - kept)
