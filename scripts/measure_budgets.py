@@ -15,19 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from lmms_tokendrop.benchmark.budget_rows import QUESTIONS, ROWS, BudgetRow
-from lmms_tokendrop.benchmark.comparison import evaluate
+from lmms_tokendrop.evaluation.running import run_task
+from lmms_tokendrop.modeling.core.budget import UnreachableBudget
 
 RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
 TIMED_QUESTIONS, ROUNDS = 96, 3
 
 
+def run(row: BudgetRow, task: str, questions: int) -> dict[str, Any]:
+    """Results of lmms-eval."""
+    model_args = {"pretrained": "pocket", **row.run.model_args}
+    return run_task(row.run.model_id, task, model_args, limit=questions, batch_size=8)
+
+
 def measured(row: BudgetRow, task: str, questions: int) -> dict[str, Any]:
     """Run a row; a budget that cannot be met is written down with the method's own words."""
     try:
-        results = evaluate(row.run, task=task, limit=questions, batch_size=8)
-    except ValueError as error:
-        if "smallest" not in str(error):
-            raise
+        results = run(row, task, questions)
+    except UnreachableBudget as error:
         return {"not_reachable": str(error)}
     scores = {sample["doc_id"]: int(sample["accuracy"]) for sample in results["samples"][task]}
     cost = results["throughput"]
@@ -45,7 +50,7 @@ def timed(rows: list[BudgetRow], task: str) -> dict[str, float]:
     rounds: dict[str, list[float]] = {row.name: [] for row in rows}
     for _ in range(ROUNDS):
         for row in rows:
-            results = evaluate(row.run, task=task, limit=TIMED_QUESTIONS, batch_size=8)
+            results = run(row, task, TIMED_QUESTIONS)
             rounds[row.name].append(results["throughput"]["avg_seconds"])
     return {name: statistics.median(seconds) for name, seconds in rounds.items()}
 

@@ -22,10 +22,11 @@ import torch
 import typer
 from transformers import AutoProcessor
 
-from lmms_tokendrop.benchmark.comparison import Run, evaluate, measurement
+from lmms_tokendrop.benchmark.comparison import Run, measurement
 from lmms_tokendrop.benchmark.encoder_variants import ENCODERS as COSTS
 from lmms_tokendrop.benchmark.throughput_protocol import alternate, speed_up
 from lmms_tokendrop.catalogue import variants
+from lmms_tokendrop.evaluation.running import run_task
 from lmms_tokendrop.modeling.core.options import checked_number
 from lmms_tokendrop.pocket.registry import WEIGHTS, pocket_path
 from lmms_tokendrop.training.model_classes import head_class
@@ -97,10 +98,7 @@ def answers(architecture: str, entry: Experiment, folder: Path) -> dict[str, Any
     model_args = {"pretrained": "pocket-teacher", **entry.reduction}
     if entry.trained:
         model_args = {"pretrained": "pocket" if entry.label in BUNDLED else str(folder)}
-    model_args = {
-        name: "+".join(map(str, value)) if isinstance(value, list) else value for name, value in model_args.items()
-    }
-    results = evaluate(Run(variant.model_id, entry.label, model_args), task=TASK, batch_size=50, device="cpu")
+    results = run_task(variant.model_id, TASK, model_args, batch_size=50, device="cpu")
     scores = {str(sample["doc_id"]): float(sample["accuracy"]) for sample in results["samples"][TASK]}
     answered = {"model_id": variant.model_id, "scores": scores, "cost": results["throughput"]}
     folder.mkdir(parents=True, exist_ok=True)

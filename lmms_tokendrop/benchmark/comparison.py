@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from lmms_tokendrop.evaluation.running import run_task
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
 from lmms_tokendrop.results.statistics import mean_and_stderr
 
@@ -148,10 +149,10 @@ def measure(
         def on_answer(done: int, questions: int, number: int = number, run: Run = run) -> None:
             progress(f"{run.model_id} {run.budget}", number * questions + done, len(runs) * questions)
 
-        results = evaluate(
-            run,
-            task=task,
-            pretrained=pretrained,
+        results = run_task(
+            run.model_id,
+            task,
+            {"pretrained": pretrained, **run.model_args},
             limit=limit,
             batch_size=batch_size,
             device=device,
@@ -225,51 +226,6 @@ def to_json(measurements: Sequence[Measurement]) -> str:
         for row in measurements
     ]
     return json.dumps(rows, indent=2, allow_nan=False) + "\n"
-
-
-def evaluate(
-    run: Run,
-    *,
-    task: str,
-    pretrained: str = "pocket",
-    limit: int | None = None,
-    batch_size: int | str = "auto",
-    device: str | None = None,
-    on_answer: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Run one variant on a bundled task.
-
-    Parameters
-    ----------
-    run
-        What to run.
-    task, pretrained, limit, batch_size, device
-        As for :func:`measure`.
-    on_answer
-        As for `lmms_tokendrop.evaluation.adapter.TokenDropAdapter`.
-
-    Returns
-    -------
-    dict
-        lmms-eval's results, samples included.
-    """
-    from lmms_eval.evaluator import simple_evaluate
-    from lmms_eval.models import get_model
-
-    model_args = {"pretrained": pretrained, **run.model_args}
-    text = ",".join(f"{name}={value}" for name, value in model_args.items())
-    adapter = get_model(run.model_id).create_from_arg_string(text, {"batch_size": batch_size, "device": device})
-    adapter.on_answer = on_answer
-    return simple_evaluate(
-        model=adapter,
-        model_args=text,
-        tasks=[task],
-        task_manager=_bundled(),
-        batch_size=batch_size,
-        device=device,
-        limit=limit,
-        bootstrap_iters=0,
-    )
 
 
 def written_tasks(metric: str) -> list[str]:

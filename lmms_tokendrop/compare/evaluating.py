@@ -11,7 +11,7 @@ from typing import Any
 
 from lmms_tokendrop.compare.plan import Run, Setting
 from lmms_tokendrop.evaluation.cost import SampleCost
-from lmms_tokendrop.evaluation.task_managers import task_manager
+from lmms_tokendrop.evaluation.running import REDUCTION, run_task
 
 COUNTS = tuple(field.name for field in fields(SampleCost) if field.name != "seconds")
 
@@ -82,25 +82,21 @@ def evaluated(
     ValueError
         If the task has no such metric, or reports no number for it.
     """
-    from lmms_eval.evaluator import simple_evaluate
-    from lmms_eval.models import get_model
-
-    arguments = {"pretrained": setting.pretrained, "batch_size": batch_size, "device": device}
-    adapter = get_model(run.variant)(**arguments, **setting.model_args, **run.options)
-    reduction = adapter.engine.model.config.token_reduction
-    results = simple_evaluate(
-        model=adapter,
-        tasks=[run.task],
-        task_manager=task_manager([run.task], include_path),
-        batch_size=batch_size,
+    model_args = {"pretrained": setting.pretrained, **setting.model_args, **run.options}
+    results = run_task(
+        run.variant,
+        run.task,
+        model_args,
         limit=limit,
-        bootstrap_iters=0,
+        batch_size=batch_size,
+        device=device,
+        include_path=include_path,
     )
-    return None if results is None else result_of(results, run.task, setting.metric, reduction)
+    return None if results is None else result_of(results, run.task, setting.metric)
 
 
-def result_of(results: Mapping[str, Any], task: str, metric: str | None, reduction: Mapping[str, Any]) -> Result:
-    """Keep what a comparison needs of lmms-eval's results.
+def result_of(results: Mapping[str, Any], task: str, metric: str | None) -> Result:
+    """Keep what a comparison needs of the results of `run_task`.
 
     Parameters
     ----------
@@ -110,8 +106,6 @@ def result_of(results: Mapping[str, Any], task: str, metric: str | None, reducti
         Its name.
     metric
         The score; None: the first of the task.
-    reduction
-        Options of the reduction.
 
     Raises
     ------
@@ -135,7 +129,7 @@ def result_of(results: Mapping[str, Any], task: str, metric: str | None, reducti
         documents=len(ordered),
         answers=[answer[0] if len(answer) == 1 else answer for answer in answers],
         scores=scores_of(ordered, metric, float(value)),
-        reduction=reduction,
+        reduction=results[REDUCTION],
         cost={name: results["throughput"][f"avg_{name}"] for name in COUNTS},
         seconds=results["throughput"]["avg_seconds"],
     )

@@ -50,8 +50,8 @@ def task_table(rows: Sequence[Row]) -> str:
             lines.append((*what, row.reason.partition(":")[0], *[""] * (len(header) - 3)))
             continue
         full = _find(done, FULL, row, anywhere=True)
-        ahead = _find(done, leader, row)
-        gaps = (_gap(row, full, scale), "" if row.label == FULL else _gap(ahead, row, scale))
+        ahead = None if row.budget is None else _find(done, leader, row)
+        gaps = (_gap(row, full, scale), _gap(ahead, row, scale))
         lines.append((*what, _measured(row.scores, row.value, scale), *gaps, *_costs(row)))
     reasons = [f"- {code(row.label)}, {row.setting}: {escaped(row.reason)}" for row in rows if row.reason]
     return "\n\n".join(filter(None, (_caption(done), markdown_table(header, lines), "\n".join(reasons))))

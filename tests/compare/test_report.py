@@ -87,6 +87,14 @@ def test_rows_are_in_the_order_of_budgets_and_methods_and_what_is_missing_says_w
     )
 
 
+def test_methods_in_settings_of_their_own_are_compared_with_the_unreduced_model_only(tmp_path):
+    write(tmp_path, "full", "full", result=result(1, 1))
+    write(tmp_path, "pumer", "pumer", result=result(1, 0, tokens=70.0))
+    write(tmp_path, "tome", "tome", result=result(0, 0, tokens=90.0))
+    table = task_table(read_rows(tmp_path))
+    assert row(table, "own setting", "`tome`")[2:5] == ["0.0 ± 0.0", "-100.0 ± 0.0", ""]
+
+
 def test_a_score_that_is_no_mean_over_documents_has_no_error(tmp_path):
     write(tmp_path, "full", "full", result=result(0, 0, value=1501.5))
     write(tmp_path, "uniform", "uniform", "25%", result=result(0, 0, value=1400.0))
@@ -170,6 +178,7 @@ def lmms_results(value: object, scores: list, metrics: tuple[str, ...] = ("accur
         "results": {"scenes": {"alias": "scenes", "accuracy,none": value, "accuracy_stderr,none": "N/A"}},
         "configs": {"scenes": {"metric_list": [{"metric": name} for name in metrics]}},
         "samples": {"scenes": samples[::-1]},
+        "reduction": {"method": "uniform"},
         "throughput": {f"avg_{name}": 1.0 for name in (*COUNTS, "seconds")},
     }
 
@@ -185,19 +194,19 @@ def lmms_results(value: object, scores: list, metrics: tuple[str, ...] = ("accur
     ],
 )
 def test_scores_of_documents_are_kept_where_their_mean_is_the_reported_one(value, scores, kept):
-    found = result_of(lmms_results(value, scores), "scenes", None, {})
+    found = result_of(lmms_results(value, scores), "scenes", None)
     assert (found.metric, found.value, found.scores) == ("accuracy", value, kept)
-    assert found.answers == ["red", "red"]
+    assert (found.answers, found.reduction) == (["red", "red"], {"method": "uniform"})
 
 
 @pytest.mark.parametrize(("metric", "value"), [("bleu", 0.5), (None, None), (None, float("nan")), (None, "N/A")])
 def test_a_metric_without_a_number_is_refused(metric, value):
     with pytest.raises(ValueError, match=r"metric='\w+' of scenes is .*, no number; its metrics: accuracy"):
-        result_of(lmms_results(value, [1, 0]), "scenes", metric, {})
+        result_of(lmms_results(value, [1, 0]), "scenes", metric)
 
 
 def test_answers_that_are_missing_are_an_error():
     results = lmms_results(0.5, [1, 0])
     results["samples"]["scenes"] = results["samples"]["scenes"][:1]
     with pytest.raises(ValueError, match=r"scenes: the results have documents \[1\]"):
-        result_of(results, "scenes", None, {})
+        result_of(results, "scenes", None)
