@@ -170,7 +170,7 @@ class Contender:
     takes_budgets
         Whether a count budget goes with them.
     draws
-        Whether it draws at random, with a seed that is not given.
+        Whether a seed does.
     """
 
     label: str
@@ -188,24 +188,29 @@ class Contender:
         if not all("=" in word for word in words):
             raise ValueError(f"methods: {text!r}; allowed: a method and its options, such as mustdrop:key_ratio=0")
         given = simple_parse_args_string(",".join(words))
-        entry = known[method]
         _, read = parse_model_args(
             {**given, **setting.model_args},
             method=method,
             pretrained=setting.pretrained,
             architecture=setting.architecture,
         )
-        checked = reductions(setting.architecture)
-        checked.from_dict({"method": method, **read})
-        kind = checked.options_of(method)
-        entries = kind.entries()
-        elsewise = given.keys() & set().union(*kind.alternatives)
+        checked, options = reductions(setting.architecture), {"method": method, **read}
+        checked.from_dict(options)
+        entries = checked.options_of(method).entries()
+
+        def go_with(**more: float) -> bool:
+            try:
+                checked.from_dict({**options, **more})
+            except ValueError:
+                return False
+            return True
+
         return cls(
             label=FULL if method == UNREDUCED else text,
-            variant=entry.model_id,
+            variant=known[method].model_id,
             given=given,
-            takes_budgets=entries.keys() >= COUNT_BUDGETS and not elsewise,
-            draws="seed" in entries and "seed" not in given,
+            takes_budgets=entries.keys() - given.keys() >= COUNT_BUDGETS and go_with(keep_ratio=0.5),
+            draws="seed" in entries.keys() - given.keys() and go_with(seed=1),
         )
 
     def seeded(

@@ -31,12 +31,27 @@ def test_a_run_has_the_options_of_its_method_budget_and_seed():
 
 
 @pytest.mark.parametrize(
-    "method", ["vision_tome", "fastv:R=0.75", "fastv:preset=k2-r50", "mustdrop:global_threshold=0.01"]
+    "method",
+    [
+        "vision_tome",
+        "random:keep_ratio=0.3:seed=3",
+        "composed:decoder=fastv:fastv.R=0.5",
+        "fastv:R=0.75",
+        "fastv:preset=k2-r50",
+        "mustdrop:global_threshold=0.01",
+    ],
 )
 def test_what_no_budget_fits_is_run_once_in_its_own_setting(method):
     _, run = plan([method])
     assert (run.label, run.budget, run.counter) == (method, None, None)
-    assert "keep_ratio" not in run.options
+    assert "counter" not in run.options
+
+
+@pytest.mark.parametrize(("features", "seeds"), [("random", [0, 1]), ("uniform", [None])])
+def test_a_composition_has_a_seed_where_a_part_of_it_draws(features, seeds):
+    _, *runs = plan([f"composed:features={features}:decoder=fastv:fastv.K=1"], ["25%"])
+    assert [run.seed for run in runs] == seeds
+    assert runs[0].options.items() >= {"features": features, "fastv.K": 1, "keep_ratio": 0.25}.items()
 
 
 def test_a_seed_that_is_given_is_the_only_one():
@@ -49,6 +64,11 @@ def test_without_names_every_method_of_the_catalogue_is_there(architecture):
     runs = plan(None, architecture=architecture)
     assert {run.variant for run in runs} == {entry.model_id for entry in variants(architecture=architecture)}
     assert [run.label for run in runs].count("full") == 1
+
+
+def test_a_ratio_of_an_encoder_is_no_budget():
+    runs = plan(["dynamicvit", "pumer"], ["25%"], architecture="vilt")
+    assert [(run.label, run.budget, run.options) for run in runs[1:]] == [("dynamicvit", None, {}), ("pumer", None, {})]
 
 
 def test_every_run_has_a_file_of_its_own():
