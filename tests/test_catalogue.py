@@ -31,6 +31,8 @@ DECODER_METHODS = [
     "mustdrop",
     "fastv",
     "sparsevlm",
+    "pyramiddrop",
+    "dart",
     "visionzip",
     "vision_tome",
     "random",
@@ -171,7 +173,8 @@ def test_a_method_that_is_trained_has_a_checkpoint_only_where_one_is_bundled():
 def test_a_new_architecture_gets_every_method_that_it_can_have():
     register(replace(architecture("llava_next"), name="blind", title="Blind", provides=("decoder",), pocket={}))
     assert ids(architecture="blind") == [
-        f"blind_{name}" for name in ("full", "fastv", "sparsevlm", "random", "uniform", "composed")
+        f"blind_{name}"
+        for name in ("full", "fastv", "sparsevlm", "pyramiddrop", "dart", "random", "uniform", "composed")
     ]
     assert variant("blind_random").description.startswith("Blind with ")
     assert variant("blind_random").pocket is None

@@ -80,6 +80,40 @@ METHODS = (
         ),
     ),
     Method(
+        name="pyramiddrop",
+        title="PyramidDrop: half of the visual tokens leaves in each of some layers, by what the last token attends",
+        reducers={"decoder": f"{MODELING}.methods.pyramiddrop:PyramidDrop"},
+        paper=Paper(
+            title="PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy Reduction",
+            url="https://arxiv.org/abs/2410.17247",
+            bibtex="""\
+@inproceedings{xing2025pyramiddrop,
+  title     = {PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy Reduction},
+  author    = {Xing, Long and Huang, Qidong and Dong, Xiaoyi and Lu, Jiajie and Zhang, Pan and Zang, Yuhang and
+               Cao, Yuhang and He, Conghui and Wang, Jiaqi and Wu, Feng and Lin, Dahua},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2025}
+}""",
+        ),
+    ),
+    Method(
+        name="dart",
+        title="DART: of the visual tokens stay those that are least like a few pivots, in an early layer",
+        reducers={"decoder": f"{MODELING}.methods.dart:Dart"},
+        paper=Paper(
+            title='Stop Looking for "Important Tokens" in Multimodal Language Models: Duplication Matters More',
+            url="https://arxiv.org/abs/2502.11494",
+            bibtex="""\
+@inproceedings{wen2025dart,
+  title     = {Stop Looking for ``Important Tokens'' in Multimodal Language Models: Duplication Matters More},
+  author    = {Wen, Zichen and Gao, Yifeng and Wang, Shaobo and Zhang, Junyuan and Zhang, Qintong and Li, Weijia and
+               He, Conghui and Zhang, Linfeng},
+  booktitle = {Conference on Empirical Methods in Natural Language Processing},
+  year      = {2025}
+}""",
+        ),
+    ),
+    Method(
         name="visionzip",
         title="VisionZip: the patches that CLS attends, and the others merged into a few, before the language model",
         reducers={"decoder": f"{MODELING}.methods.visionzip:VisionZip"},

@@ -24,6 +24,8 @@ BUDGETS = {
     "visionzip": {"keep_ratio": 0.4},
     "sparsevlm": {"keep_ratio": 0.4},
     "composed": {"features": "random", "keep_ratio": 0.4},
+    "pyramiddrop": {"keep_ratio": 0.4},
+    "dart": {"K": 1, "keep_ratio": 0.4},
 }
 """Model arguments with which every image loses tokens."""
 

@@ -22,6 +22,8 @@ REDUCTIONS = {
     "fastv": {"K": 1, "keep_ratio": 0.4},
     "visionzip": {"keep_ratio": 0.4},
     "sparsevlm": {"keep_ratio": 0.4},
+    "pyramiddrop": {"keep_ratio": 0.4},
+    "dart": {"K": 1, "keep_ratio": 0.4},
 }
 GREEDY = {"do_sample": False}
 

@@ -37,9 +37,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "fastv": {"method": "fastv", "R": 0.6, "newlines": "row"},
     "sparsevlm": {"method": "sparsevlm", "keep_ratio": 0.45, "recycling": "none"},
     "recycling": {"method": "sparsevlm", "keep_ratio": 0.45},
+    "pyramiddrop": {"method": "pyramiddrop", "newlines": "row"},
+    "dart": {"method": "dart", "R": 0.6},
     "visionzip": {"method": "visionzip", "keep_ratio": 0.3},
 }
-WHOLE_CACHES = {"fastv": 2, "sparsevlm": 4, "recycling": 4}
+WHOLE_CACHES = {"fastv": 2, "sparsevlm": 4, "recycling": 4, "pyramiddrop": 4, "dart": 2}
 """Layers in front that keep what they received after prefill, too; of other methods none holds more than the last."""
 
 REDUCING = tuple(name for name in METHODS if name != "none")
@@ -68,6 +70,7 @@ KEEP_ALL: dict[str, dict[str, Any]] = {
     },
     "random": {"method": "random", "keep_ratio": 1.0, "newlines": "keep"},
     "fastv": {"method": "fastv", "R": 0.0, "newlines": "keep"},
+    "pyramiddrop": {"method": "pyramiddrop", "stage_ratio": 1.0, "newlines": "keep"},
 }
 
 QUESTION = "USER: <image>\nwhat colour is the square ? ASSISTANT:"

@@ -22,6 +22,8 @@ REDUCTIONS = {
     "fastv": METHODS["fastv"],
     "visionzip": METHODS["visionzip"],
     "sparsevlm": METHODS["sparsevlm"],
+    "pyramiddrop": METHODS["pyramiddrop"],
+    "dart": METHODS["dart"],
 }
 KEEP_ALL = {
     "none": {"method": "none"},
@@ -31,6 +33,8 @@ KEEP_ALL = {
     "fastv": {"method": "fastv", "R": 0.0},
     "visionzip": {"method": "visionzip", "keep_ratio": 1.0},
     "sparsevlm": {"method": "sparsevlm", "keep_ratio": 1.0},
+    "pyramiddrop": {"method": "pyramiddrop", "stage_ratio": 1.0},
+    "dart": {"method": "dart", "R": 0.0},
 }
 
 
@@ -103,10 +107,10 @@ def test_every_image_is_reduced_from_36_tokens_without_newlines(folders, inputs,
     assert places <= {(0, row, column) for row in range(6) for column in range(6)}
 
 
-@pytest.mark.parametrize("method", ["mustdrop", "random", "uniform", "fastv", "sparsevlm"])
+@pytest.mark.parametrize("method", ["mustdrop", "random", "uniform", "fastv", "sparsevlm", "pyramiddrop", "dart"])
 @pytest.mark.parametrize("prompt", ["one_image", "ragged_batch"])
 def test_a_budget_is_an_average_per_image(folders, inputs, method, prompt):
-    early = {"mustdrop": {"layers": [0]}, "fastv": {"K": 1}}.get(method, {})
+    early = {"mustdrop": {"layers": [0]}, "fastv": {"K": 1}, "dart": {"K": 1}}.get(method, {})
     model = reduced(folders["llama"], {"method": method, "visual_tokens": 15, **early})
     report = cache_of(greedy(model, inputs(prompt), 1)).report()
     assert report.average_visual_tokens == pytest.approx([15] * len(PROMPTS[prompt]), abs=0.5)

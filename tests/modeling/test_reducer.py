@@ -122,9 +122,13 @@ def test_what_a_method_needs_and_the_model_does_not_compute_is_refused_when_it_i
 @pytest.mark.parametrize(
     ("architecture", "stage", "there"),
     [
-        (DECODER, STAGES[DECODER], "attention_rows, best, keys"),
-        (DECODER, Stage("decoder", 1, "after_block"), "attention_rows, best, keys, next_attention_rows"),
-        (DECODER, Stage("decoder", 3, "after_block"), "attention_rows, best, keys"),
+        (DECODER, STAGES[DECODER], "attention_rows, best, keys, keys_by_head"),
+        (
+            DECODER,
+            Stage("decoder", 1, "after_block"),
+            "attention_rows, best, keys, keys_by_head, next_attention_rows, normed_states",
+        ),
+        (DECODER, Stage("decoder", 3, "after_block"), "attention_rows, best, keys, keys_by_head, normed_states"),
         ("vilt", STAGES["vilt"], "attention_rows, best, keys, queries"),
     ],
 )

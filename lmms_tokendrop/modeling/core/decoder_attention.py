@@ -113,10 +113,14 @@ class RowScores:
         """The same, for the keys of the layer's own input only."""
         return self.over_cache(rows)[..., -self.layer_input.shape[1] :]
 
+    def keys_by_head(self) -> torch.Tensor:
+        """Rotated keys of the layer's own input, `[batch, key_heads, length, head_dim]`."""
+        return self.held.keys[:, :, -self.layer_input.shape[1] :]
+
     def keys(self) -> torch.Tensor:
-        """Mean over heads of the rotated keys of the layer's own input, `[batch, length, head_dim]`."""
-        return self.held.keys[:, :, -self.layer_input.shape[1] :].mean(1)
+        """Their mean over heads, `[batch, length, head_dim]`."""
+        return self.keys_by_head().mean(1)
 
     def providers(self) -> dict[str, Callable]:
         """What a method may ask for."""
-        return {"attention_rows": self.over_chunk, "keys": self.keys}
+        return {"attention_rows": self.over_chunk, "keys": self.keys, "keys_by_head": self.keys_by_head}

@@ -139,7 +139,7 @@ class DecoderRun:
         return hidden_states
 
     def _leave(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
-        providers = self.rows.providers()
+        providers = {**self.rows.providers(), "normed_states": partial(self.decoder.norm, hidden_states)}
         if number + 1 < len(self.layers):
             providers["next_attention_rows"] = partial(self._next_rows, number + 1, hidden_states)
         self.sequence, hidden_states = self.prefill.leave(number, self.sequence, hidden_states, **providers)

@@ -109,6 +109,14 @@ class Context:
         """Mean over heads of the layer's keys, `[batch, length, head_dim]`."""
         return self.provided("keys")
 
+    def keys_by_head(self) -> torch.Tensor:
+        """The layer's keys, rotated, `[batch, key heads, length, head_dim]`; in decoders."""
+        return self.provided("keys_by_head")
+
+    def normed_states(self) -> torch.Tensor:
+        """`hidden_states` behind the decoder's last norm; "after_block" of a decoder only."""
+        return self.provided("normed_states")
+
     def queries(self) -> torch.Tensor:
         """Mean over heads of the layer's queries, `[batch, length, head_dim]`."""
         return self.provided("queries")

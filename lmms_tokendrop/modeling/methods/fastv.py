@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..core.decoder_options import BudgetOptions, NewlineOptions, OneFormatOptions
+from ..core.decoder_options import NewlineOptions
 from ..core.options import option
-from ..core.reducer import Context, Host, Stage, TokenReducer
+from ..core.reducer import Context, Stage
 from ..core.selection import last_text
+from .one_drop import OneDrop, OneDropOptions
 
 PAPER_R = 0.5
 
@@ -22,67 +23,24 @@ PRESETS = {
 
 
 @dataclass
-class FastVOptions(OneFormatOptions, NewlineOptions, BudgetOptions):
+class FastVOptions(OneDropOptions, NewlineOptions):
     """Options of FastV. A count budget, `R`, and a `preset` exclude each other; `K` goes with all but the preset."""
 
     presets: ClassVar[dict[str, dict]] = PRESETS
-    alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"R"}), frozenset({"preset"}))
+    paper_share: ClassVar[float] = PAPER_R
 
     preset: str | None = option(None, "Named `K` and `R` of the FastV paper.", allowed=tuple(PRESETS))
-    K: int = option(
-        2,
-        "Decoder layers, counted from 1, that receive every visual token: the attention in the last of them scores, "
-        "and the layers behind it receive what is left.",
-        low=1,
-    )
-    R: float | None = option(
-        None,
-        "Share of the visual tokens per `scope` that leaves, newlines not counted where all of these leave; what stays "
-        "is rounded up, and is one token per image at least. Default without a budget or preset: 0.5, in place of "
-        "that of `keep_ratio`.",
-        low=0,
-        high=1,
-    )
     query: str = option(
         "last",
         "Whose attention scores: the prompt's `last` token's, or the mean of its `text`.",
         allowed=("last", "text"),
     )
 
-    def __post_init__(self) -> None:
-        if self.visual_tokens is None and self.keep_ratio is None and self.R is None:
-            self.R = PAPER_R
-        super().__post_init__()
 
-    @classmethod
-    def check_exclusions(cls, options: dict) -> None:
-        """Also, a preset has its own `K`."""
-        super().check_exclusions(options)
-        if options.get("preset") is not None and "K" in options:
-            raise ValueError("token_reduction: K, preset exclude each other; give K and R, or a preset")
-
-
-class FastV(TokenReducer):
+class FastV(OneDrop):
     """Behind layer `K`'s attention, drop the visual tokens that get least of it; all positions stay as they were."""
 
     Options: type[Any] = FastVOptions
-
-    def __init__(self, options: Any, host: Host):
-        super().__init__(options, host)
-        last = host.num_layers - 1
-        if last < options.K:
-            raise ValueError(f"K={options.K}: no decoder layer of {host.num_layers} is behind it; allowed: 1 to {last}")
-
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage, behind the attention of the `K`-th layer."""
-        return (Stage("decoder", self.options.K - 1),)
-
-    def count(self, stage: Stage, counts: Any) -> torch.Tensor:
-        """What `R` leaves of the unreduced image, or the budget."""
-        if self.options.R is None:
-            return counts.fitted(stage, self)
-        kept = torch.ceil(counts.available * (1 - self.options.R) - 1e-6).long()
-        return torch.maximum(kept, counts.least())
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Head-mean attention `[batch, length]` float32 of the last text token, or of the mean text token."""

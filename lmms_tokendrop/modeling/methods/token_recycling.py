@@ -2,8 +2,8 @@
 
 import torch
 
-from ..ops.selecting import fit_counts, rank_in_groups
-from ..ops.token_ops import group_sizes, merge_groups, ranks, segment_sum
+from ..ops.selecting import fit_counts, tokens_of_groups
+from ..ops.token_ops import group_sizes, merge_groups, ranks
 
 
 def cluster_counts(dropped: torch.Tensor, recycled_ratio: float, cluster_ratio: float) -> torch.Tensor:
@@ -94,26 +94,19 @@ def recycled(
     torch.LongTensor
         `[batch, length]`, place of its centre for each recycled token, itself for a centre; -1 for others.
     """
-    device, length = groups.device, groups.shape[1]
     row, place = (groups >= 0).nonzero(as_tuple=True)
     group = groups[row, place]
     chosen = fit_counts(scores[row, place], group, torch.full_like(group, -1), counts)
-    row, place, group = row[chosen], place[chosen], group[chosen]
-    target = torch.full((len(groups), length), -1, device=device)
-    if len(group) == 0:
-        return target
-    order = rank_in_groups(torch.zeros_like(group), group)
-    row, place, group = row[order], place[order], group[order]
-    total = segment_sum(torch.ones_like(group), group, len(counts))
-    slot = torch.arange(len(group), device=device) - (total.cumsum(0) - total)[group]
-    where = tuple(part.to(states.device) for part in (group, slot))
-    packed = states.new_zeros((len(counts), int(total.max()), states.shape[-1]), dtype=torch.float32)
-    packed[where] = states[row.to(states.device), place.to(states.device)].float()
-    valid = torch.arange(packed.shape[1], device=states.device) < total.to(states.device).unsqueeze(-1)
-    centre = nearest_centres(packed, valid, clusters.to(states.device), cosine)[where].to(device)
-    slots = torch.zeros(packed.shape[:2], dtype=torch.long, device=device)
-    slots[group, slot] = place
-    target[row, place] = slots[group, centre]
+    row, place = row[~chosen], place[~chosen]
+    row, place, valid = tokens_of_groups(
+        groups.index_put((row, place), torch.tensor(-1, device=groups.device)), len(counts)
+    )
+    target = torch.full_like(groups, -1)
+    if valid.shape[1]:
+        device = states.device
+        tokens = states[row.to(device), place.to(device)].float()
+        centre = nearest_centres(tokens, valid.to(device), clusters.to(device), cosine).to(groups.device)
+        target[row[valid], place[valid]] = place.gather(1, centre)[valid]
     return target
 
 

@@ -24,6 +24,31 @@ def rank_in_groups(priority: torch.Tensor, groups: torch.Tensor) -> torch.Tensor
     return by_priority[torch.sort(groups[by_priority], stable=True).indices]
 
 
+def tokens_of_groups(groups: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where the tokens of each group are.
+
+    Parameters
+    ----------
+    groups : torch.LongTensor
+        `[batch, length]`, `0 .. count - 1`, or -1 for tokens of no group.
+    count : int
+        Number of groups.
+
+    Returns
+    -------
+    tuple[torch.LongTensor, torch.LongTensor, torch.BoolTensor]
+        `row`, `place` and `valid`, `[count, largest group]` each: ascending, 0 where a group has fewer tokens.
+    """
+    row, place = (groups >= 0).nonzero(as_tuple=True)
+    group, order = torch.sort(groups[row, place], stable=True)
+    total = segment_sum(torch.ones_like(group), group, count)
+    slot = torch.arange(len(group), device=group.device) - (total.cumsum(0) - total)[group]
+    largest = int(total.max())
+    rows, places = (torch.zeros(count, largest, dtype=torch.long, device=group.device) for _ in range(2))
+    rows[group, slot], places[group, slot] = row[order], place[order]
+    return rows, places, torch.arange(largest, device=group.device) < total.unsqueeze(-1)
+
+
 def fit_counts(
     priority: torch.Tensor,
     groups: torch.Tensor,

@@ -1,0 +1,78 @@
+"""PyramidDrop: a share of the visual tokens leaves in some layers, by the last token's attention (arXiv 2410.17247)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ..core.decoder_options import BudgetOptions, NewlineOptions, OneFormatOptions, PositionOptions
+from ..core.drop_layers import drop_layers
+from ..core.options import option
+from ..core.reducer import Context, Host, Stage, TokenReducer
+from ..core.selection import last_text
+
+PAPER_LAYERS = (7, 15, 23)
+PAPER_RATIO = 0.5
+
+PRESETS: dict[str, dict] = {"paper": {"stage_ratio": PAPER_RATIO}}
+"""The setting of the paper: 50, 25 and 12.5 % of the tokens behind 8, 16 and 24 of 32 layers."""
+
+
+@dataclass
+class PyramidDropOptions(OneFormatOptions, PositionOptions, NewlineOptions, BudgetOptions):
+    """Options of PyramidDrop. A count budget, `stage_ratio` and a `preset` exclude each other."""
+
+    presets: ClassVar[dict[str, dict]] = PRESETS
+    alternatives: ClassVar[tuple] = (
+        *BudgetOptions.alternatives,
+        frozenset({"stage_ratio"}),
+        frozenset({"preset"}),
+    )
+
+    preset: str | None = option(None, "The `stage_ratio` of the PyramidDrop paper.", allowed=tuple(PRESETS))
+    stage_ratio: float | None = option(
+        None,
+        "Share that each drop leaves of the visual tokens per `scope` that the one before left, counted exactly and "
+        "rounded down; one token per image at least. Default without a budget or preset: 0.5, in place of that of "
+        "`keep_ratio`.",
+        low=0,
+        high=1,
+    )
+    layers: list[int] | None = option(
+        None, "Decoder layers (zero-based) after which tokens are dropped; default: 7, 15, 23 of 32, scaled."
+    )
+
+    def __post_init__(self) -> None:
+        if self.visual_tokens is None and self.keep_ratio is None and self.stage_ratio is None:
+            self.stage_ratio = PAPER_RATIO
+        super().__post_init__()
+
+
+class PyramidDrop(TokenReducer):
+    """Behind some decoder layers, drop the visual tokens that the last text token attends least in the next layer.
+
+    The next layer's attention is computed for that token beforehand, on the states and positions before the drop.
+    """
+
+    Options: type[Any] = PyramidDropOptions
+
+    def __init__(self, options: Any, host: Host):
+        super().__init__(options, host)
+        self.layers = drop_layers(options.layers, host.num_layers, PAPER_LAYERS)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The drops, each behind its layer."""
+        return tuple(Stage("decoder", layer, "after_block") for layer in self.layers)
+
+    def count(self, stage: Stage, counts: Any) -> torch.Tensor:
+        """A power of the ratio, of the unreduced image's tokens; or what the budget leaves."""
+        if self.options.stage_ratio is None:
+            return counts.fitted(stage, self)
+        share = self.options.stage_ratio ** (1 + self.layers.index(stage.layer))
+        left = torch.floor(counts.available.double() * share + 1e-9).long()
+        return torch.minimum(torch.maximum(left, counts.least()), counts.current)
+
+    def score(self, stage: Stage, context: Context) -> torch.Tensor:
+        """Head-mean attention `[batch, length]` float32 of the last text token, in the layer to come."""
+        place = torch.arange(context.valid.shape[1], device=context.valid.device)
+        return context.next_attention_rows(place == last_text(context).unsqueeze(-1)).mean(1)[:, 0]
