@@ -18,6 +18,13 @@ from tiny_models import save_tiny_llava, save_tiny_llava_next
 from tiny_tasks import DOCUMENTS, write_tasks
 from tiny_vilt import save_tiny_vilt
 
+LONGEST = ("test_documented_commands.py", "test_hub_page.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first, so that of several workers none ends long after the others."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:

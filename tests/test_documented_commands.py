@@ -38,6 +38,7 @@ SHORTER = {
     r"pocket_experiments.py (\w+)": r"pocket_experiments.py \1 --speed 0.01",
     r"draw_tokens.py docs/tokens.png": "draw_tokens.py docs/tokens.png --questions 30",
     r"measure_budgets.py (\w+)": r"measure_budgets.py \1 --rows full --questions 4 --output \1.json",
+    r"^mypy$": "mypy --version",  # a step of its own in .ci/run
     r"python -m pytest( -n 2)?": "python -m pytest --collect-only tests/test_docs.py",
 }
 """Patterns in commands, and what stands there in this test."""

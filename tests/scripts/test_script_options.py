@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -39,12 +39,13 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
         ("pocket_experiments.py", ("meter", "--runs", "new", "--tables", "curve"), "tables: curve; allowed: methods"),
     ],
 )
-def test_wrong_options_of_scripts(script, options, message, tmp_path):
+def test_wrong_options_of_scripts(script, options, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    command = [sys.executable, str(SCRIPTS / script), *options]
-    finished = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert finished.returncode == 1
-    assert finished.stderr.splitlines()[-1].startswith(f"Error: {message}")
-    assert "Traceback" not in finished.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"Error: {message}")
     assert not (tmp_path / "new").exists()
