@@ -99,14 +99,22 @@ def calibrate(
     task: Annotated[str, typer.Option(help="Task that gives images and questions.")] = "pocket_scenes",
     limit: Annotated[int, typer.Option(help="Number of documents.")] = 200,
     pretrained: Annotated[str, typer.Option(help="Checkpoint; 'pocket' is the bundled one.")] = "pocket",
+    model: Annotated[str, typer.Option(help="A variant whose counts depend on the data.")] = "llava_next_mustdrop",
+    model_args: Annotated[
+        str, typer.Option(help="Further options, as for lmms-eval, such as recycling=sum,layers=2+6.")
+    ] = "",
     individual_threshold: Annotated[
-        float | None, typer.Option(help="The threshold that stays as it is; none if not given.")
+        float | None, typer.Option(help="MustDrop's threshold that stays as it is; none if not given.")
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Layers after which tokens leave, such as 2+6+10+14; MustDrop's if not given.")
+        str | None, typer.Option(help="Layers after which tokens leave, such as 2+6+10+14; the method's if not given.")
     ] = None,
-    merge_threshold: Annotated[float | None, typer.Option(help="Similarity from which windows merge.")] = None,
-    key_ratio: Annotated[float | None, typer.Option(help="Share of each tile's tokens that never leave.")] = None,
+    merge_threshold: Annotated[
+        float | None, typer.Option(help="Similarity from which MustDrop's windows merge.")
+    ] = None,
+    key_ratio: Annotated[
+        float | None, typer.Option(help="Share of each tile's tokens that MustDrop never drops.")
+    ] = None,
     counter: Annotated[str, typer.Option(help="'input', or 'release' as the MustDrop release counts.")] = "input",
     tolerance: Annotated[float, typer.Option(help="How near the average must come.")] = 1.0,
     batch_size: Annotated[str, typer.Option(help="A number or 'auto'.")] = "auto",
@@ -116,28 +124,38 @@ def calibrate(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what lmms-eval logs and its progress.")] = False,
 ) -> None:
-    """Find MustDrop's global threshold whose average number of visual tokens meets a budget."""
+    """Find the option by which a method whose counts depend on the data meets a budget: MustDrop's threshold, ..."""
     _prepare(pretrained, verbose)
     with one_line_errors(ModuleNotFoundError):
-        from lmms_tokendrop.benchmark.calibrate import calibrate as find_threshold
-        from lmms_tokendrop.benchmark.calibrate import task_batches
-        from lmms_tokendrop.evaluation.adapters import llava_next_mustdrop
-        from lmms_tokendrop.evaluation.arguments import parse_list
+        from lmms_eval.utils import simple_parse_args_string
 
-        given = {
+        from lmms_tokendrop.benchmark.calibrate import calibrate as find_value
+        from lmms_tokendrop.benchmark.calibrate import calibrated_option, task_batches
+        from lmms_tokendrop.catalogue import variant
+        from lmms_tokendrop.evaluation import adapters
+        from lmms_tokendrop.evaluation.arguments import parse_model_args
+        from lmms_tokendrop.modeling.methods.available import reductions
+
+        named = {
             "individual_threshold": individual_threshold,
-            "layers": None if layers is None else parse_list(layers),
+            "layers": layers,
             "merge_threshold": merge_threshold,
             "key_ratio": key_ratio,
         }
-        options = {name: value for name, value in given.items() if value is not None}
-        placement = {} if device is None else {"device": device}
-        adapter = llava_next_mustdrop(pretrained=pretrained, batch_size=batch_size, **placement)
+        entry = variant(model)
+        calibrated_option(reductions(entry.architecture), entry.method)
+        given = {"pretrained": pretrained, "batch_size": batch_size, "device": device, **named}
+        given = {name: value for name, value in given.items() if value is not None}
+        given.update(simple_parse_args_string(model_args))
+        _, reduction = parse_model_args(
+            given, method=entry.method, pretrained=pretrained, architecture=entry.architecture
+        )
+        adapter = getattr(adapters, model)(**given)
         batches = task_batches(adapter, task, limit, include_path)
-        found = find_threshold(adapter.engine.model, batches, budget, counter=counter, tolerance=tolerance, **options)
-    typer.echo(f"global_threshold={found.token_reduction['global_threshold']:.6g}")
-    if individual_threshold is not None:
-        typer.echo(f"individual_threshold={individual_threshold:g}")
+        found = find_value(adapter.engine.model, batches, budget, tolerance=tolerance, counter=counter, **reduction)
+    for name, value in found.token_reduction.items():
+        if isinstance(value, float):
+            typer.echo(f"{name}={value:.6g}")
     typer.echo(f"average visual tokens: {found.average:.2f} over {found.samples} samples ({counter} counter)")
     typer.echo(f"token_reduction={json.dumps(found.token_reduction)}")
 

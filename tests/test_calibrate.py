@@ -4,7 +4,7 @@ import pytest
 from tiny_models import tiny_image
 from typer.testing import CliRunner
 
-from lmms_tokendrop.benchmark.calibrate import bisect_threshold, calibrate
+from lmms_tokendrop.benchmark.calibrate import bisected, calibrate
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
@@ -14,15 +14,25 @@ def staircase(threshold: float) -> float:
 
 
 def test_bisection_meets_a_budget_and_says_when_it_cannot():
-    threshold, mean = bisect_threshold(staircase, 52, tolerance=5)
+    threshold, mean = bisected(staircase, 52, 5, "rank_ratio", 1.0)
     assert mean == staircase(threshold) == 50
-    with pytest.raises(ValueError, match=r"budget 5 can't be met: the average is 100.00 .* and 10.00"):
-        bisect_threshold(staircase, 5, tolerance=1)
+    with pytest.raises(
+        ValueError, match=r"budget 5 can't be met: the average is 100.00 with rank_ratio=1e-06 and 10.00"
+    ):
+        bisected(staircase, 5, 1, "rank_ratio", 1.0)
     with pytest.raises(ValueError, match=r"budget 55 can't be met to 1: the nearest is"):
-        bisect_threshold(staircase, 55, tolerance=1)
+        bisected(staircase, 55, 1, "rank_ratio", 1.0)
 
 
-def test_the_threshold_gives_the_budget_on_the_samples(tiny_checkpoint):
+@pytest.mark.parametrize(
+    ("method", "calibrated", "options", "budget"),
+    [
+        ("mustdrop", "global_threshold", {"individual_threshold": 1.0, "layers": [0, 1]}, 90),
+        ("sparsevlm", "rank_ratio", {"recycling": "sum"}, 90),
+        ("sparsevlm", "rank_ratio", {"counter": "release", "layers": [0]}, 60),
+    ],
+)
+def test_the_value_gives_the_budget_on_the_samples(tiny_checkpoint, method, calibrated, options, budget):
     from transformers import AutoProcessor
 
     from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration as Model
@@ -38,15 +48,17 @@ def test_the_threshold_gives_the_budget_on_the_samples(tiny_checkpoint):
         )
         for seed in (0, 2)
     ]
-    model = Model.from_pretrained(path, token_reduction={"method": "mustdrop", "layers": [0, 1]})
+    model = Model.from_pretrained(path, token_reduction={"method": method})
     reducer = model.model.token_reducer
-    found = calibrate(model, batches, 90, individual_threshold=1.0, tolerance=2, layers=[0, 1])
+    found = calibrate(model, batches, budget, tolerance=2, **options)
     assert found.samples == 4
-    assert found.average == pytest.approx(90, abs=2)
+    assert found.average == pytest.approx(budget, abs=2)
+    assert found.token_reduction.keys() == {"method", calibrated, *options}
     assert model.model.token_reducer is reducer
     again = Model.from_pretrained(path, token_reduction=found.token_reduction)
     means = [again.generate(**batch, max_new_tokens=1, return_dict_in_generate=True) for batch in batches]
-    averages = [mean for output in means for mean in cache_of(output).report().average_visual_tokens]
+    counter = f"average_visual_tokens{'_release' if 'counter' in options else ''}"
+    averages = [mean for output in means for mean in getattr(cache_of(output).report(), counter)]
     assert sum(averages) / 4 == pytest.approx(found.average)
 
 
@@ -59,6 +71,36 @@ def test_the_command_prints_thresholds_or_fails(tiny_checkpoint):
     bad = CliRunner().invoke(app, [*options, "--budget", "100000"])
     assert bad.exit_code == 1
     assert "can't be met" in bad.output
+
+
+def test_the_command_calibrates_any_method_whose_counts_depend_on_the_data(tiny_checkpoint):
+    options = ["calibrate", "--pretrained", str(tiny_checkpoint("llama")), "--limit", "3", "--budget", "90"]
+    options += ["--tolerance", "8", "--model", "llava_next_sparsevlm", "--model-args", "recycling=none,layers=0+2"]
+    good = CliRunner().invoke(app, options)
+    assert good.exit_code == 0, good.output
+    found = json.loads(good.output.split("token_reduction=")[1])
+    assert 0 < found.pop("rank_ratio") < 1
+    assert found == {"method": "sparsevlm", "counter": "input", "recycling": "none", "layers": [0, 2]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--model", "llava_next_fastv"],
+            "method='fastv' has no option to calibrate; allowed here: mustdrop, sparsevlm",
+        ),
+        (["--model", "vilt_pumer"], "method='pumer' has no option to calibrate; allowed here: no method"),
+        (["--model", "llava_next"], "unknown variant 'llava_next'; registered: llava_next_full"),
+        (["--model-args", "global_threshold=0.1"], "global_threshold=0.1: this is what is calibrated"),
+        (["--model-args", "recycling=sum"], "unknown model argument 'recycling'"),
+    ],
+)
+def test_the_command_says_what_it_can_t_calibrate(tiny_checkpoint, arguments, message):
+    options = ["calibrate", "--pretrained", str(tiny_checkpoint("llama")), "--limit", "1", "--budget", "60"]
+    result = CliRunner().invoke(app, [*options, *arguments])
+    assert result.exit_code == 1
+    assert f"Error: {message}" in result.output
 
 
 def test_the_defaults_meet_half_the_tokens_of_the_bundled_model():

@@ -1,7 +1,8 @@
-"""Find the threshold whose average number of visual tokens meets a budget on given samples.
+"""Find the option whose average number of visual tokens meets a budget on given samples.
 
-The MustDrop paper (https://arxiv.org/abs/2411.10803) tunes its thresholds for each benchmark so that the average over
-the benchmark meets the budget.
+This is for methods of which the data decide how many tokens are left. The MustDrop paper
+(https://arxiv.org/abs/2411.10803) tunes its thresholds for each benchmark so that the average over the benchmark meets
+the budget.
 """
 
 from __future__ import annotations
@@ -18,17 +19,16 @@ from lmms_eval.tasks import get_task_dict
 from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
 from lmms_tokendrop.evaluation.prompts import Question
 from lmms_tokendrop.evaluation.task_managers import task_manager
+from lmms_tokendrop.modeling.core.options import Reductions
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
-from lmms_tokendrop.modeling.methods.available import reductions
 
-SMALLEST_THRESHOLD = 1e-6
-LARGEST_THRESHOLD = 1.0
+SMALLEST = 1e-6
 MAX_STEPS = 40
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds and what they give.
+    """Options and what they give.
 
     Parameters
     ----------
@@ -45,52 +45,65 @@ class Calibration:
     samples: int
 
 
-def bisect_threshold(average: Callable[[float], float], budget: float, tolerance: float) -> tuple[float, float]:
-    """Find the threshold at which a falling function meets a budget, by bisection of its logarithm.
+def bisected(average: Callable[[float], float], budget: float, tolerance: float, name: str, largest: float):
+    """Find the value of an option at which a falling function meets a budget, by bisection of its logarithm.
 
     Parameters
     ----------
     average
-        Mean visual tokens at a threshold; falls as the threshold rises.
+        Mean visual tokens at a value; falls as the value rises.
     budget
         Mean to meet.
     tolerance
         Difference that is good enough.
+    name
+        Of the option, for errors.
+    largest
+        Value that is tried; the smallest one is `SMALLEST`.
 
     Returns
     -------
     tuple of float and float
-        The threshold and its mean.
+        The value and its mean.
 
     Raises
     ------
     ValueError
-        If no threshold between `SMALLEST_THRESHOLD` and `LARGEST_THRESHOLD` meets the budget, or if budget or
-        tolerance is no positive number.
+        If no value meets the budget, or if budget or tolerance is no positive number.
     """
-    for name, value in (("budget", budget), ("tolerance", tolerance)):
+    for given, value in (("budget", budget), ("tolerance", tolerance)):
         if not 0 < value < math.inf:
-            raise ValueError(f"{name}={value:g}; allowed: a finite number above 0")
-    low, high = SMALLEST_THRESHOLD, LARGEST_THRESHOLD
+            raise ValueError(f"{given}={value:g}; allowed: a finite number above 0")
+    low, high = SMALLEST, largest
     most, least = average(low), average(high)
     if not least - tolerance <= budget <= most + tolerance:
         raise ValueError(
-            f"budget {budget:g} can't be met: the average is {most:.2f} with global_threshold={low:g} and {least:.2f} "
-            f"with {high:g}; more tokens leave with no individual_threshold or a larger one, merging and the layers "
-            "before the first drop set the rest"
+            f"budget {budget:g} can't be met: the average is {most:.2f} with {name}={low:g} and {least:.2f} with "
+            f"{high:g}; the method's other options, and the layers before the first drop, set the rest"
         )
     tried = {low: most, high: least}
     for _ in range(MAX_STEPS):
-        best = min(tried, key=lambda threshold: abs(tried[threshold] - budget))
+        best = min(tried, key=lambda value: abs(tried[value] - budget))
         if abs(tried[best] - budget) <= tolerance:
             return best, tried[best]
         middle = math.sqrt(low * high)
         tried[middle] = average(middle)
         low, high = (middle, high) if tried[middle] > budget else (low, middle)
     raise ValueError(
-        f"budget {budget:g} can't be met to {tolerance:g}: the nearest is {tried[best]:.2f} with "
-        f"global_threshold={best:g}; give more samples or a larger tolerance"
+        f"budget {budget:g} can't be met to {tolerance:g}: the nearest is {tried[best]:.2f} with {name}={best:g}; give "
+        "more samples or a larger tolerance"
     )
+
+
+def calibrated_option(methods: Reductions, method: str) -> tuple[str, float]:
+    """The option of a method that is calibrated, and its largest value; a ValueError if the method has none."""
+    found = methods.options_of(method).calibrated
+    if found is None:
+        known = [name for name in methods.reducers if methods.options_of(name).calibrated is not None]
+        raise ValueError(
+            f"method={method!r} has no option to calibrate; allowed here: {', '.join(known) or 'no method'}"
+        )
+    return found
 
 
 def calibrate(
@@ -98,58 +111,57 @@ def calibrate(
     batches: Sequence[dict[str, torch.Tensor]],
     budget: float,
     *,
-    individual_threshold: float | None = None,
     tolerance: float = 1.0,
     **options: Any,
 ) -> Calibration:
-    """Find MustDrop's ``global_threshold`` for a budget.
+    """Find the option by which a method whose counts depend on the data meets a budget.
 
     Parameters
     ----------
     model
-        A model loaded with ``method="mustdrop"``. Its reducer is replaced while this runs.
+        A model loaded with the method, such as MustDrop (``global_threshold``) or SparseVLM (``rank_ratio``). Its
+        reducer is replaced while this runs.
     batches
         Inputs of the model, as its processor makes them.
     budget
         Visual tokens per request that a decoder layer shall receive, averaged over layers and samples.
-    individual_threshold
-        Attention of the best text token below which a token may leave; None asks the global threshold alone. Under
-        the attention that each of a prompt's tokens gets on average, few tokens leave whatever the global threshold.
     tolerance
         How near the mean must come.
     **options
-        Further options of the method. With ``counter="release"`` the budget is what the MustDrop release counts.
+        Further options of the method. With ``counter="release"`` the budget is what the MustDrop release counts. Under
+        MustDrop's ``individual_threshold`` the best text token's attention must be lower, too: below what each of a
+        prompt's tokens gets on average, few tokens leave whatever the global threshold.
 
     Returns
     -------
     Calibration
-        The thresholds, with the mean that they give.
+        The options, with the mean that they give.
 
     Raises
     ------
     ValueError
-        If no threshold meets the budget.
+        If the method counts by itself, if the option is given, or if no value of it meets the budget.
     """
-
-    def token_reduction(threshold: float) -> dict[str, Any]:
-        thresholds = {"global_threshold": threshold, "individual_threshold": individual_threshold}
-        given = {name: value for name, value in thresholds.items() if value is not None}
-        return {"method": "mustdrop", **options, **given}
-
-    counter = "average_visual_tokens_release" if options.get("counter") == "release" else "average_visual_tokens"
     inner, original = model.model, model.model.token_reducer
+    methods, method = inner.config.reduction_class, original.options.method
+    name, largest = calibrated_option(methods, method)
+    if name in options:
+        raise ValueError(f"{name}={options[name]!r}: this is what is calibrated; leave it out")
+    counter = "average_visual_tokens_release" if options.get("counter") == "release" else "average_visual_tokens"
     samples = sum(len(batch["input_ids"]) for batch in batches)
 
-    def average(threshold: float) -> float:
-        llava_next = reductions("llava_next")
-        inner.token_reducer = llava_next.build(llava_next.from_dict(token_reduction(threshold)), original.host)
+    def token_reduction(value: float) -> dict[str, Any]:
+        return {"method": method, **options, name: value}
+
+    def average(value: float) -> float:
+        inner.token_reducer = methods.build(methods.from_dict(token_reduction(value)), original.host)
         return sum(sum(getattr(_prefill(model, batch), counter)) for batch in batches) / samples
 
     try:
-        threshold, mean = bisect_threshold(average, budget, tolerance)
+        value, mean = bisected(average, budget, tolerance, name, largest)
     finally:
         inner.token_reducer = original
-    return Calibration(token_reduction(threshold), mean, samples)
+    return Calibration(token_reduction(value), mean, samples)
 
 
 def task_batches(

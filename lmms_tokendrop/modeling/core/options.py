@@ -26,10 +26,14 @@ class Options:
         Named settings, for a field `preset`.
     alternatives : tuple[frozenset[str], ...]
         Sets of options of which one at most is given.
+    calibrated : tuple[str, float] or None
+        Where the data decide how many tokens are left: the option that, the higher it is, leaves the fewer, and its
+        largest value of interest. A budget is met by finding its value on samples.
     """
 
     presets: ClassVar[dict[str, dict]] = {}
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
+    calibrated: ClassVar[tuple[str, float] | None] = None
 
     method: str = option("none", "The method.")
 

@@ -32,6 +32,7 @@ class MustDropOptions(PackingOptions, PositionOptions, NewlineOptions, BudgetOpt
 
     presets: ClassVar[dict[str, dict]] = PRESETS
     alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"preset"}), THRESHOLDS)
+    calibrated: ClassVar[tuple[str, float] | None] = ("global_threshold", 1.0)
     earlier: ClassVar[dict[int, dict[str, Any]]] = {
         1: {**BudgetOptions.earlier[1], "compact_first_layers": True, "text_ratio": 0.0},
         2: {"text_ratio": 0.0},

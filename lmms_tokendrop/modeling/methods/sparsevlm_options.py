@@ -31,6 +31,7 @@ class SparseVLMOptions(OneFormatOptions, PositionOptions, BudgetOptions):
 
     presets: ClassVar[dict[str, dict]] = PRESETS
     alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, *COUNT_RULES, frozenset({"preset"}))
+    calibrated: ClassVar[tuple[str, float] | None] = ("rank_ratio", 1.0)
 
     preset: str | None = option(None, "Named lists and rules of the SparseVLM releases.", allowed=tuple(PRESETS))
     kept: list[int] | None = option(
