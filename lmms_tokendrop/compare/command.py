@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +23,8 @@ def compare(
         str | None,
         typer.Option(
             help="Methods, separated by commas, each with options behind colons if it has some: "
-            "mustdrop,mustdrop:key_ratio=0. Default: all."
+            "mustdrop,mustdrop:key_ratio=0. An option may be 'calibrated': mustdrop:global_threshold=calibrated. "
+            "Default: all."
         ),
     ] = None,
     budgets: Annotated[
@@ -30,6 +33,9 @@ def compare(
     counter: Annotated[
         str, typer.Option(help="What budgets count: what a layer receives ('input') or its drop leaves ('release').")
     ] = "input",
+    calibrate_on: Annotated[
+        str | None, typer.Option(help="Task on which options are calibrated. Default: the task's own _validation.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of methods that draw at random.")] = "0,1,2",
     limit: Annotated[int, typer.Option(help="The first so many documents of each task; 0 for all.")] = 0,
     metric: Annotated[str | None, typer.Option(help="Score of the task. Default: the first that it names.")] = None,
@@ -48,6 +54,8 @@ def compare(
     """Compare methods at equal average tokens on tasks of lmms-eval. Goes on where it was stopped."""
     with one_line_errors(ModuleNotFoundError):
         check_output_folder("out", out)
+        if find_spec("matplotlib") is None:
+            raise ModuleNotFoundError("the report has plots: pip install matplotlib")
         from lmms_eval.utils import simple_parse_args_string
 
         from lmms_tokendrop.compare.launch import Machine, do_runs, held, time_runs
@@ -63,9 +71,9 @@ def compare(
         found = architecture or architecture_of(pretrained, further.get("revision"))
         setting = Setting(found, pretrained, limit or None, metric, further)
         tasks = listed(task)
-        task_manager(tasks, include_path)
         named = None if methods is None else listed(methods)
-        runs = planned(setting, tasks, named, listed(budgets), counter, numbers("seeds", seeds))
+        runs = planned(setting, tasks, named, listed(budgets), counter, numbers("seeds", seeds), calibrate_on)
+        task_manager(dict.fromkeys(chain(tasks, (run.calibrate_on for run in runs if run.calibrates))), include_path)
         with held(out):
             do_runs(out, setting, runs, machine, typer.echo)
             if time:

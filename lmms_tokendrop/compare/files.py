@@ -29,7 +29,7 @@ def write_run(folder: Path, setting: Setting, run: Run, **ending: Any) -> None:
     setting, run
         What was run.
     **ending
-        One of `ENDINGS`.
+        One of `ENDINGS`, and with a result the calibration, if there was one.
     """
     versions = {name: version(name) for name in PACKAGES}
     write_json(

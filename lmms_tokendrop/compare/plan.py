@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmms_eval.utils import simple_parse_args_string
@@ -15,6 +15,7 @@ from lmms_tokendrop.catalogue import POCKET, Variant, architectures, variants
 from lmms_tokendrop.catalogue.entries import UNREDUCED
 from lmms_tokendrop.evaluation.arguments import parse_model_args
 from lmms_tokendrop.modeling.core.decoder_options import COUNT_BUDGETS
+from lmms_tokendrop.modeling.core.options import takes_list
 from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.results.compared import FULL
 
@@ -23,6 +24,12 @@ COUNTERS = ("input", "release")
 
 SEPARATOR = ":"
 """Stands between a method's name and each of its options."""
+
+CALIBRATED = "calibrated"
+"""Stands for the value of an option that is to be found."""
+
+VALIDATION = "_validation"
+"""With it a task's name is that of the one on which options are chosen."""
 
 UNSAFE = re.compile(r"[^\w.=+]+")
 """What a file's name has an underscore for."""
@@ -73,6 +80,9 @@ class Run:
         Of a method that draws at random; else None.
     options
         What the method is given: its options, the budget and the seed.
+    calibrates, calibrate_on
+        The option whose value is found so that the budget is met on average, and the task on whose documents; None
+        where the method takes the budget itself.
     """
 
     task: str
@@ -82,6 +92,8 @@ class Run:
     counter: str | None
     seed: int | None
     options: Mapping[str, Any]
+    calibrates: str | None = None
+    calibrate_on: str | None = None
 
     @property
     def name(self) -> str:
@@ -103,6 +115,7 @@ def planned(
     budgets: Sequence[str],
     counter: str,
     seeds: Sequence[int],
+    calibrate_on: str | None = None,
 ) -> list[Run]:
     """List the runs of a comparison.
 
@@ -113,14 +126,16 @@ def planned(
     tasks
         Names of tasks.
     methods
-        Each a method's name, and behind colons options that it always has (``mustdrop:key_ratio=0``); None for all of
-        the architecture.
+        Each a method's name, and behind colons options that it always has (``mustdrop:key_ratio=0``), of which one may
+        be `CALIBRATED`; None for all of the architecture.
     budgets
         Each a share (``25%``) of the visual tokens, or an average number of them.
     counter
         What budgets count.
     seeds
         For methods that draw at random.
+    calibrate_on
+        The task on whose documents options are calibrated; None for that of the run's name and `VALIDATION`.
 
     Returns
     -------
@@ -147,10 +162,14 @@ def planned(
         runs += full.seeded(task, seeds)
         for budget, option in stated.items():
             for one in contenders:
-                if one.takes_budgets:
+                if one.calibrates:
+                    found = one.seeded(task, seeds, budget, counter)
+                    on = calibrate_on or task + VALIDATION
+                    runs += [replace(run, calibrates=one.calibrates, calibrate_on=on) for run in found]
+                elif one.takes_budgets:
                     runs += one.seeded(task, seeds, budget, counter, {**option, "counter": counter})
         for one in contenders:
-            if not one.takes_budgets and one != full:
+            if not one.takes_budgets and not one.calibrates and one != full:
                 runs += one.seeded(task, seeds)
     return runs
 
@@ -169,6 +188,8 @@ class Contender:
         Its options.
     takes_budgets
         Whether a count budget goes with them.
+    calibrates
+        The option among them whose value is to be found; None if there is none.
     draws
         Whether a seed does.
     """
@@ -177,6 +198,7 @@ class Contender:
     variant: str
     given: Mapping[str, Any]
     takes_budgets: bool
+    calibrates: str | None
     draws: bool
 
     @classmethod
@@ -188,6 +210,8 @@ class Contender:
         if not all("=" in word for word in words):
             raise ValueError(f"methods: {text!r}; allowed: a method and its options, such as mustdrop:key_ratio=0")
         given = simple_parse_args_string(",".join(words))
+        found = [name for name, value in given.items() if value == CALIBRATED]
+        given = {name: value for name, value in given.items() if name not in found}
         _, read = parse_model_args(
             {**given, **setting.model_args},
             method=method,
@@ -197,6 +221,10 @@ class Contender:
         checked, options = reductions(setting.architecture), {"method": method, **read}
         checked.from_dict(options)
         entries = checked.options_of(method).entries()
+        for name in found:
+            entry = checked.entry(method, name)
+            if len(found) > 1 or entry is None or entry.metadata["low"] is None or takes_list(entry):
+                raise ValueError(f"methods: {text!r}; allowed: {CALIBRATED} for one option of {method}, a number")
 
         def go_with(**more: float) -> bool:
             try:
@@ -209,6 +237,7 @@ class Contender:
             label=FULL if method == UNREDUCED else text,
             variant=known[method].model_id,
             given=given,
+            calibrates=found[0] if found else None,
             takes_budgets=entries.keys() - given.keys() >= COUNT_BUDGETS and go_with(keep_ratio=0.5),
             draws="seed" in entries.keys() - given.keys() and go_with(seed=1),
         )

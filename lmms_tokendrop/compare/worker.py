@@ -6,10 +6,11 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from lmms_tokendrop.compare.calibrating import calibrated
 from lmms_tokendrop.compare.evaluating import evaluated
 from lmms_tokendrop.compare.files import write_json, write_run
 from lmms_tokendrop.compare.plan import Run, Setting
@@ -42,7 +43,8 @@ def main(folder: Path) -> None:
         if _is_first():
             (folder / RUNNING).write_text(run.file)
         try:
-            result = evaluated(setting, run, limit=setting.limit, **options)
+            found = calibrated(setting, run, options) if run.calibrates else None
+            result = evaluated(setting, with_value(run, found and found.value), limit=setting.limit, **options)
         except UnreachableBudget as error:
             write_run(folder, setting, run, not_reachable=" ".join(str(error).split()))
             sys.exit(1)
@@ -51,7 +53,8 @@ def main(folder: Path) -> None:
             raise
         if result is not None:
             kept = {name: value for name, value in asdict(result).items() if name != "seconds"}
-            write_run(folder, setting, run, result=kept)
+            calibration = {} if found is None else {"calibration": asdict(found)}
+            write_run(folder, setting, run, result=kept, **calibration)
             print(f"{run.name}: {result.value:.4g}", flush=True)
 
 
@@ -62,11 +65,17 @@ def _time(folder: Path, setting: Setting, runs: list[Run], options: Mapping[str,
             found = read_json_object(folder / run.file)
             if len(found.get("seconds", ())) > number:
                 continue
-            result = evaluated(setting, run, limit=TIMED_DOCUMENTS, **options)
+            value = found.get("calibration", {}).get("value")
+            result = evaluated(setting, with_value(run, value), limit=TIMED_DOCUMENTS, **options)
             if result is not None:
                 seconds = [*found.get("seconds", ()), result.seconds]
                 write_json(folder / run.file, {**found, "seconds": seconds})
                 print(f"{run.name}, round {number + 1}: {1000 * seconds[-1]:.4g} ms", flush=True)
+
+
+def with_value(run: Run, value: float | None) -> Run:
+    """The run with the value that was found for the option that it calibrates."""
+    return run if value is None else replace(run, options={**run.options, run.calibrates: value})
 
 
 def _is_first() -> bool:

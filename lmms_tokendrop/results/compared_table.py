@@ -39,7 +39,8 @@ def task_table(rows: Sequence[Row]) -> str:
     if not done:
         return ""
     scale = score_scale(done)
-    leader = next((row.label for row in done if row.label != FULL), FULL)
+    labels = {row.label for row in done}
+    leader = next((row.label for row in rows if row.label in labels - {FULL}), FULL)
     score = escaped(done[0].metric) + (", %" if scale == 100 else "")
     header = ("budget", "method", score, "minus full", f"{escaped(leader)} minus it", "tokens (input)")
     header += ("tokens (release)", "MACs, G", "KV, kB", "ms")

@@ -71,6 +71,15 @@ def test_a_ratio_of_an_encoder_is_no_budget():
     assert [(run.label, run.budget, run.options) for run in runs[1:]] == [("dynamicvit", None, {}), ("pumer", None, {})]
 
 
+def test_an_option_is_calibrated_at_every_budget_in_place_of_a_count():
+    _, one, other = plan(["mustdrop:key_ratio=0.1:global_threshold=calibrated"])
+    assert [(run.budget, run.counter, run.options) for run in (one, other)] == [
+        ("25%", "input", {"key_ratio": 0.1}),
+        ("48", "input", {"key_ratio": 0.1}),
+    ]
+    assert (one.calibrates, one.calibrate_on) == ("global_threshold", "scenes_validation")
+
+
 def test_every_run_has_a_file_of_its_own():
     runs = [run for counter in ("input", "release") for run in plan(["random", "mustdrop:layers=0+2"], counter=counter)]
     runs += plan(None, ["25%", "25", "2.5"])
@@ -90,6 +99,12 @@ def test_a_budget_is_a_share_or_a_number_of_tokens(text, option):
         ({"methods": ["random:fast"]}, "methods: 'random:fast'; allowed: a method and its options, such as"),
         ({"methods": ["random:speed=1"]}, "unknown model argument 'speed'; options of the method 'random'"),
         ({"methods": ["mustdrop:key_ratio=2"]}, "key_ratio=2; allowed: a number from 0 to 1"),
+        ({"methods": ["random:newlines=calibrated"]}, "allowed: calibrated for one option of random, a number"),
+        ({"methods": ["random:speed=calibrated"]}, "allowed: calibrated for one option of random, a number"),
+        (
+            {"methods": ["mustdrop:key_ratio=calibrated:text_ratio=calibrated"]},
+            "allowed: calibrated for one option of mustdrop, a number",
+        ),
         ({"methods": ["random", "random"]}, "methods=random,random; allowed: each once"),
         ({"methods": ["random"], "budgets": ["120%"]}, "budgets: '120%'; allowed: a share such as 25%"),
         ({"methods": ["random"], "budgets": ["few"]}, "budgets: 'few'; allowed: a share such as 25%"),

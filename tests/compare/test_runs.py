@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -11,7 +11,9 @@ import pytest
 from lmms_results import evaluator
 
 from lmms_tokendrop.compare import launch, worker
+from lmms_tokendrop.compare.calibrating import Calibration
 from lmms_tokendrop.compare.evaluating import Result
+from lmms_tokendrop.compare.files import unfinished
 from lmms_tokendrop.compare.launch import Machine, do_runs, held, time_runs
 from lmms_tokendrop.compare.plan import Run, Setting, planned
 
@@ -167,6 +169,26 @@ def test_files_of_another_setting_are_not_mixed(setting, machine, runs, here, tm
 def test_one_comparison_at_a_time_writes_to_a_folder(tmp_path):
     with held(tmp_path), pytest.raises(ValueError, match="another comparison writes there"), held(tmp_path):
         pytest.fail("held twice")
+
+
+def test_the_value_that_is_found_is_run_and_kept(setting, machine, here, tmp_path, monkeypatch):
+    found = Calibration("global_threshold", 0.01, 24.9, 25.0, "tiny_generate_validation", 100)
+    monkeypatch.setattr(worker, "calibrated", lambda *_: found)
+    given, original = [], worker.evaluated
+
+    def evaluated(setting, run, **options) -> Result:
+        given.append(run.options)
+        return original(setting, run, **options)
+
+    monkeypatch.setattr(worker, "evaluated", evaluated)
+    monkeypatch.setattr(worker, "ROUNDS", 1)
+    method = "mustdrop:global_threshold=calibrated"
+    runs = planned(setting, ["tiny_generate"], [method], ["25"], "input", [0])
+    do_runs(tmp_path, setting, runs, machine, print)
+    time_runs(tmp_path, setting, runs, machine)
+    assert given == [{}, {"global_threshold": 0.01}] * 2
+    assert contents(tmp_path)["mustdrop_global_threshold=calibrated-25-input"]["calibration"] == asdict(found)
+    assert unfinished(tmp_path, setting, runs) == []
 
 
 def test_time_is_measured_in_rounds_and_goes_on_where_it_ended(setting, machine, runs, here, tmp_path, monkeypatch):

@@ -1,0 +1,68 @@
+"""The value of an option is found with which a method leaves what a budget means."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from lmms_tokendrop.compare import calibrating
+from lmms_tokendrop.compare.calibrating import Calibration, calibrated, matching_value
+from lmms_tokendrop.compare.plan import Setting, planned
+from lmms_tokendrop.modeling.core.budget import UnreachableBudget
+
+
+@pytest.mark.parametrize(
+    ("average", "low", "high", "whole", "value"),
+    [
+        (lambda value: 100 * value, 0, 1, False, 0.25),
+        (lambda value: 100 * (1 - value), 0, 1, False, 0.75),
+        (lambda value: 100 - value, 1, None, True, 75),
+        (lambda value: value / 8, 0, None, False, 200),
+        (lambda value: 25.0, 0, 1, False, 0),
+    ],
+)
+def test_a_rising_or_falling_average_is_met(average, low, high, whole, value):
+    found, met = matching_value(average, 25.0, low=low, high=high, whole=whole)
+    assert met == average(found) == pytest.approx(25.0, rel=0.02)
+    assert found == pytest.approx(value, rel=0.05)
+    assert isinstance(found, int) or not whole
+
+
+@pytest.mark.parametrize(
+    ("average", "high", "nearest"),
+    [
+        (lambda value: 100 - 28 * value, 9, "is 16.00, with 3"),
+        (lambda value: 50 + value, 9, "is 51.00, with 1"),
+        (lambda value: 7.0, None, "is 7.00, with 1"),
+    ],
+)
+def test_an_average_that_no_value_gives_is_an_error_with_the_nearest(average, high, nearest):
+    with pytest.raises(UnreachableBudget, match=rf"an average of 25.00 visual tokens can't be met to 2%; .* {nearest}"):
+        matching_value(average, 25.0, low=1, high=high, whole=True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "method", "budget", "target"),
+    [
+        ("llava_next", "mustdrop:global_threshold=calibrated", "25%", 45.0),  # as the control counts
+        ("vilt", "pumer:prune_ratio=calibrated", "25%", 48.0),  # of all tokens
+        ("vilt", "pumer:prune_ratio=calibrated", "96", 96.0),
+    ],
+)
+def test_a_run_is_calibrated_on_the_first_documents_of_another_task(architecture, method, budget, target, monkeypatch):
+    asked = []
+
+    def evaluated(setting, run, **options):
+        asked.append((setting.metric, run.task, options))
+        tokens = 180 * run.options["keep_ratio"] if run.variant.endswith("uniform") else 192.0
+        tokens *= 1 - 0.9 * run.options.get(run.calibrates, 0.0)
+        return SimpleNamespace(cost={"visual_tokens": tokens, "full_visual_tokens": 192.0})
+
+    monkeypatch.setattr(calibrating, "evaluated", evaluated)
+    setting = Setting(architecture, "pocket", None, "f1", {})
+    run = planned(setting, ["scenes"], [method], [budget], "input", [0])[-1]
+    found = calibrated(setting, run, {"batch_size": 8})
+    assert found == Calibration(run.calibrates, found.value, found.average, target, "scenes_validation", 100)
+    assert found.average == pytest.approx(192 * (1 - 0.9 * found.value))
+    assert found.average == pytest.approx(target, rel=0.02)
+    assert {(metric, task) for metric, task, _ in asked} == {(None, "scenes_validation")}
+    assert all(options == {"limit": 100, "batch_size": 8} for *_, options in asked)
