@@ -30,6 +30,7 @@ SHORTER = {
     r"--max-steps 400": "--max-steps 2",
     r"--recipe [\w-]+": r"\g<0> --image-size 96",  # the bundled model's
     r"measure_prefill.py": "measure_prefill.py --repeats 1",
+    r"plan_real_models.py": "plan_real_models.py llava-1.5-7b",
     r"--variants [\w,-]+": "",
     r"measure_throughput.py (\w+)": r"measure_throughput.py \1 --batch-size 1 --no-memory --variants full",
     r"--batch-size 16 |--max-batch-size 40 ": "",

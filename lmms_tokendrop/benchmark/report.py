@@ -17,7 +17,7 @@ from lmms_tokendrop.training.command import read_options
 from lmms_tokendrop.training.options import TrainingOptions, allowed_values, kind
 from lmms_tokendrop.training.recipes import RECIPES
 
-BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: (?P<name>[\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def render_blocks(text: str, results: Path) -> str:

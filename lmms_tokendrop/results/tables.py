@@ -9,14 +9,21 @@ from lmms_tokendrop.results.budget_names import TEXT_RATIOS
 from lmms_tokendrop.results.budgets import ablation_table, budget_table
 from lmms_tokendrop.results.compared_table import compared_tables
 from lmms_tokendrop.results.measured import measured_table
+from lmms_tokendrop.results.planned import planned_table
 from lmms_tokendrop.results.pocket_encoders import encoder_table
 from lmms_tokendrop.results.prefill import prefill_table
+from lmms_tokendrop.results.published import published_costs, published_table
 from lmms_tokendrop.results.throughput import throughput_table
+
+REAL_MODELS = ("llava-1.5-7b", "llava-1.5-13b", "llava-v1.6-vicuna-7b", "llava-v1.6-vicuna-13b")
 
 RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
     "pocket-scenes": budget_table("pocket_scenes"),
     "easy-vqa": budget_table("easy_vqa"),
     "compared": compared_tables,
+    "published-costs": published_costs,
+    **{f"published-{model}": published_table(model) for model in ("llava-1.5-7b", "llava-v1.6-vicuna-7b")},
+    **{f"planned-{model}": planned_table(model) for model in REAL_MODELS},
     "mustdrop-ablation": ablation_table("pocket_scenes"),
     "mustdrop-choice-pocket": ablation_table("pocket_scenes_validation", TEXT_RATIOS),
     "mustdrop-choice-easy": ablation_table("easy_vqa_validation", TEXT_RATIOS),

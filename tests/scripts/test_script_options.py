@@ -31,6 +31,8 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
         ("compare_commits.py", ("no-such", "HEAD"), "'no-such' is no commit of this repository"),
         ("write_goldens.py", ("vilt_other",), "unknown variant 'vilt_other'"),
         ("make_pocket_tasks.py", ("--output", "folder"), "output='folder' is a folder; name a file"),
+        ("plan_real_models.py", ("--output", "folder"), "output='folder' is a folder; name a file"),
+        ("plan_real_models.py", ("llava-7b", "--output", "new"), "models: 'llava-7b'; allowed: llava-1.5-7b, "),
         ("draw_tokens.py", ("folder",), "output='folder' is a folder; name a file"),
         ("draw_tokens.py", ("new.txt",), "output='new.txt'; allowed: a name that ends like a picture's, such as .png"),
         ("draw_tokens.py", ("new.png", "--keep-ratio", "nan"), "token_reduction: keep_ratio=nan; allowed: a number"),
