@@ -29,6 +29,8 @@ OWN_PLACES = {
     "vision_tome": {"vision": "vision_tome"},
     "fastv": {"decoder": "fastv"},
     "recycling": {"decoder": "sparsevlm"},
+    "pyramiddrop": {"decoder": "pyramiddrop"},
+    "dart": {"decoder": "dart"},
 }
 SHARED = ("visual_tokens", "keep_ratio", "counter", "newlines")
 
@@ -121,6 +123,8 @@ def test_fastv_with_the_cache_of_mustdrop_equals_a_masked_reference(workshop, K,
         {"vision": "mustdrop", "decoder": "fastv"},
         {"vision": "visionzip", "decoder": "fastv"},
         {"vision": "visionzip", "decoder": "sparsevlm"},
+        {"vision": "visionzip", "decoder": "dart", "decode": "mustdrop"},
+        {"features": "mustdrop", "decoder": "pyramiddrop"},
         {"vision": "visionzip", "visionzip.visual_tokens": 70, "decoder": "mustdrop", "decode": "mustdrop"},
         {"vision": "vision_tome", "vision_tome.vision_r": 3, "decoder": "mustdrop", "decode": "mustdrop"},
     ],
