@@ -1,9 +1,9 @@
 """Give random documents to the adapters: the answer alone and in a batch is the same, or one line names the document.
 
 Pictures of every mode from 1 x 1 to 4,000 x 7, texts that are empty, long, in other scripts or with placeholders,
-generation options and budgets are drawn with fixed seeds, for the bundled models of all architectures, and for encoders
-with random weights that read two pictures or rank the texts of all documents. A warning that is not expected counts as
-a fault.
+generation options and budgets are drawn with fixed seeds, for the bundled models with every method, for LLaVA-1.5 with
+random weights, and for encoders with random weights that read two pictures or rank the texts of all documents. Warnings
+that are not expected are faults.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import logging
 import random
 import re
+import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -27,13 +28,17 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.models import get_model
 from PIL import Image
 
-from lmms_tokendrop.catalogue import RETRIEVAL, TWO_IMAGES
+from lmms_tokendrop.catalogue import RETRIEVAL, TWO_IMAGES, method, variant, variants
 from lmms_tokendrop.catalogue import architecture as family_of
 from lmms_tokendrop.evaluation.adapter import TokenDropAdapter
 from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.heads import CANDIDATES, HEADS
 from lmms_tokendrop.evaluation.processors import load_processor
 from lmms_tokendrop.pocket.registry import pocket_path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from tiny_models import save_tiny_llava
 
 GROUP = 10
 TASK = "random"
@@ -47,28 +52,29 @@ TEXTS = (
     *("日本語 のテキスト", "مرحبا", "🙂🙂🙂", "é\u0301\u200d", "\x00\x07", "a" * 300, "USER: red ASSISTANT: blue"),
 )
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
-    "llava_next_full": ({},),
     "llava_next_mustdrop": ({"keep_ratio": 0.5}, {"keep_ratio": 0.11}, {"visual_tokens": 20}),
     "llava_next_random": ({"keep_ratio": 0.3}, {"visual_tokens": 1}),
     "llava_next_vision_tome": ({"vision_r": 5},),
+    "llava_mustdrop": ({"keep_ratio": 0.5}, {"visual_tokens": 8}),
+    "llava_random": ({"visual_tokens": 1},),
     "vilt_full": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
     "vilt_pumer": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
     "vilt_tome": ({"r": 9},),
-    "vilt_dynamicvit": ({},),
-    "vilt_random": ({},),
-    "vilt_cls_attention": ({},),
     "vilt_smres": ({"image_size": 48},),
     "meter_full": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
     "meter_pumer": ({}, {"head": TWO_IMAGES}, {"head": RETRIEVAL}),
     "meter_tome": ({"r": 9},),
     "meter_vision_tome": ({"vision_r": 5},),
-    "meter_random": ({},),
-    "meter_cls_attention": ({},),
     "meter_smres": ({"image_size": 48},),
 }
-"""Model arguments to draw from; a head stands for a checkpoint of it with random weights."""
+"""Model arguments to draw from, in place of none; a head stands for a checkpoint of it with random weights."""
 
-CASES = [(model_id, options) for model_id, choices in VARIANTS.items() for options in choices]
+CASES = [
+    (entry.model_id, options)
+    for entry in variants()
+    if entry.pocket is not None or not method(entry.method).trained
+    for options in VARIANTS.get(entry.model_id, ({},))
+]
 
 OPTIONS = (
     {"max_new_tokens": 3},
@@ -171,16 +177,19 @@ def save_with_head(architecture: str, head: str, folder: Path) -> None:
 
 
 def load(model_id: str, options: dict[str, Any]) -> TokenDropAdapter:
-    """Load the bundled model, or one of another head.
+    """Load the bundled model, or one of another head or of an architecture that has none.
 
-    That one runs in float64: its random weights decide what leaves by differences as small as float32's rounding.
+    Those run in float64: their random weights decide what leaves by differences as small as float32's rounding.
     """
+    entry = variant(model_id)
+    drawn = "head" in options or entry.pocket is None
     with tempfile.TemporaryDirectory() as folder:
         if "head" in options:
-            save_with_head(model_id.split("_")[0], options["head"], Path(folder))
-        pretrained = folder if "head" in options else "pocket"
-        adapter = get_model(model_id)(pretrained=pretrained, device="cpu", **options)
-    if "head" in options:
+            save_with_head(entry.architecture, options["head"], Path(folder))
+        elif drawn:
+            save_tiny_llava(Path(folder))
+        adapter = get_model(model_id)(pretrained=folder if drawn else "pocket", device="cpu", **options)
+    if drawn:
         adapter.engine.model.double()
     adapter.on_answer = lambda done, total: None
     return adapter

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, ViltForQuestionAnswering
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from lmms_tokendrop.benchmark.encoder_accounting import planned_macs
 from lmms_tokendrop.benchmark.meter_accounting import planned_meter_macs
-from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForQuestionAnswering
-from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropForQuestionAnswering
-from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import ViltTokenDropForQuestionAnswering
+from lmms_tokendrop.catalogue import architecture
 
 TEXT_TOKENS = 32
 VQAV2_ANSWERS = 3129
@@ -46,14 +44,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class MeasuredEncoder:
-    """An encoder with its question answering head, at its published size, with random weights.
+    """An encoder with its first head, question answering, at its published size, with random weights.
 
     Attributes
     ----------
+    name : str
+        In the catalogue.
     title : str
         What tables call it.
-    stock, reduced : type[PreTrainedModel]
-        The class without and with token reduction.
     variants : tuple[Variant, ...]
         `stock` and `full` are what others are compared with.
     first_batch : int
@@ -64,13 +62,18 @@ class MeasuredEncoder:
         Of the configuration.
     """
 
+    name: str
     title: str
-    stock: type[PreTrainedModel]
-    reduced: type[PreTrainedModel]
     variants: tuple[Variant, ...]
     first_batch: int
     macs: Callable[[Any, dict, int], int]
     options: dict[str, Any] = field(default_factory=lambda: {"num_labels": VQAV2_ANSWERS})
+
+    def model_class(self, variant: Variant) -> type[PreTrainedModel]:
+        """The stock class for what has no options, else the one with token reduction."""
+        family = architecture(self.name)
+        name = family.stock_class if variant.token_reduction is None else family.model_class
+        return family.load(name(family.heads[0]))
 
     def variant(self, name: str) -> Variant:
         """The variant of that name.
@@ -87,17 +90,15 @@ class MeasuredEncoder:
 
     def config(self, variant: Variant) -> PreTrainedConfig:
         """The configuration of a variant."""
+        config_class = self.model_class(variant).config_class
         if variant.token_reduction is None:
-            return self.stock.config_class(attn_implementation="eager", **self.options)
-        return self.reduced.config_class(
-            token_reduction=variant.token_reduction, attn_implementation="sdpa", **self.options
-        )
+            return config_class(attn_implementation="eager", **self.options)
+        return config_class(token_reduction=variant.token_reduction, attn_implementation="sdpa", **self.options)
 
     def build(self, variant: Variant, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         """A variant with random weights, in eval mode."""
         torch.manual_seed(0)
-        family = self.stock if variant.token_reduction is None else self.reduced
-        return family(self.config(variant)).to(dtype).eval()
+        return self.model_class(variant)(self.config(variant)).to(dtype).eval()
 
     def inputs(self, batch_size: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
         """Random text of `TEXT_TOKENS` tokens, none padded, and preprocessed square images."""
@@ -119,9 +120,8 @@ _PUMER_METER = {"method": "pumer", "preset": "meter-vqav2"}
 _MEMORY_VILT, _MEMORY_METER = "-45 to -51 %, over tasks", "-38 to -43 %, over tasks"
 
 VILT = MeasuredEncoder(
+    name="vilt",
     title="ViLT-B/32",
-    stock=ViltForQuestionAnswering,
-    reduced=ViltTokenDropForQuestionAnswering,
     first_batch=32,
     macs=planned_macs,
     variants=(
@@ -137,9 +137,8 @@ VILT = MeasuredEncoder(
 )
 
 METER = MeasuredEncoder(
+    name="meter",
     title="METER (CLIP ViT-B/16, RoBERTa)",
-    stock=MeterForQuestionAnswering,
-    reduced=MeterTokenDropForQuestionAnswering,
     first_batch=16,
     macs=planned_meter_macs,
     variants=(
@@ -157,4 +156,4 @@ METER = MeasuredEncoder(
     ),
 )
 
-ENCODERS = {"vilt": VILT, "meter": METER}
+ENCODERS = {encoder.name: encoder for encoder in (VILT, METER)}

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from lmms_tokendrop.modeling.core.drop_layers import drop_layers
+from lmms_tokendrop.modeling.core.options import Reductions
 from lmms_tokendrop.modeling.core.tile_layout import Tiles
-from lmms_tokendrop.modeling.methods.available import reductions
-from lmms_tokendrop.modeling.methods.mustdrop import PAPER_LAYERS, WINDOW
+from lmms_tokendrop.modeling.methods.mustdrop import PAPER_LAYERS, WINDOW, MustDrop
 from lmms_tokendrop.modeling.methods.mustdrop_merging import key_counts, merged_windows
 from lmms_tokendrop.modeling.methods.mustdrop_options import MustDropOptions
 from lmms_tokendrop.modeling.ops.windows import window_cells, window_targets
 
 SIDE = 24
-"""Patches along a tile of the CLIP tower that LLaVA-NeXT has."""
+"""Patches along a tile of CLIP ViT-L/14 at 336 pixels."""
 SQUARE = (SIDE,) * 5
 """Rows of each tile that unpadding leaves of a square image: the base view and a 2 x 2 grid."""
 
@@ -72,7 +72,7 @@ def planned_counts(
     PlannedCounts
         The counts, which depend on the picture only through which windows are similar.
     """
-    options = reductions("llava_next").from_dict({"method": "mustdrop", **reduction})
+    options = Reductions({"mustdrop": MustDrop}).from_dict({"method": "mustdrop", **reduction})
     layers = drop_layers(options.layers, num_layers, PAPER_LAYERS)
     alive = (torch.arange(SIDE) < torch.tensor(rows).unsqueeze(-1)).repeat_interleave(SIDE, dim=1)
     windows = window_cells(SIDE, SIDE, WINDOW)

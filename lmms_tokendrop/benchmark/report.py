@@ -66,8 +66,8 @@ def options_table(reductions: Reductions) -> Callable[[Path], str]:
 
     def table(results: Path) -> str:
         readers: dict[tuple[str, ...], list[str]] = {("`method`", "`none`", "", "The method."): []}
-        for method, reducer in reductions.reducers.items():
-            for name, entry in reducer.Options.entries().items():
+        for method in reductions.reducers:
+            for name, entry in reductions.offered(reductions.options_of(method)).items():
                 readers.setdefault((f"`{name}`", *_described(entry)), []).append(method)
         rows = sorted(readers, key=lambda row: [first[0] for first in readers].index(row[0]))
         return markdown_table(

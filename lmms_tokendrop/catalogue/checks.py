@@ -12,6 +12,7 @@ PARTS = {
     "clip_tower": "a CLIP tower whose blocks can drop or merge patches",
     "cls_attention": "the attention of the tower's CLS token to its patches",
     "patch_grid": "patches in rows and columns, the same number in every picture or tile",
+    "newlines": "a token behind each row of a picture, and other ways to lay its tiles end to end",
 }
 """Words for what a model has for a reducer to work with, and what they mean."""
 

@@ -201,11 +201,16 @@ class Architecture:
         ValueError
             If there is no head for it; the message names the classes that exist.
         """
-        known = {f"{prefix}For{head.ending}": head for head in self.heads for prefix in (self.stock, self.reduced)}
+        named = ((made(head), head) for head in self.heads for made in (self.stock_class, self.model_class))
+        known = dict(named)
         for name in class_names or ():
             if name in known:
                 return known[name]
         raise ValueError(f"architectures={class_names!r} in the config; allowed: {', '.join(known)}")
+
+    def stock_class(self, head: Head) -> str:
+        """Name of the stock class with a head, which `module` has too if there is one."""
+        return f"{self.stock}For{head.ending}"
 
     def load(self, class_name: str) -> Any:
         """Import a class of `module`."""

@@ -100,7 +100,7 @@ def parse_model_args(
     """
     load_names = [field.name for field in fields(LoadOptions)]
     known = reductions(architecture)
-    reducer_names = sorted(known.options_of(method).entries())
+    reducer_names = sorted(known.offered(known.options_of(method)))
     entries = {name: known.entry(method, name) for name in args if name not in load_names}
     unknown = sorted(name for name, entry in entries.items() if entry is None)
     if unknown:

@@ -58,7 +58,8 @@ def test_only_the_options_of_the_method_are_allowed():
     [(entry.architecture, entry.method) for entry in variants()],
 )
 def test_every_option_of_every_method_is_taken(architecture, method):
-    given = dict.fromkeys(reductions(architecture).options_of(method).entries(), 1)
+    known = reductions(architecture)
+    given = dict.fromkeys(known.offered(known.options_of(method)), 1)
     assert set(parse(given, method=method, pretrained="x", architecture=architecture)[1]) == set(given)
 
 

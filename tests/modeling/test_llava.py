@@ -11,8 +11,9 @@ from tiny_models import TEXT_BACKBONES, TEXT_CONFIGS, save_tiny_llava, tiny_imag
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from lmms_tokendrop import LlavaTokenDropForConditionalGeneration, cache_of
+from lmms_tokendrop.modeling.core.decoder_options import WITHOUT_NEWLINES
 
-REDUCTIONS = {
+FOR_LLAVA_NEXT = {
     "none": METHODS["none"],
     "budget": {"method": "mustdrop", "keep_ratio": 0.45, "merge_threshold": 0.6, "compact_first_layers": True},
     "threshold": METHODS["threshold"],
@@ -24,6 +25,10 @@ REDUCTIONS = {
     "sparsevlm": METHODS["sparsevlm"],
     "pyramiddrop": METHODS["pyramiddrop"],
     "dart": METHODS["dart"],
+}
+REDUCTIONS = {
+    name: {option: value for option, value in reduction.items() if option not in WITHOUT_NEWLINES}
+    for name, reduction in FOR_LLAVA_NEXT.items()
 }
 KEEP_ALL = {
     "none": {"method": "none"},

@@ -147,6 +147,20 @@ def test_a_value_that_no_method_takes_is_still_an_option_of_another_method():
     reject({"method": "random", "key_ratio": 7}, "method 'random' has no option 'key_ratio'")
 
 
+@pytest.mark.parametrize(("key", "value"), [("newlines", "row"), ("newlines", "keep"), ("packing", "pyramid")])
+def test_options_about_newlines_are_refused_where_images_have_none(key, value):
+    with pytest.raises(ValueError, match=rf"{key}='{value}' has no meaning here.*can only be.*options of .*keep_ratio"):
+        reductions("llava").from_dict({"method": "mustdrop", key: value})
+
+
+@pytest.mark.parametrize("saved", [{"newlines": "drop", "packing": "spatial"}, {"packing": "flat"}, {"format": 1}])
+def test_where_images_have_no_newlines_what_says_the_same_is_taken(saved):
+    llava = reductions("llava")
+    assert not llava.entries().keys() & {"newlines", "packing"}
+    options = llava.from_dict({"method": "mustdrop", "merge_order": "similarity", **saved}).to_dict()
+    assert llava.from_dict(options).to_dict() == options
+
+
 def test_every_option_has_a_help_text():
     for config in CONFIGS.values():
         for reducer in config.reducers.values():

@@ -18,6 +18,10 @@ FRAMEWORK = {"newlines": "drop", "position_mode": "original", "packing": "spatia
 """What the framework does for methods that have no such option."""
 
 
+WITHOUT_NEWLINES = {"newlines": "drop", "packing": "flat"}
+"""What options imply where images have no newlines: they are laid end to end as they are."""
+
+
 def setting(options: Options, name: str) -> str:
     """The value of one of the options of `FRAMEWORK`, for whatever method."""
     return getattr(options, name, FRAMEWORK[name])
@@ -76,6 +80,12 @@ class DecoderOptions(Options):
         return setting(self, "newlines") != "drop" or self.format == 1
 
 
+def share_option(without: str):
+    """The option `keep_ratio`, given what happens `without` a budget."""
+    share = "The same as a share (above 0, at most 1) of the unreduced model's tokens, without newlines where these leave"
+    return option(None, f"{share}; {without}", low=1e-9, high=1)
+
+
 @dataclass
 class BudgetOptions(DecoderOptions):
     """A count budget. Without one, `keep_ratio` is 1/9, the share that the MustDrop paper calls 320 of 2880 tokens."""
@@ -85,13 +95,7 @@ class BudgetOptions(DecoderOptions):
     visual_tokens: float | None = option(
         None, "Budget: visual tokens per `scope` and turn, averaged over the decoder layers.", low=1
     )
-    keep_ratio: float | None = option(
-        None,
-        "The same as a share (above 0, at most 1) of the unreduced model's tokens, without newlines where these leave; "
-        "default without a budget, preset or thresholds: 1/9.",
-        low=1e-9,
-        high=1,
-    )
+    keep_ratio: float | None = share_option("default without a budget, preset or thresholds: 1/9.")
     scope: str = option("image", "What a budget is stated for.", allowed=("image", "tile", "request"))
     counter: str | None = option(
         None,

@@ -53,13 +53,21 @@ class Options:
         reductions : Reductions
             The methods of the architecture.
         """
-        own, method = cls.entries(), options["method"]
-        values = {}
+        own, method, values = reductions.offered(cls), options["method"], {}
+        implied = {name: value for name, value in reductions.implied.items() if name in cls.entries()}
         for key, value in options.items():
             if key == "method":
                 continue
             if key in own:
                 values[key] = checked_value(own[key], value)
+                continue
+            allowed = ", ".join(sorted(own)) or "none"
+            if key in implied:
+                if value not in (implied[key], cls.entries()[key].default):
+                    raise ValueError(
+                        f"token_reduction: {key}={value!r} has no meaning here, where {key} can only be "
+                        f"{implied[key]!r}; options of method {method!r}: {allowed}"
+                    )
                 continue
             known = reductions.entries()
             if key not in known:
@@ -67,11 +75,11 @@ class Options:
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise ValueError(f"token_reduction: unknown option {key!r}{hint}; allowed: method, {', '.join(known)}")
             if value != known[key].default:
-                allowed = ", ".join(sorted(own)) or "none"
                 raise ValueError(f"token_reduction: method {method!r} has no option {key!r}; its options: {allowed}")
-        cls.check_exclusions(values)
+        cls.check_exclusions({**implied, **values})
+        earlier = cls.earlier_defaults({**implied, **values})
         preset = cls.presets.get(values.pop("preset", None), {})
-        return cls(**{"method": method, **cls.earlier_defaults(values), **preset, **values})
+        return cls(**{"method": method, **earlier, **preset, **values})
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -125,10 +133,17 @@ class Reductions:
         Reducer of each method, `"none"` among them; each has its options as `Options`.
     exported : Callable, optional
         From methods to texts of files, by name without ``.py``, that differ in a model exported with them.
+    implied : Mapping[str, Any], optional
+        Options that are not offered, since the architecture has nothing for them to act on, and what they would say.
     """
 
-    def __init__(self, reducers: Mapping[str, Any], exported: Callable[..., dict[str, str]] | None = None):
-        self.reducers = reducers
+    def __init__(
+        self,
+        reducers: Mapping[str, Any],
+        exported: Callable[..., dict[str, str]] | None = None,
+        implied: Mapping[str, Any] | None = None,
+    ):
+        self.reducers, self.implied = reducers, implied or {}
         self.exported = exported or (lambda *methods: {})
 
     def from_dict(self, options: dict | None) -> Options:
@@ -148,8 +163,8 @@ class Reductions:
         Raises
         ------
         ValueError
-            For an unknown key, a value out of range, an option that the method does not read, or options that
-            exclude each other. The message names the key and what is allowed.
+            For an unknown key, a value out of range, an option that the method does not read or that is implied, or
+            options that exclude each other. The message names the key and what is allowed.
         """
         if not isinstance(options, dict | None):
             raise ValueError(
@@ -162,14 +177,19 @@ class Reductions:
 
     def entries(self) -> dict[str, Field]:
         """The options of any of the methods, by name."""
-        return {name: entry for reducer in self.reducers.values() for name, entry in reducer.Options.entries().items()}
+        offered = [self.offered(reducer.Options) for reducer in self.reducers.values()]
+        return {name: entry for entries in offered for name, entry in entries.items()}
+
+    def offered(self, kind: type[Options]) -> dict[str, Field]:
+        """The options of a method's class, by name, without those that are implied."""
+        return {name: entry for name, entry in kind.entries().items() if name not in self.implied}
 
     def entry(self, method: str, name: str) -> Field | None:
         """The option that a method takes by a name, in a composition also `METHOD.OPTION`; None if there is none."""
         part, dot, of_part = name.rpartition(".")
         if dot and method == COMPOSED and part in self.reducers:
             method, name = part, of_part
-        return self.options_of(method).entries().get(name)
+        return self.offered(self.options_of(method)).get(name)
 
     def options_of(self, method: str) -> type[Options]:
         """The class of a method's options; a ValueError names the methods if there's none of the name."""

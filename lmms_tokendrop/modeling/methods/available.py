@@ -9,6 +9,7 @@ from importlib import import_module
 
 from lmms_tokendrop import catalogue
 
+from ..core.decoder_options import WITHOUT_NEWLINES
 from ..core.options import Reductions
 from ..core.reducer import TokenReducer
 
@@ -49,8 +50,16 @@ class CatalogueMethods(Mapping):
 def reductions(architecture: str) -> Reductions:
     """The methods of an architecture, and what options mean for them."""
     return Reductions(
-        CatalogueMethods(architecture), lambda *methods: {"available": text_of_export(architecture, *methods)}
+        CatalogueMethods(architecture),
+        lambda *methods: {"available": text_of_export(architecture, *methods)},
+        implied_options(architecture),
     )
+
+
+def implied_options(architecture: str) -> dict[str, str]:
+    """Options of decoders that an architecture has nothing for, and what they would say."""
+    provides = catalogue.architecture(architecture).provides
+    return WITHOUT_NEWLINES if "decoder" in provides and "newlines" not in provides else {}
 
 
 def text_of_export(architecture: str, *methods: str) -> str:
@@ -66,6 +75,7 @@ def text_of_export(architecture: str, *methods: str) -> str:
     references = CatalogueMethods(architecture).references()
     classes = {name: references[name].split(":") for name in dict.fromkeys(("none", *methods))}
     imported = {f"from .{module.rpartition('.')[2]} import {name}" for module, name in classes.values()}
+    implied = implied_options(architecture)
     table = ", ".join(f'"{method}": {name}' for method, (_, name) in classes.items())
     return "\n".join(
         (
@@ -73,7 +83,8 @@ def text_of_export(architecture: str, *methods: str) -> str:
             "",
             *sorted({"from .options import Reductions", *imported}),
             "",
-            f"REDUCTIONS = Reductions({{{table}}})",
+            *([f"IMPLIED = {implied!r}"] if implied else []),
+            f"REDUCTIONS = Reductions({{{table}}}{', implied=IMPLIED' if implied else ''})",
             "",
             "",
             "def reductions(architecture: str) -> Reductions:",

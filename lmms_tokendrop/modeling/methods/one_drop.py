@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..core.decoder_options import BudgetOptions, OneFormatOptions
+from ..core.decoder_options import BudgetOptions, OneFormatOptions, share_option
 from ..core.options import option
 from ..core.reducer import Host, Stage, TokenReducer
 
@@ -23,6 +23,7 @@ class OneDropOptions(OneFormatOptions, BudgetOptions):
     alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"R"}), frozenset({"preset"}))
     paper_share: ClassVar[float]
 
+    keep_ratio: float | None = share_option("without a budget, `R` decides.")
     K: int = option(
         2,
         "Decoder layers, counted from 1, that receive every visual token: what the last of them computes decides, and "
@@ -33,7 +34,7 @@ class OneDropOptions(OneFormatOptions, BudgetOptions):
         None,
         "Share of the visual tokens per `scope` that leaves, newlines not counted where all of these leave; what stays "
         "is rounded up, and is one token per image at least. Default without a budget or preset: the paper's, 0.5 of "
-        "fastv and 0.778 of dart, in place of that of `keep_ratio`.",
+        "fastv and 0.778 of dart.",
         low=0,
         high=1,
     )

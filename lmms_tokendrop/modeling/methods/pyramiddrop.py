@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..core.decoder_options import BudgetOptions, NewlineOptions, OneFormatOptions, PositionOptions
+from ..core.decoder_options import BudgetOptions, NewlineOptions, OneFormatOptions, PositionOptions, share_option
 from ..core.drop_layers import drop_layers
 from ..core.options import option
 from ..core.reducer import Context, Host, Stage, TokenReducer
@@ -30,11 +30,11 @@ class PyramidDropOptions(OneFormatOptions, PositionOptions, NewlineOptions, Budg
     )
 
     preset: str | None = option(None, "The `stage_ratio` of the PyramidDrop paper.", allowed=tuple(PRESETS))
+    keep_ratio: float | None = share_option("without a budget, `stage_ratio` decides.")
     stage_ratio: float | None = option(
         None,
         "Share that each drop leaves of the visual tokens per `scope` that the one before left, counted exactly and "
-        "rounded down; one token per image at least. Default without a budget or preset: 0.5, in place of that of "
-        "`keep_ratio`.",
+        "rounded down; one token per image at least. Default without a budget or preset: 0.5.",
         low=0,
         high=1,
     )
