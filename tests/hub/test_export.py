@@ -17,7 +17,7 @@ from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
 from typer.testing import CliRunner
 
 from lmms_tokendrop import catalogue
-from lmms_tokendrop.catalogue import architecture, variant, variants
+from lmms_tokendrop.catalogue import architecture, method, variant, variants
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.hub import self_check as self_check_module
 from lmms_tokendrop.hub.base import resolve_base, saved_reduction
@@ -177,6 +177,30 @@ def test_every_head_and_processor_can_be_exported(bases, tmp_path, variant, head
     check_folder(write_job(folder, example, tmp_path / "scratch"))
     assert verify(folder).variant == variant
     assert read_config(folder)["auto_map"].keys() == {"AutoConfig", *auto_classes}
+
+
+def with_parameters(entry, base: Path, folder: Path) -> Path:
+    """A base whose weights the method needs, drawn at random."""
+    family = architecture(entry.architecture)
+    model_class = family.load(family.model_class(family.heads[0]))
+    new = (f"{model_class.base_model_prefix}.token_reducer.",)
+    model = model_class.from_pretrained(base, token_reduction={"method": entry.method}, new_parameters=new)
+    model.save_pretrained(shutil.copytree(base, folder))
+    return folder
+
+
+@pytest.mark.slow
+def test_every_variant_passes_its_self_check(bases, tmp_path):
+    examples = {}
+    for entry in variants():
+        base = Path(bases(entry.architecture, "question_answering"))
+        if method(entry.method).trained:
+            base = with_parameters(entry, base, tmp_path / f"base_{entry.model_id}")
+        folder = tmp_path / entry.model_id
+        folder.mkdir()
+        examples[folder] = build(entry.model_id, folder, base=str(base), form="full")
+    self_check(examples)
+    assert {Manifest.read(folder).self_check for folder in examples} == {"weights"}
 
 
 def failing(folder: Path, example, message: str) -> None:

@@ -9,12 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
-    LlavaNextModel,
-    LlavaNextPreTrainedModel,
-)
+from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextModel
 from transformers.models.llava_next.modeling_llava_next import (
     LlavaNextModelOutputWithPast,
     LlavaNextMultiModalProjector,
@@ -23,7 +18,6 @@ from transformers.models.llava_next.modeling_llava_next import (
 
 from ..core.decoder_options import setting
 from ..core.loading import SavesPublicKeys, TokenDropLoading, read_as
-from ..core.staged_decoder import staged_decoder
 from ..core.staged_vlm import StagedGenerationMixin, with_reduction
 from ..core.tile_layout import pack_flat
 from ..core.tiled_features import TiledFeatures
@@ -64,17 +58,13 @@ class LlavaNextTokenDropModel(TiledFeatures, LlavaNextModel):
     """LLaVA-NeXT without language modelling head, with a token reducer."""
 
     output_class = LlavaNextTokenDropModelOutput
+    projector_class = LlavaNextMultiModalProjector
     config: LlavaNextTokenDropConfig
 
     def __init__(self, config: LlavaNextTokenDropConfig):
-        LlavaNextPreTrainedModel.__init__(self, config)
-        text_config = config.text_config
-        self.token_reducer = self.build_reducer(LlavaNextTokenDropConfig)
-        self.vision_tower = self.build_tower()
-        self.multi_modal_projector = LlavaNextMultiModalProjector(config)
-        self.image_newline = nn.Parameter(torch.randn(text_config.hidden_size) * text_config.hidden_size**-0.5)
-        self.vocab_size = text_config.vocab_size
-        self.language_model = staged_decoder(text_config)
+        super().__init__(config)
+        self.vocab_size, width = config.text_config.vocab_size, config.text_config.hidden_size
+        self.image_newline = nn.Parameter(torch.randn(width) * width**-0.5)
         self.post_init()
 
     def tiling(self, pixel_values: torch.Tensor, image_sizes: Any) -> tuple[list[int], Callable[..., list]]:
@@ -94,15 +84,10 @@ class LlavaNextTokenDropForConditionalGeneration(
 ):
     """LLaVA-NeXT that drops or merges visual tokens, as `config.token_reduction` says."""
 
+    base_class = LlavaNextTokenDropModel
     config: LlavaNextTokenDropConfig
     config_class = LlavaNextTokenDropConfig
     forward = with_reduction(LlavaNextForConditionalGeneration.forward)
-
-    def __init__(self, config: LlavaNextTokenDropConfig):
-        LlavaNextPreTrainedModel.__init__(self, config)
-        self.model = LlavaNextTokenDropModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        self.post_init()
 
 
 read_as("llava_next", "LlavaNextTokenDropForConditionalGeneration", LlavaNextTokenDropConfig.model_type)

@@ -12,7 +12,6 @@ from ..core.reducer import TokenReducer
 from ..core.staged_tower import StagedCLIPLayer, TowerRun, run_blocks
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
-from ..ops.eager_parts import on_host
 from ..ops.image_patches import grid_side, shrink_images
 from .meter_layers import MeterVisionModel
 from .meter_model import MeterConfig, MeterModel, MeterPreTrainedModel
@@ -64,13 +63,9 @@ class StagedMeterVisionModel(MeterVisionModel):
             states = self(pixel_values)
             return states, FusionTokens.of_image(states), [states.shape[1]] * len(self.layers)
         hidden_states = self.embed(pixel_values)
-        run = self._start(hidden_states, reducer)
+        run = TowerRun.start(self, self.layers, hidden_states, [len(self.layers)], False, reducer)
         hidden_states = run_blocks(run, hidden_states)
         return self.post_layernorm(hidden_states), run.tokens, [tokens.valid.shape[1] for tokens in run.report.received]
-
-    @on_host
-    def _start(self, hidden_states: torch.Tensor, reducer: TokenReducer) -> TowerRun:
-        return TowerRun(self, self.layers, hidden_states, [len(self.layers)], False, reducer)
 
 
 class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):

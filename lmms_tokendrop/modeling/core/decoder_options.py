@@ -33,10 +33,13 @@ class DecoderOptions(Options):
 
     Attributes
     ----------
+    first_format : int or None
+        That of configurations without a number; None: the number says nothing of the method.
     earlier : dict[int, dict]
         Defaults that were others in an earlier format.
     """
 
+    first_format: ClassVar[int | None] = 1
     earlier: ClassVar[dict[int, dict[str, Any]]] = {1: {"counter": "input", "newlines": "row"}}
 
     format: int = option(
@@ -48,11 +51,6 @@ class DecoderOptions(Options):
     )
 
     @classmethod
-    def first_format(cls) -> int:
-        """The format that options without a number have."""
-        return cls.entries()["format"].metadata["low"]
-
-    @classmethod
     def earlier_defaults(cls, options: dict) -> dict:
         """Those of the options' format, for what the method reads."""
         earlier = cls.earlier.get(options.get("format", FORMAT), {})
@@ -62,12 +60,12 @@ class DecoderOptions(Options):
     @classmethod
     def restored(cls, saved: dict) -> dict:
         """Options as a configuration file has them; those that were saved without a format have the first one."""
-        return {"format": cls.first_format(), **saved}
+        return dict(saved) if cls.first_format is None else {"format": cls.first_format, **saved}
 
     @classmethod
     def initial(cls) -> dict:
         """The format."""
-        return {"format": FORMAT}
+        return {} if cls.first_format is None else {"format": FORMAT}
 
     def to_dict(self) -> dict:
         """The method, and every option that has a value."""
@@ -82,7 +80,9 @@ class DecoderOptions(Options):
 
 def share_option(without: str):
     """The option `keep_ratio`, given what happens `without` a budget."""
-    share = "The same as a share (above 0, at most 1) of the unreduced model's tokens, without newlines where these leave"
+    share = (
+        "The same as a share (above 0, at most 1) of the unreduced model's tokens, without newlines where these leave"
+    )
     return option(None, f"{share}; {without}", low=1e-9, high=1)
 
 
@@ -138,17 +138,9 @@ class BudgetOptions(DecoderOptions):
 class OneFormatOptions(DecoderOptions):
     """Options of a method that is younger than the first format, and whose defaults were never others."""
 
+    first_format: ClassVar[int | None] = None
+
     format: int = option(FORMAT, "Format in which the options were saved.", low=2, high=FORMAT)
-
-    @classmethod
-    def restored(cls, saved: dict) -> dict:
-        """As they are."""
-        return dict(saved)
-
-    @classmethod
-    def initial(cls) -> dict:
-        """Nothing."""
-        return {}
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..ops.selecting import fit_counts, rank_in_groups
+from ..ops.selecting import fit_counts, place_in_group
 from ..ops.token_ops import segment_sum
 from .decoder_options import setting
 from .reducer import Context, Keep, TokenReducer
@@ -182,15 +182,9 @@ def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
 
 def _leaders(context: Context, priority: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """Mark the token of highest priority of each image."""
-    images, _ = context.tokens.groups("image")
-    order = rank_in_groups(priority[among], images[among])
-    ordered = images[among][order]
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    marks = torch.zeros_like(ordered, dtype=torch.bool)
-    marks[order[first]] = True
+    images, count = context.tokens.groups("image")
     leaders = torch.zeros_like(among)
-    leaders[among] = marks
+    leaders[among] = place_in_group(priority[among], images[among], count) == 0
     return leaders
 
 

@@ -63,14 +63,16 @@ class StagedLayer(DynamicLayer):
             self.attention = torch.nn.functional.pad(self.attention, (0, new))
         self.entries = entries
 
-    def select(self, index: torch.Tensor, entries: Entries) -> None:
-        """Keep the keys and values at `index [batch, kept]`, which are then described by `entries`."""
+    def select(self, index: torch.Tensor | None, entries: Entries) -> None:
+        """Keep the keys and values at `index [batch, kept]` (None: all), which are then described by `entries`."""
+        self.entries = entries
+        if index is None:
+            return
         places = index.to(self.keys.device).unsqueeze(1).unsqueeze(-1)
         self.keys = self.keys.gather(2, places.expand(-1, self.keys.shape[1], -1, self.keys.shape[3]))
         self.values = self.values.gather(2, places.expand(-1, self.values.shape[1], -1, self.values.shape[3]))
         if self.attention is not None:
             self.attention = self.attention.gather(1, index)
-        self.entries = entries
 
     def reset(self) -> None:
         """Forget everything."""

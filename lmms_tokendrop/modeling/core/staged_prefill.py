@@ -197,7 +197,7 @@ def compact_cache(
         earlier = held.index.shape[1] - chunk_lengths[stage.layer]
         if id(held) not in shared:
             shared[id(held)] = held, _context(cache, layer, survivors=_survivors(held, earlier, final))
-        _select(layer, *_kept(held, _stays(reducer, stage, shared[id(held)][1]), earlier, left))
+        layer.select(*_kept(held, _stays(reducer, stage, shared[id(held)][1]), earlier, left))
 
 
 def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stage]) -> None:
@@ -216,7 +216,7 @@ def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stag
         if cache.generated % stage.every == 0:
             layer = cache.layers[stage.layer]
             context = _context(cache, layer, attention_so_far=layer.attention)
-            _select(layer, *_kept(layer.entries, _stays(reducer, stage, context), 0, []))
+            layer.select(*_kept(layer.entries, _stays(reducer, stage, context), 0, []))
 
 
 def accumulate_attention(layer: StagedLayer, attention: torch.Tensor) -> None:
@@ -277,10 +277,3 @@ def _kept(held: Entries, keep: torch.Tensor, earlier: int, left: list[Entries]) 
     same = [known for known in left if torch.equal(known.index, entries.index)]
     left.extend([] if same else [entries])
     return place, same[0] if same else entries
-
-
-def _select(layer: StagedLayer, place: torch.Tensor | None, entries: Entries) -> None:
-    if place is None:
-        layer.entries = entries
-    else:
-        layer.select(place, entries)

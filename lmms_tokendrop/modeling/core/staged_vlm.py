@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 from transformers.generation import GenerationMixin, GenerationMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
@@ -236,10 +238,24 @@ def check_nothing_left(argument: str, index: torch.Tensor, attention_mask: torch
 
 
 class StagedGenerationMixin(GenerationMixin):
-    """Overrides of `GenerationMixin` for models whose decoder is staged; comes before it in a class's bases."""
+    """A model with a language modelling head whose decoder is staged; comes before the stock class in a class's bases.
 
+    Attributes
+    ----------
+    base_class : type
+        The model without head.
+    """
+
+    base_class: ClassVar[type]
     config: Any
-    model: Any
+    post_init: Callable[[], None]
+
+    def __init__(self, config):
+        PreTrainedModel.__init__(self, config)
+        text_config = config.text_config
+        self.model: Any = self.base_class(config)
+        self.lm_head = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        self.post_init()
 
     def reports(self, output: ModelOutput) -> list:
         """What happened to the tokens of a request, in one report."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..ops.selecting import rank_in_groups
+from ..ops.selecting import place_in_group
 from ..ops.token_ops import segment_sum
 from .budget import Budget, unreachable
 from .fusion_selection import FusionCounts
@@ -86,9 +86,5 @@ def shared(totals: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor) ->
     sums = segment_sum(weights, groups, len(totals))
     product = totals[groups] * weights
     whole, rest = product // sums[groups].clamp_min(1), product % sums[groups].clamp_min(1)
-    order = rank_in_groups(rest, groups)
-    sizes = segment_sum(torch.ones_like(groups), groups, len(totals))
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
-    rank = rank - (sizes.cumsum(0) - sizes)[groups]
+    rank = place_in_group(rest, groups, len(totals))
     return whole + (rank < (totals - segment_sum(whole, groups, len(totals)))[groups]).long()

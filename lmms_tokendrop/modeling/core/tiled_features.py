@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
@@ -15,6 +15,7 @@ from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part_un
 from .decoder_options import setting
 from .reducer import Host, TokenReducer, check_stages
 from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput, reads_tower, shown_cells
+from .staged_decoder import staged_decoder
 from .staged_vlm import StagedVlm
 from .tile_layout import TiledImages, Tiles, anyres_layout, pack_flat
 from .token_drop_config import TokenDropConfig
@@ -42,10 +43,19 @@ class TiledFeatures(StagedVlm):
     """
 
     image_inputs = ("image_sizes", "vision_feature_layer", "vision_feature_select_strategy")
+    projector_class: ClassVar[type[nn.Module]]
+    config_class: type[TokenDropConfig]
     vision_tower: Any
     multi_modal_projector: Any
 
-    def build_reducer(self, config_class: type[TokenDropConfig]) -> TokenReducer:
+    def __init__(self, config):
+        PreTrainedModel.__init__(self, config)
+        self.token_reducer = self.build_reducer()
+        self.vision_tower = self.build_tower()
+        self.multi_modal_projector = self.projector_class(config)
+        self.language_model = staged_decoder(config.text_config)
+
+    def build_reducer(self) -> TokenReducer:
         """The method that the configuration, of the architecture's class or of the stock one, names.
 
         Raises
@@ -57,7 +67,7 @@ class TiledFeatures(StagedVlm):
         layers, blocks = text_config.num_hidden_layers, vision_config.num_hidden_layers
         read = last_read(self.config.vision_feature_layer, blocks) - 1
         host = Host(layers, text_config.hidden_size, vision_config.image_size, blocks, feature_block=read)
-        reducer = config_class.reduction_class.build(config_class.reduction_of(self.config), host)
+        reducer = self.config_class.reduction_class.build(self.config_class.reduction_of(self.config), host)
         check_stages(
             reducer, {"vision": blocks, "features": 0, "decoder": layers, "decode": layers}, ("cls_attention",)
         )

@@ -8,7 +8,7 @@ import torch
 from ..core.drop_layers import drop_layers
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
 from ..core.selection import keep_by_mask, last_text
-from ..ops.selecting import fit_counts, rank_in_groups
+from ..ops.selecting import fit_counts, place_in_group
 from ..ops.token_ops import segment_sum
 from ..ops.windows import window_cells, window_order, window_similarity, window_slots, window_targets
 from .mustdrop_merging import key_counts, merged_windows
@@ -125,11 +125,8 @@ def key_tokens(attention: torch.Tensor, among: torch.Tensor, tokens, key_ratio: 
     groups, count = tokens.groups("tile")
     tile = groups[among]
     total = segment_sum(torch.ones_like(tile), tile, count)
-    order = rank_in_groups(attention[among], tile)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
     key = torch.zeros_like(among)
-    key[among] = rank - (total.cumsum(0) - total)[tile] < key_counts(total, key_ratio)[tile]
+    key[among] = place_in_group(attention[among], tile, count) < key_counts(total, key_ratio)[tile]
     return key
 
 

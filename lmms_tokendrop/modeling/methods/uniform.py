@@ -6,6 +6,7 @@ import torch
 
 from ..core.decoder_options import BudgetOptions, OneFormatOptions, PositionOptions
 from ..core.reducer import Context, Keep, Stage, TokenReducer
+from ..ops.selecting import place_in_group
 from ..ops.token_ops import segment_sum
 
 
@@ -33,9 +34,7 @@ class UniformDrop(TokenReducer):
         patches = context.tokens.visual & ~context.tokens.newline
         group = context.counts.groups[patches]
         total = segment_sum(torch.ones_like(group), group, len(count))
-        order = group.argsort(stable=True)
-        place = torch.empty_like(group)
-        place[order] = torch.arange(len(group), device=group.device) - (total.cumsum(0) - total)[group[order]]
+        place = place_in_group(torch.zeros_like(group), group, len(count))
         scores = torch.zeros(patches.shape, dtype=torch.float64, device=patches.device)
         scores[patches] = ((place * count[group] + total[group] // 2) % total[group] < count[group]).double()
         return context.best(scores, count)

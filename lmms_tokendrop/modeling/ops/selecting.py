@@ -49,6 +49,23 @@ def tokens_of_groups(groups: torch.Tensor, count: int) -> tuple[torch.Tensor, to
     return rows, places, torch.arange(largest, device=group.device) < total.unsqueeze(-1)
 
 
+def place_in_group(priority: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tensor:
+    """How many entries of its own group come before each entry, in the order of :func:`rank_in_groups`.
+
+    Parameters
+    ----------
+    priority, groups : torch.Tensor
+        `[entries]`.
+    count : int
+        Number of groups.
+    """
+    order = rank_in_groups(priority, groups)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    total = segment_sum(torch.ones_like(groups), groups, count)
+    return rank - (total.cumsum(0) - total)[groups]
+
+
 def fit_counts(
     priority: torch.Tensor,
     groups: torch.Tensor,
