@@ -51,6 +51,33 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"visual_tokens": 60, "scope": "request", "contextual_ratio": 0.5, "position_mode": "compact"},
             {"preset": "64"},
         ],
+        "divprune": [
+            {"keep_ratio": 0.3},
+            {"visual_tokens": 8, "scope": "tile"},
+            {"visual_tokens": 40, "scope": "request"},
+        ],
+        "prumerge": [
+            {},
+            {"keep_ratio": 0.3, "neighbours": 4},
+            {"visual_tokens": 12, "scope": "tile", "plus": True},
+            {"iqr_factor": 0.5, "plus": True, "position_mode": "compact"},
+        ],
+        "scope": [{"keep_ratio": 0.3}, {"visual_tokens": 40, "scope": "request", "alpha": 0.5}, {"preset": "64"}],
+        "hiprune_like": [
+            {"keep_ratio": 0.3, "anchor_ratio": 0.5},
+            {"visual_tokens": 12, "scope": "tile", "attention": "cls", "anchor_block": 1},
+            {"preset": "64"},
+        ],
+        "starpro_like": [
+            {"keep_ratio": 0.1},
+            {"visual_tokens": 8, "scope": "tile", "pool": 1.5, "layers": [1, 3], "query": "last"},
+            {"visual_tokens": 16, "scope": "request", "counter": "release", "position_mode": "compact"},
+        ],
+        "area_pooling": [
+            {"keep_ratio": 0.3},
+            {"visual_tokens": 9, "scope": "tile"},
+            {"visual_tokens": 40, "scope": "request"},
+        ],
         "sparsevlm": [
             {"keep_ratio": 0.4},
             {"kept": [60, 30, 8], "recycling": "sum", "layers": [0, 1, 3]},
@@ -103,6 +130,12 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
         ],
         "fastv": [{}, {"K": 1, "keep_ratio": 0.4, "query": "text"}, {"preset": "k2-r75"}],
         "visionzip": [{"keep_ratio": 0.3}, {"visual_tokens": 20, "scope": "request", "contextual": "sum"}],
+        "divprune": [{"keep_ratio": 0.3}, {"visual_tokens": 20, "scope": "request"}],
+        "prumerge": [{}, {"keep_ratio": 0.3}, {"visual_tokens": 20, "plus": True}],
+        "scope": [{"keep_ratio": 0.3}, {"preset": "64"}],
+        "hiprune_like": [{"keep_ratio": 0.3, "anchor_ratio": 0.5}, {"visual_tokens": 20, "attention": "cls"}],
+        "starpro_like": [{"keep_ratio": 0.3}, {"visual_tokens": 15, "query": "last"}],
+        "area_pooling": [{"keep_ratio": 0.3}, {"visual_tokens": 16}],
         "sparsevlm": [
             {"keep_ratio": 0.4},
             {"kept": [20, 8, 3], "recycling": "sum", "layers": [0, 1, 3]},

@@ -29,6 +29,7 @@ def test_bisection_meets_a_budget_and_says_when_it_cannot():
     [
         ("mustdrop", "global_threshold", {"individual_threshold": 1.0, "layers": [0, 1]}, 90),
         ("sparsevlm", "rank_ratio", {"recycling": "sum"}, 90),
+        ("prumerge", "iqr_factor", {"neighbours": 4}, 20),
         ("sparsevlm", "rank_ratio", {"counter": "release", "layers": [0]}, 60),
     ],
 )
@@ -88,7 +89,7 @@ def test_the_command_calibrates_any_method_whose_counts_depend_on_the_data(tiny_
     [
         (
             ["--model", "llava_next_fastv"],
-            "method='fastv' has no option to calibrate; allowed here: mustdrop, sparsevlm",
+            "method='fastv' has no option to calibrate; allowed here: mustdrop, sparsevlm, prumerge",
         ),
         (["--model", "vilt_pumer"], "method='pumer' has no option to calibrate; allowed here: no method"),
         (["--model", "llava_next"], "unknown variant 'llava_next'; registered: llava_next_full"),

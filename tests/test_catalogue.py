@@ -34,11 +34,20 @@ DECODER_METHODS = [
     "pyramiddrop",
     "dart",
     "visionzip",
+    "divprune",
+    "prumerge",
+    "scope",
+    "hiprune_like",
+    "starpro_like",
     "vision_tome",
     "random",
     "uniform",
+    "area_pooling",
     "composed",
 ]
+SEEING_METHODS = {"mustdrop", "visionzip", "prumerge", "scope", "hiprune_like", "vision_tome", "area_pooling"}
+"""Those that need more than a language model."""
+BLIND_METHODS = [name for name in DECODER_METHODS if name not in SEEING_METHODS]
 ENCODER_METHODS = ["full", "pumer", "tome", "dynamicvit", "random", "cls_attention", "smres"]
 PLUGIN = """
 from lmms_tokendrop.catalogue import Method, method, register
@@ -172,10 +181,7 @@ def test_a_method_that_is_trained_has_a_checkpoint_only_where_one_is_bundled():
 
 def test_a_new_architecture_gets_every_method_that_it_can_have():
     register(replace(architecture("llava_next"), name="blind", title="Blind", provides=("decoder",), pocket={}))
-    assert ids(architecture="blind") == [
-        f"blind_{name}"
-        for name in ("full", "fastv", "sparsevlm", "pyramiddrop", "dart", "random", "uniform", "composed")
-    ]
+    assert ids(architecture="blind") == [f"blind_{name}" for name in BLIND_METHODS]
     assert variant("blind_random").description.startswith("Blind with ")
     assert variant("blind_random").pocket is None
 

@@ -132,6 +132,88 @@ METHODS = (
         ),
     ),
     Method(
+        name="divprune",
+        title="DivPrune: the most diverse visual tokens, by max-min distance, before the language model",
+        reducers={"decoder": f"{MODELING}.methods.divprune:DivPrune"},
+        paper=Paper(
+            title="DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models",
+            url="https://arxiv.org/abs/2503.02175",
+            bibtex="""\
+@inproceedings{alvar2025divprune,
+  title     = {DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models},
+  author    = {Alvar, Saeed Ranjbar and Singh, Gursimran and Akbari, Mohammad and Zhang, Yong},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year      = {2025}
+}""",
+        ),
+    ),
+    Method(
+        name="prumerge",
+        title="PruMerge: the patches that CLS attends take in their like before the language model",
+        reducers={"decoder": f"{MODELING}.methods.prumerge:PruMerge"},
+        needs=frozenset({"clip_tower", "cls_attention", "patch_grid"}),
+        paper=Paper(
+            title="LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models",
+            url="https://arxiv.org/abs/2403.15388",
+            bibtex="""\
+@article{shang2024prumerge,
+  title   = {LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models},
+  author  = {Shang, Yuzhang and Cai, Mu and Xu, Bingxin and Lee, Yong Jae and Yan, Yan},
+  journal = {arXiv preprint arXiv:2403.15388},
+  year    = {2024}
+}""",
+        ),
+    ),
+    Method(
+        name="scope",
+        title="SCOPE: patches that cover the others and that CLS attends, before the language model",
+        reducers={"decoder": f"{MODELING}.methods.scope:Scope"},
+        needs=frozenset({"clip_tower", "cls_attention", "patch_grid"}),
+        paper=Paper(
+            title="SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodel LLMs",
+            url="https://arxiv.org/abs/2510.24214",
+            bibtex="""\
+@inproceedings{deng2025scope,
+  title     = {SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodel LLMs},
+  author    = {Deng, Jinhong and Li, Wen and Zhou, Joey Tianyi and He, Yang},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2025}
+}""",
+        ),
+    ),
+    Method(
+        name="hiprune_like",
+        title="anchors of a middle block of its tower, their neighbours, and the best of a deep one, after HiPrune",
+        reducers={"decoder": f"{MODELING}.methods.hiprune_like:HiPruneLike"},
+        needs=frozenset({"clip_tower", "patch_grid"}),
+        paper=Paper(
+            title="HiPrune: Training-Free Visual Token Pruning via Hierarchical Attention in Vision-Language Models",
+            url="https://arxiv.org/abs/2508.00553",
+            bibtex="""\
+@article{liu2025hiprune,
+  title   = {HiPrune: Training-Free Visual Token Pruning via Hierarchical Attention in Vision-Language Models},
+  author  = {Liu, Jizhihui and Du, Feiyi and Zhu, Guangdao and Lian, Niu and Li, Jun and Chen, Bin},
+  journal = {arXiv preprint arXiv:2508.00553},
+  year    = {2025}
+}""",
+        ),
+    ),
+    Method(
+        name="starpro_like",
+        title="a diverse pool of visual tokens, from which the text chooses in some layers, after STAR-Pro",
+        reducers={"decoder": f"{MODELING}.methods.starpro_like:StarProLike"},
+        paper=Paper(
+            title="STAR-Pro",
+            url="https://arxiv.org/abs/2609.05916",
+            bibtex="""\
+@misc{starpro2026,
+  title        = {STAR-Pro},
+  howpublished = {arXiv:2609.05916},
+  year         = {2026}
+}""",
+        ),
+    ),
+    Method(
         name="pumer",
         title="PuMer: image tokens pruned by what the text looks at, text and image merged apart",
         reducers={
@@ -198,6 +280,12 @@ METHODS = (
         name="uniform",
         title="evenly spaced visual tokens kept before the language model; another control",
         reducers={"decoder": f"{MODELING}.methods.uniform:UniformDrop"},
+    ),
+    Method(
+        name="area_pooling",
+        title="the grid of each tile pooled by area before the language model: a smaller image, the plain baseline",
+        reducers={"decoder": f"{MODELING}.methods.area_pooling:AreaPooling"},
+        needs=frozenset({"patch_grid"}),
     ),
     Method(
         name="composed",

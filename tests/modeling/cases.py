@@ -40,11 +40,23 @@ METHODS: dict[str, dict[str, Any]] = {
     "pyramiddrop": {"method": "pyramiddrop", "newlines": "row"},
     "dart": {"method": "dart", "R": 0.6},
     "visionzip": {"method": "visionzip", "keep_ratio": 0.3},
+    "divprune": {"method": "divprune", "keep_ratio": 0.3},
+    "prumerge": {"method": "prumerge", "keep_ratio": 0.3},
+    "scope": {"method": "scope", "keep_ratio": 0.3},
+    "hiprune_like": {"method": "hiprune_like", "keep_ratio": 0.3, "anchor_ratio": 0.5},
+    "starpro_like": {"method": "starpro_like", "keep_ratio": 0.2},
+    "area_pooling": {"method": "area_pooling", "keep_ratio": 0.3},
 }
-WHOLE_CACHES = {"fastv": 2, "sparsevlm": 4, "recycling": 4, "pyramiddrop": 4, "dart": 2}
+WHOLE_CACHES = {"fastv": 2, "sparsevlm": 4, "recycling": 4, "pyramiddrop": 4, "dart": 2, "starpro_like": 4}
 """Layers in front that keep what they received after prefill, too; of other methods none holds more than the last."""
 
 REDUCING = tuple(name for name in METHODS if name != "none")
+
+
+def reducer_of(options: dict[str, Any]) -> Any:
+    """The reducer of options in the tiny model."""
+    methods = reductions("llava_next")
+    return methods.build(methods.from_dict(options), Host(4, 32, 42, vision_layers=4, feature_block=2))
 
 
 def masks(options: dict[str, Any]) -> bool:
@@ -52,9 +64,13 @@ def masks(options: dict[str, Any]) -> bool:
 
     It can't where tokens join or count by their size; the tests of such a method have its values.
     """
-    methods = reductions("llava_next")
-    reducer = methods.build(methods.from_dict(options), Host(4, 32, 42, vision_layers=4))
+    reducer = reducer_of(options)
     return not (reducer.adds or reducer.proportional_attention)
+
+
+def merges_windows(options: dict[str, Any]) -> bool:
+    """Whether what leaves before the decoder is part of windows, which a masked reference has to merge."""
+    return bool(reducer_of(options).stages_at("vision"))
 
 
 MASKED = tuple(name for name, options in METHODS.items() if masks(options))

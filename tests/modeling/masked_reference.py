@@ -212,15 +212,18 @@ class Chunk:
     images: dict | None
 
 
-def masked_logits(stock, whole, valid, records, chunks, attention, compacted_from=0, positions=None) -> torch.Tensor:
+def masked_logits(
+    stock, whole, valid, records, chunks, attention, compacted_from=0, positions=None, windows=True
+) -> torch.Tensor:
     """Logits `[batch, length, vocabulary]` of the whole sequence; what is in no chunk was generated.
 
-    `positions` maps `(turns, valid, layers)` to position ids per layer; the default is the unreduced model's.
+    `positions` maps `(turns, valid, layers)` to position ids per layer; the default is the unreduced model's. `windows`
+    says whether what left before the first layer, where more leaves later, merged in the tower.
     """
     layers = len(stock.model.language_model.layers)
     bounds = [(chunk.start, chunk.stop, chunk.images is not None) for chunk in chunks]
     turns = turns_from_records(records, bounds, whole.shape[1], layers, len(whole), compacted_from)
-    merges = any(record.name != "before layer 0" for record in records)
+    merges = windows and any(record.name != "before layer 0" for record in records)
     features: list[torch.Tensor] = []
     first_records = iter([record for record in records if record.name == "before layer 0"])
     per_chunk = []

@@ -12,6 +12,7 @@ from cases import (
     WHOLE_CACHES,
     greedy,
     largest_difference,
+    merges_windows,
     stacked_logits,
 )
 from masked_reference import Chunk, masked_logits
@@ -61,6 +62,7 @@ def test_a_second_turn_equals_a_masked_reference(workshop, text, attention, meth
         chunks,
         attention,
         compacted_from=WHOLE_CACHES.get(method, 0),
+        windows=merges_windows(METHODS[method]),
     )
     assert largest_difference(stacked_logits(output), expected[:, second_stop - 1 :]) <= 1e-5
 

@@ -14,6 +14,7 @@ from cases import (
     WHOLE_CACHES,
     greedy,
     largest_difference,
+    merges_windows,
     stacked_logits,
 )
 from masked_reference import masked_generation
@@ -52,8 +53,8 @@ class TestDropIsMask:
     def test_prefill_and_decode_equal_the_masked_reference(self, workshop, text, attention, method, prompt):
         inputs = workshop.inputs(prompt)
         output = greedy(workshop.reduced(method, text, attention), inputs)
-        stock, compacted_from = workshop.stock(text, attention), WHOLE_CACHES.get(method, 0)
-        expected = masked_generation(stock, inputs, output, attention, compacted_from=compacted_from)
+        follow = {"compacted_from": WHOLE_CACHES.get(method, 0), "windows": merges_windows(METHODS[method])}
+        expected = masked_generation(workshop.stock(text, attention), inputs, output, attention, **follow)
         assert largest_difference(stacked_logits(output), expected) <= 1e-5
 
 

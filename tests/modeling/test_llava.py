@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import METHODS, PROMPTS, WHOLE_CACHES, greedy, largest_difference, masks, stacked_logits
+from cases import METHODS, PROMPTS, WHOLE_CACHES, greedy, largest_difference, masks, merges_windows, stacked_logits
 from masked_reference import masked_generation
 from safetensors.torch import load_file
 from tiny_models import TEXT_BACKBONES, TEXT_CONFIGS, save_tiny_llava, tiny_image
@@ -22,6 +22,12 @@ FOR_LLAVA_NEXT = {
     "uniform": METHODS["uniform"],
     "fastv": METHODS["fastv"],
     "visionzip": METHODS["visionzip"],
+    "divprune": METHODS["divprune"],
+    "prumerge": METHODS["prumerge"],
+    "scope": METHODS["scope"],
+    "hiprune_like": METHODS["hiprune_like"],
+    "starpro_like": METHODS["starpro_like"],
+    "area_pooling": METHODS["area_pooling"],
     "sparsevlm": METHODS["sparsevlm"],
     "pyramiddrop": METHODS["pyramiddrop"],
     "dart": METHODS["dart"],
@@ -37,6 +43,12 @@ KEEP_ALL = {
     "uniform": {"method": "uniform", "keep_ratio": 1.0},
     "fastv": {"method": "fastv", "R": 0.0},
     "visionzip": {"method": "visionzip", "keep_ratio": 1.0},
+    "divprune": {"method": "divprune", "keep_ratio": 1.0},
+    "prumerge": {"method": "prumerge", "keep_ratio": 1.0},
+    "scope": {"method": "scope", "keep_ratio": 1.0},
+    "hiprune_like": {"method": "hiprune_like", "keep_ratio": 1.0},
+    "starpro_like": {"method": "starpro_like", "keep_ratio": 1.0},
+    "area_pooling": {"method": "area_pooling", "keep_ratio": 1.0},
     "sparsevlm": {"method": "sparsevlm", "keep_ratio": 1.0},
     "pyramiddrop": {"method": "pyramiddrop", "stage_ratio": 1.0},
     "dart": {"method": "dart", "R": 0.0},
@@ -98,8 +110,8 @@ def test_keeping_all_is_bitwise_stock(folders, inputs, text, method, prompt):
 def test_dropping_equals_the_masked_reference(folders, inputs, text, method, prompt):
     batch = inputs(prompt)
     output = greedy(reduced(folders[text], REDUCTIONS[method]), batch)
-    whole = WHOLE_CACHES.get(method, 0)
-    expected = masked_generation(stock(folders[text]), batch, output, "sdpa", compacted_from=whole)
+    follow = {"compacted_from": WHOLE_CACHES.get(method, 0), "windows": merges_windows(REDUCTIONS[method])}
+    expected = masked_generation(stock(folders[text]), batch, output, "sdpa", **follow)
     assert largest_difference(stacked_logits(output), expected) <= 1e-5
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tile_cases import decided, reducer_of, tile_context, tiles_of
+from tile_cases import decided, reducer_of, shown_tiles, stock_tile, tile_context, tiles_of
 
 from lmms_tokendrop import TokenReductionConfig
 from lmms_tokendrop.modeling.methods.visionzip import VisionZip
@@ -60,44 +60,34 @@ def test_the_papers_numbers_of_contextual_tokens():
     assert [round(ratio * tokens, 6) for tokens in (192, 128, 64, 32)] == [30, 20, 10, 5]
 
 
+@pytest.mark.parametrize("image", [0, 1])
 @torch.no_grad()
-def test_features_of_a_model_equal_loops_over_its_tiles(workshop):
-    """Two images of which unpadding cuts rows or columns off."""
-    inputs = workshop.inputs("ragged_batch")
+def test_features_of_a_model_equal_loops_over_its_tiles(workshop, image):
+    """Of images of which unpadding cuts rows or columns off."""
     model, stock = workshop.reduced({"method": "visionzip", "keep_ratio": 0.3}).model, workshop.stock(attention="eager")
-    found = model.get_image_features(inputs["pixel_values"], inputs["image_sizes"], return_dict=True)
-    shown = workshop.reduced("none").model.get_image_features(inputs["pixel_values"], inputs["image_sizes"])
-    for image, (tokens, rows) in enumerate(zip(found.visual_tokens, found.pooler_output, strict=True)):
-        left = tokens.present & ~tokens.newline
-        patches = ~shown.visual_tokens[image].newline
-        assert int(left.sum()) == round(0.3 * int(patches.sum()))
-        for tile in tokens.tile.unique().tolist():
-            here = left & (tokens.tile == tile)
-            all_cells = tokens.row * 6 + tokens.column
-            alive = sorted(all_cells[patches & (tokens.tile == tile)].tolist())
-            expected = by_loops(stock.model, inputs["pixel_values"][image, tile], alive, int(here.sum()))
-            assert sorted(all_cells[here].tolist()) == sorted(expected)
-            for cell, row in zip(all_cells[here].tolist(), rows[here], strict=True):
-                assert torch.allclose(row, expected[cell], atol=1e-5)
+    tiles = shown_tiles(model, workshop.inputs("ragged_batch"), image)
+    assert any(len(alive) < 36 for _, alive, _ in tiles.values())
+    for pixels, alive, features in tiles.values():
+        expected = by_loops(stock.model, pixels, alive, len(features))
+        assert sorted(features) == sorted(expected)
+        for cell, row in features.items():
+            assert torch.allclose(row, expected[cell], atol=1e-5)
 
 
 def by_loops(stock, pixels: torch.Tensor, alive: list[int], count: int) -> dict[int, torch.Tensor]:
-    """Cells and projected features of one tile, from the stock tower's attentions and hidden states."""
-    tower = stock.vision_tower
-    output = tower(pixels[None], output_hidden_states=True, output_attentions=True)
-    block, states = tower.encoder.layers[-2], output.hidden_states[-2][0]
-    attention = output.attentions[-2][0, :, 0, 1:].sum(0)
-    keys = block.self_attn.k_proj(block.layer_norm1(output.hidden_states[-3]))[0, 1:].unflatten(-1, (4, -1)).mean(1)
+    """Cells and projected features of one tile, from what the stock tower gives."""
+    tile = stock_tile(stock, pixels)
+    keys = tile.keys.unflatten(-1, (4, -1)).mean(1)
     contextual = round(count * 10 / 64)
-    ordered = sorted(alive, key=lambda cell: -attention[cell])
+    ordered = sorted(alive, key=lambda cell: -tile.cls[cell])
     dominant, rest = ordered[: count - contextual - 1], sorted(ordered[count - contextual - 1 :])
     targets = rest[:: len(rest) // contextual][:contextual]
     groups = {target: [target] for target in targets}
     for cell in set(rest) - set(targets):
         groups[max(targets, key=lambda t: torch.cosine_similarity(keys[t], keys[cell], dim=0))].append(cell)
-    features = {cell: states[1 + cell] for cell in dominant}
-    features |= {target: states[[1 + cell for cell in members]].mean(0) for target, members in groups.items()}
-    features[next(cell for cell in rest if cell not in targets)] = states[0]
+    features = {cell: tile.states[cell] for cell in dominant}
+    features |= {target: tile.states[members].mean(0) for target, members in groups.items()}
+    features[next(cell for cell in rest if cell not in targets)] = tile.pooled
     return {cell: stock.multi_modal_projector(values) for cell, values in features.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -83,3 +84,43 @@ def decided(reducer: TokenReducer, context: Context) -> tuple[list[list[int]], t
     inside = tokens.valid[:, 1:]
     assert inside.sum(-1).tolist() == [len(row) for row in kept_cells(keep)]
     return kept_cells(keep), states[:, 1:][inside]
+
+
+@torch.no_grad()
+def stock_tile(stock, pixels: torch.Tensor, block: int = FEATURE_BLOCK) -> SimpleNamespace:
+    """What a block of the stock tower, with eager attention, gives for one tile, without CLS.
+
+    Returns
+    -------
+    SimpleNamespace
+        `states` and `keys [cells, channels]`, `query [channels]` of CLS, `cls` and `received [cells]`, head-mean
+        attention, and `pooled [channels]`, the state of CLS.
+    """
+    tower = stock.vision_tower
+    output = tower(pixels[None], output_hidden_states=True, output_attentions=True)
+    layer, entered = tower.encoder.layers[block], output.hidden_states[block]
+    entered = layer.layer_norm1(entered)[0]
+    attention, states = output.attentions[block][0].mean(0), output.hidden_states[block + 1][0]
+    return SimpleNamespace(
+        states=states[1:],
+        pooled=states[0],
+        keys=layer.self_attn.k_proj(entered)[1:],
+        cls_key=layer.self_attn.k_proj(entered)[0],
+        query=layer.self_attn.q_proj(entered)[0],
+        cls=attention[0, 1:],
+        received=attention.mean(0)[1:],
+    )
+
+
+def shown_tiles(model, inputs: dict, image: int) -> dict[int, tuple[torch.Tensor, list[int], dict[int, torch.Tensor]]]:
+    """Per tile of an image its pixels, the cells that the picture covers, and the projected features that are left."""
+    found = model.get_image_features(inputs["pixel_values"], inputs["image_sizes"], return_dict=True)
+    tokens, rows = found.visual_tokens[image], found.pooler_output[image]
+    cells = tokens.row * 6 + tokens.column
+    tiles = {}
+    for tile in tokens.tile.unique().tolist():
+        here = (tokens.tile == tile) & ~tokens.newline
+        left = here & tokens.present
+        features = dict(zip(cells[left].tolist(), rows[left], strict=True))
+        tiles[tile] = inputs["pixel_values"][image, tile], sorted(cells[here].tolist()), features
+    return tiles

@@ -91,6 +91,8 @@ class BudgetOptions(DecoderOptions):
     """A count budget. Without one, `keep_ratio` is 1/9, the share that the MustDrop paper calls 320 of 2880 tokens."""
 
     alternatives: ClassVar[tuple] = (frozenset({"visual_tokens"}), frozenset({"keep_ratio"}))
+    exact: ClassVar[bool] = True
+    """Whether a budget is met to the rounding of a token; else it is the most that is left."""
 
     visual_tokens: float | None = option(
         None, "Budget: visual tokens per `scope` and turn, averaged over the decoder layers.", low=1

@@ -1,11 +1,12 @@
 """What methods share that decide once, on the features of each tile, before the projector and the decoder."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from .decoder_options import BudgetOptions, OneFormatOptions, PositionOptions
+from .options import option
 from .reducer import Context, Stage, TokenReducer
 
 PAPER_BUDGETS = {str(tokens): {"visual_tokens": tokens} for tokens in (192, 128, 64, 640, 320, 160)}
@@ -15,7 +16,12 @@ tiles of 128/64/32)."""
 
 @dataclass
 class FeatureOptions(OneFormatOptions, PositionOptions, BudgetOptions):
-    """Options of methods that decide on features. Budgets are met exactly; newlines leave."""
+    """Options of methods that decide before the decoder; newlines leave. A budget and a `preset` exclude each other."""
+
+    presets: ClassVar[dict[str, dict]] = PAPER_BUDGETS
+    alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"preset"}))
+
+    preset: str | None = option(None, "A budget of the papers, per image.", allowed=tuple(PAPER_BUDGETS))
 
 
 class FeatureReducer(TokenReducer):

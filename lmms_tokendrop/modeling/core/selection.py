@@ -136,6 +136,20 @@ def last_text(context: Context) -> torch.Tensor:
     return last
 
 
+def text_attention(context: Context, query: str) -> torch.Tensor:
+    """Head-mean attention `[batch, length]` float32 of the `last` text token, or of the mean `text` token.
+
+    Raises
+    ------
+    ValueError
+        If no text follows an image.
+    """
+    last = last_text(context).unsqueeze(-1)
+    place = torch.arange(context.valid.shape[1], device=context.valid.device)
+    rows = context.text_rows if query == "text" else place == last
+    return context.attention_rows(rows).mean(1).sum(1) / rows.sum(-1, keepdim=True).clamp_min(1)
+
+
 def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch.Tensor, **details) -> Keep:
     """Keep text, protected tokens, what `stays [batch, length]` marks, and the best token of an image without any."""
     tokens = context.tokens

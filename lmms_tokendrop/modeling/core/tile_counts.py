@@ -31,8 +31,7 @@ class TileCounts(FusionCounts):
 def tile_counts(budget: Budget, tiles: Any, layers: tuple[int, ...] = (-1,)) -> torch.Tensor:
     """Patches that each tile keeps, so that decoder layers receive what a budget says, `[tiles]`.
 
-    A group's count, rounded to whole tokens, is shared among its images, one of each first, and an image's among its
-    tiles, in proportion to their patches; patches that unpadding removes are none. Five whole tiles get a fifth each.
+    A group's count is rounded to whole tokens and divided by :func:`divided`; patches that unpadding removes are none.
 
     Parameters
     ----------
@@ -51,20 +50,43 @@ def tile_counts(budget: Budget, tiles: Any, layers: tuple[int, ...] = (-1,)) -> 
     patches = tiles.alive.sum(-1)
     every = torch.arange(len(patches), device=patches.device)
     group = {"tile": every, "image": tiles.image, "request": tiles.request}[budget.scope]
-    image = every if budget.scope == "tile" else tiles.image
-    images, groups = int(image.max()) + 1, int(group.max()) + 1
-    per_image = segment_sum(patches, image, images)
-    owner = torch.zeros_like(per_image).scatter(0, image, group)
-    least = (per_image > 0).long()
-    fewest = segment_sum(least, owner, groups)
-    target = budget.target(segment_sum(per_image, owner, groups))
+    image, groups = every if budget.scope == "tile" else tiles.image, int(group.max()) + 1
+    total, fewest = segment_sum(patches, group, groups), images_of_groups(patches, image, group, groups)
+    target = budget.target(total)
     if bool((target < fewest - 1e-6).any()):
         raise unreachable(target, fewest.double(), budget)
     if layers != (-1,):
-        total = segment_sum(per_image, owner, groups)
         target = budget.next_count(total, [], total, fewest, layers, tiles.num_layers)
-    count = torch.maximum(target.round().long(), fewest)
-    of_images = least + shared(count - fewest, per_image - least, owner)
+    return divided(torch.maximum(target.round().long(), fewest), patches, image, group)
+
+
+def images_of_groups(patches: torch.Tensor, image: torch.Tensor, group: torch.Tensor, groups: int) -> torch.Tensor:
+    """Images with patches in each group, `[groups]`; see :func:`divided`."""
+    per_image = segment_sum(patches, image, int(image.max()) + 1)
+    owner = torch.zeros_like(per_image).scatter(0, image, group)
+    return segment_sum((per_image > 0).long(), owner, groups)
+
+
+def divided(counts: torch.Tensor, patches: torch.Tensor, image: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Divide the tokens of groups among their images, of which each gets one first, and an image's among its tiles.
+
+    Shares are in proportion to patches: five whole tiles get a fifth each.
+
+    Parameters
+    ----------
+    counts : torch.LongTensor
+        `[groups]`, from one token per image to all patches.
+    patches, image, group : torch.LongTensor
+        `[tiles]`: patches of each tile, its image, which is in one group, and its group.
+
+    Returns
+    -------
+    torch.LongTensor
+        `[tiles]`.
+    """
+    per_image = segment_sum(patches, image, int(image.max()) + 1)
+    owner, least = torch.zeros_like(per_image).scatter(0, image, group), (per_image > 0).long()
+    of_images = least + shared(counts - segment_sum(least, owner, len(counts)), per_image - least, owner)
     return shared(of_images, patches, image)
 
 

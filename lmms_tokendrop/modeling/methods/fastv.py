@@ -8,7 +8,7 @@ import torch
 from ..core.decoder_options import NewlineOptions
 from ..core.options import option
 from ..core.reducer import Context, Stage
-from ..core.selection import last_text
+from ..core.selection import text_attention
 from .one_drop import OneDrop, OneDropOptions
 
 PAPER_R = 0.5
@@ -44,7 +44,4 @@ class FastV(OneDrop):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Head-mean attention `[batch, length]` float32 of the last text token, or of the mean text token."""
-        last = last_text(context).unsqueeze(-1)
-        place = torch.arange(context.valid.shape[1], device=context.valid.device)
-        rows = context.text_rows if self.options.query == "text" else place == last
-        return context.attention_rows(rows).mean(1).sum(1) / rows.sum(-1, keepdim=True).clamp_min(1)
+        return text_attention(context, self.options.query)

@@ -1,25 +1,20 @@
 """VisionZip: patches that CLS attends stay, the others merge into a few contextual tokens (arXiv 2412.04467)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from ..core.decoder_options import BudgetOptions
-from ..core.feature_selection import PAPER_BUDGETS, FeatureOptions, FeatureReducer, cls_row, shown_patches
+from ..core.feature_selection import FeatureOptions, FeatureReducer, cls_row, shown_patches
 from ..core.options import option
 from ..core.reducer import Context, Keep, Stage
-from ..ops.token_ops import ordered_indices, ranks
+from ..ops.token_ops import evenly_spaced, ordered_indices, ranks
 
 
 @dataclass
 class VisionZipOptions(FeatureOptions):
-    """Options of VisionZip. A count budget and a `preset` exclude each other."""
+    """Options of VisionZip."""
 
-    presets: ClassVar[dict[str, dict]] = PAPER_BUDGETS
-    alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"preset"}))
-
-    preset: str | None = option(None, "A budget of the papers, per image.", allowed=tuple(PAPER_BUDGETS))
     contextual_ratio: float = option(
         10 / 64, "Share of a tile's tokens that are contextual, rounded; the default is the paper's.", low=0, high=1
     )
@@ -49,7 +44,7 @@ class VisionZip(FeatureReducer):
         patches = shown_patches(context)
         count = self.count(stage, context.counts)[1] - 1
         whole = count >= patches.sum(-1)
-        contextual = torch.round(count * self.options.contextual_ratio).long().masked_fill(whole, 0)
+        contextual = torch.round(count.double() * self.options.contextual_ratio).long().masked_fill(whole, 0)
         with_cls = (contextual < count) & ~whole & self.options.cls_slot
         dominant = count - contextual - with_cls.long()
         rest = patches & (ranks(cls_row(context).masked_fill(~patches, -1.0)) >= dominant.unsqueeze(-1))
@@ -75,27 +70,6 @@ class VisionZip(FeatureReducer):
         cls_weights[:, :, 0] = 1.0
         cls_place = torch.where(slot.any(-1), slot.long().argmax(-1), -1)
         return torch.cat([places, cls_place.unsqueeze(-1)], dim=1), torch.cat([weights, cls_weights], dim=1)
-
-
-def evenly_spaced(among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Of the marked entries of each row, the first and every `marked // count`-th after it, `count` in all.
-
-    Parameters
-    ----------
-    among : torch.BoolTensor
-        `[batch, length]`.
-    counts : torch.LongTensor
-        `[batch]`, not above the marked entries.
-
-    Returns
-    -------
-    torch.BoolTensor
-        `[batch, length]`.
-    """
-    counts = counts.unsqueeze(-1)
-    step = (among.sum(-1, keepdim=True) // counts.clamp_min(1)).clamp_min(1)
-    number = among.cumsum(-1) - 1
-    return among & (number % step == 0) & (number // step < counts)
 
 
 def nearest_target(keys: torch.Tensor, among: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

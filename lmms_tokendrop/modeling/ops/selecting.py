@@ -66,6 +66,32 @@ def place_in_group(priority: torch.Tensor, groups: torch.Tensor, count: int) -> 
     return rank - (total.cumsum(0) - total)[groups]
 
 
+def group_quantiles(values: torch.Tensor, groups: torch.Tensor, count: int, share: float) -> torch.Tensor:
+    """A quantile of each group, linear between values; 0 for an empty group.
+
+    Parameters
+    ----------
+    values, groups : torch.Tensor
+        `[entries]`, numbers, and groups from 0 to `count - 1`.
+    count : int
+        Number of groups.
+    share : float
+        From 0 to 1.
+
+    Returns
+    -------
+    torch.Tensor
+        `[count]`, the dtype of `values`.
+    """
+    ordered = torch.nn.functional.pad(values[rank_in_groups(-values, groups)], (0, 1))
+    sizes = segment_sum(torch.ones_like(groups), groups, count)
+    first, last = sizes.cumsum(0) - sizes, (sizes - 1).clamp_min(0)
+    place = share * last.to(values.dtype)
+    below = place.floor().long()
+    low, high = ordered[first + below], ordered[first + torch.minimum(below + 1, last)]
+    return (low + (high - low) * (place - below)) * (sizes > 0)
+
+
 def fit_counts(
     priority: torch.Tensor,
     groups: torch.Tensor,

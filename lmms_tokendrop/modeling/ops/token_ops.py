@@ -136,6 +136,27 @@ def ordered_indices(among: torch.Tensor, scores: torch.Tensor | None = None) -> 
     return order[:, : int(count.max())]
 
 
+def evenly_spaced(among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Of the marked entries of each row, the first and every `marked // count`-th after it, `count` in all.
+
+    Parameters
+    ----------
+    among : torch.BoolTensor
+        `[batch, length]`.
+    counts : torch.LongTensor
+        `[batch]`, not above the marked entries.
+
+    Returns
+    -------
+    torch.BoolTensor
+        `[batch, length]`.
+    """
+    counts = counts.unsqueeze(-1)
+    step = (among.sum(-1, keepdim=True) // counts.clamp_min(1)).clamp_min(1)
+    number = among.cumsum(-1) - 1
+    return among & (number % step == 0) & (number // step < counts)
+
+
 def padded_indices(keep: torch.Tensor, side: str, leading: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Ascending indices of the True entries of each row, padded to the longest row.
 
