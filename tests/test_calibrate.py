@@ -4,24 +4,9 @@ import pytest
 from tiny_models import tiny_image
 from typer.testing import CliRunner
 
-from lmms_tokendrop.benchmark.calibrate import bisected, calibrate
+from lmms_tokendrop.benchmark.calibrate import calibrate
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
-
-
-def staircase(threshold: float) -> float:
-    return 100 - 10 * round(9 * threshold**0.25)
-
-
-def test_bisection_meets_a_budget_and_says_when_it_cannot():
-    threshold, mean = bisected(staircase, 52, 5, "rank_ratio", 1.0)
-    assert mean == staircase(threshold) == 50
-    with pytest.raises(
-        ValueError, match=r"budget 5 can't be met: the average is 100.00 with rank_ratio=1e-06 and 10.00"
-    ):
-        bisected(staircase, 5, 1, "rank_ratio", 1.0)
-    with pytest.raises(ValueError, match=r"budget 55 can't be met to 1: the nearest is"):
-        bisected(staircase, 55, 1, "rank_ratio", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ the budget.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,12 @@ from typing import Any
 import torch
 from lmms_eval.tasks import get_task_dict
 
+from lmms_tokendrop.evaluation.bisection import bisected
 from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
 from lmms_tokendrop.evaluation.prompts import Question
 from lmms_tokendrop.evaluation.task_managers import task_manager
 from lmms_tokendrop.modeling.core.options import Reductions
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
-
-SMALLEST = 1e-6
-MAX_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -43,56 +41,6 @@ class Calibration:
     token_reduction: dict[str, Any]
     average: float
     samples: int
-
-
-def bisected(average: Callable[[float], float], budget: float, tolerance: float, name: str, largest: float):
-    """Find the value of an option at which a falling function meets a budget, by bisection of its logarithm.
-
-    Parameters
-    ----------
-    average
-        Mean visual tokens at a value; falls as the value rises.
-    budget
-        Mean to meet.
-    tolerance
-        Difference that is good enough.
-    name
-        Of the option, for errors.
-    largest
-        Value that is tried; the smallest one is `SMALLEST`.
-
-    Returns
-    -------
-    tuple of float and float
-        The value and its mean.
-
-    Raises
-    ------
-    ValueError
-        If no value meets the budget, or if budget or tolerance is no positive number.
-    """
-    for given, value in (("budget", budget), ("tolerance", tolerance)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{given}={value:g}; allowed: a finite number above 0")
-    low, high = SMALLEST, largest
-    most, least = average(low), average(high)
-    if not least - tolerance <= budget <= most + tolerance:
-        raise ValueError(
-            f"budget {budget:g} can't be met: the average is {most:.2f} with {name}={low:g} and {least:.2f} with "
-            f"{high:g}; the method's other options, and the layers before the first drop, set the rest"
-        )
-    tried = {low: most, high: least}
-    for _ in range(MAX_STEPS):
-        best = min(tried, key=lambda value: abs(tried[value] - budget))
-        if abs(tried[best] - budget) <= tolerance:
-            return best, tried[best]
-        middle = math.sqrt(low * high)
-        tried[middle] = average(middle)
-        low, high = (middle, high) if tried[middle] > budget else (low, middle)
-    raise ValueError(
-        f"budget {budget:g} can't be met to {tolerance:g}: the nearest is {tried[best]:.2f} with {name}={best:g}; give "
-        "more samples or a larger tolerance"
-    )
 
 
 def calibrated_option(methods: Reductions, method: str) -> tuple[str, float]:
@@ -140,8 +88,12 @@ def calibrate(
     Raises
     ------
     ValueError
-        If the method counts by itself, if the option is given, or if no value of it meets the budget.
+        If the method counts by itself, if the option is given, if no value of it meets the budget, or if budget or
+        tolerance is no positive number.
     """
+    for given, number in (("budget", budget), ("tolerance", tolerance)):
+        if not 0 < number < math.inf:
+            raise ValueError(f"{given}={number:g}; allowed: a finite number above 0")
     inner, original = model.model, model.model.token_reducer
     methods, method = inner.config.reduction_class, original.options.method
     name, largest = calibrated_option(methods, method)
@@ -158,7 +110,7 @@ def calibrate(
         return sum(sum(getattr(_prefill(model, batch), counter)) for batch in batches) / samples
 
     try:
-        value, mean = bisected(average, budget, tolerance, name, largest)
+        value, mean = bisected(average, budget, tolerance, name, low=0.0, high=largest)
     finally:
         inner.token_reducer = original
     return Calibration(token_reduction(value), mean, samples)

@@ -5,39 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from lmms_tokendrop.compare import calibrating
-from lmms_tokendrop.compare.calibrating import Calibration, calibrated, matching_value
+from lmms_tokendrop.compare.calibrating import Calibration, calibrated
 from lmms_tokendrop.compare.plan import Setting, planned
-from lmms_tokendrop.modeling.core.budget import UnreachableBudget
-
-
-@pytest.mark.parametrize(
-    ("average", "low", "high", "whole", "value"),
-    [
-        (lambda value: 100 * value, 0, 1, False, 0.25),
-        (lambda value: 100 * (1 - value), 0, 1, False, 0.75),
-        (lambda value: 100 - value, 1, None, True, 75),
-        (lambda value: value / 8, 0, None, False, 200),
-        (lambda value: 25.0, 0, 1, False, 0),
-    ],
-)
-def test_a_rising_or_falling_average_is_met(average, low, high, whole, value):
-    found, met = matching_value(average, 25.0, low=low, high=high, whole=whole)
-    assert met == average(found) == pytest.approx(25.0, rel=0.02)
-    assert found == pytest.approx(value, rel=0.05)
-    assert isinstance(found, int) or not whole
-
-
-@pytest.mark.parametrize(
-    ("average", "high", "nearest"),
-    [
-        (lambda value: 100 - 28 * value, 9, "is 16.00, with 3"),
-        (lambda value: 50 + value, 9, "is 51.00, with 1"),
-        (lambda value: 7.0, None, "is 7.00, with 1"),
-    ],
-)
-def test_an_average_that_no_value_gives_is_an_error_with_the_nearest(average, high, nearest):
-    with pytest.raises(UnreachableBudget, match=rf"an average of 25.00 visual tokens can't be met to 2%; .* {nearest}"):
-        matching_value(average, 25.0, low=1, high=high, whole=True)
 
 
 @pytest.mark.parametrize(
