@@ -84,7 +84,7 @@ def test_a_budget_is_met(workshop, prompt):
     assert all(abs(average - 60 * images) <= 0.5 * images for average in report.average_visual_tokens)
 
 
-def test_a_budget_of_a_quarter_or_less_names_the_smallest_one(workshop):
+def test_a_budget_of_a_quarter_or_less_names_the_smallest_one():
     """Of 32 layers the first 8 receive all of 576 tokens, the others at least one."""
     budget, layers = Budget(None, 0.25, "image", "input"), tuple(stage.layer for stage in pyramiddrop(32).stages())
     full, one = torch.tensor([576]), torch.tensor([1])

@@ -10,6 +10,7 @@ from cases import greedy, largest_difference
 from test_reducer_mustdrop import context
 
 from lmms_tokendrop import TokenReductionConfig
+from lmms_tokendrop.modeling.core.budget import Budget
 from lmms_tokendrop.modeling.core.reducer import Host, Stage
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 from lmms_tokendrop.modeling.methods.sparsevlm import SparseVLM, attention_rank, raters
@@ -244,6 +245,13 @@ def test_a_budget_below_that_of_the_first_layers_names_the_smallest_one(workshop
     """96 patches; the first of four layers receives all of them, the others at least one."""
     with pytest.raises(ValueError, match=r"visual_tokens.*smallest reachable average is 24\.75"):
         workshop.reduced({"method": "sparsevlm", "visual_tokens": 24})(**workshop.inputs("one_image"))
+
+
+def test_of_32_layers_three_32nds_is_the_smallest_budget():
+    """The first three receive all of 576 tokens, the others at least one."""
+    budget, full = Budget(None, 3 / 32, "image", "input"), torch.tensor([576])
+    with pytest.raises(ValueError, match=r"keep_ratio: an average of 54\.00 .* smallest reachable average is 54\.91"):
+        budget.next_count(full, [full] * 3, full, torch.tensor([1]), sparsevlm(32).layers, 32)
 
 
 def test_a_prompt_that_ends_in_an_image_is_refused(workshop):
