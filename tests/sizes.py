@@ -8,5 +8,9 @@ import pytest
 
 def one_fast(values: Sequence[Any]) -> list[Any]:
     """Return `values` for parametrize: the first as it is, the others marked slow."""
-    first, *others = values
-    return [first, *(pytest.param(value, marks=pytest.mark.slow) for value in others)]
+    return some_fast(values, 1)
+
+
+def some_fast(values: Sequence[Any], count: int) -> list[Any]:
+    """Return `values` for parametrize: the first `count` as they are, the others marked slow."""
+    return [*values[:count], *(pytest.param(value, marks=pytest.mark.slow) for value in values[count:])]

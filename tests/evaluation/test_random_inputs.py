@@ -1,6 +1,7 @@
 """The first group of each model of scripts/check_random_inputs.py."""
 
 import check_random_inputs
+import pytest
 from PIL import Image
 
 from lmms_tokendrop.catalogue import RETRIEVAL
@@ -13,6 +14,7 @@ def group_of(model_id: str) -> int:
     return next(place for place, (name, _) in enumerate(check_random_inputs.CASES) if name == model_id)
 
 
+@pytest.mark.slow
 def test_random_inputs_are_answered_alike_or_refused_by_name():
     listed = [
         place for place, (name, _) in enumerate(check_random_inputs.CASES) if name in check_random_inputs.VARIANTS

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import Workshop
+from kinds import REPEATED
 
 settings.register_profile(
     "core",
@@ -21,6 +22,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("core")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of a case as slow if another case of its kind is among them."""
+    for item in items:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        if (given.get("name", "llava_next"), given.get("method")) in REPEATED:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+from sizes import one_fast
 from typer.testing import CliRunner
 
 from lmms_tokendrop.cli import app
@@ -49,7 +50,7 @@ def test_errors_are_one_line_without_a_run(checkpoint, tmp_path):
         assert not output.exists()
 
 
-@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("terminal", one_fast((True, False)))
 def test_a_terminal_shows_a_bar_with_the_total(terminal, options, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     prepare(options(), tmp_path).train()

@@ -78,11 +78,13 @@ def resumed_as_a_whole(given, folder: Path) -> TrainingRun:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dynamicvit", "random"])
 def test_random_draws_resume_too(method, options, tmp_path):
     resumed_as_a_whole(options(method=method, max_steps=6, save_every=3), tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_drawn_in_an_epoch_resumes_in_its_middle(options, data_files, tmp_path):
     drawn = {"negatives": 3, "rand_augment": True, "workers": 1}
     given = options("retrieval", data=data_files["retrieval"], max_steps=None, epochs=3, save_every=3, **drawn)
