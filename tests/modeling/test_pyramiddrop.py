@@ -112,3 +112,11 @@ def test_a_given_budget_replaces_the_papers_ratio():
     options = TokenReductionConfig.from_dict(TokenReductionConfig.merged(saved, {"visual_tokens": 64}))
     assert (options.stage_ratio, options.visual_tokens, options.counter) == (None, 64, "input")
     assert TokenReductionConfig.from_dict(saved).to_dict() == saved
+
+
+@torch.no_grad()
+def test_newlines_that_leave_with_the_first_drop_are_no_room_for_others(workshop):
+    model = workshop.reduced({"method": "pyramiddrop", "keep_ratio": 1.0})
+    report = cache_of(greedy(model, workshop.inputs("one_image"), 1)).report()
+    assert len(report.kept["after layer 0"][0]) == 96
+    assert all(column < 6 for *_, column in report.kept["after layer 0"][0])

@@ -61,9 +61,10 @@ class DecoderCounts:
         ValueError
             If the budget can't be reached.
         """
-        return self.options.budget().next_count(
+        count = self.options.budget().next_count(
             self.available, self.processed, self.current, self.least(), reducer.drop_layers, self.num_layers
         )
+        return torch.minimum(count, self.available)  # the tokens before the first drop may have newlines among them
 
     def least(self) -> torch.Tensor:
         """Tokens that each group must keep, `[groups]`.
