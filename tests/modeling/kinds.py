@@ -3,27 +3,28 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cases import METHODS
+from cases import METHODS, reducer_of
 from fusion_architectures import ARCHITECTURES
 
 from lmms_tokendrop.modeling.core.reducer import Host
 from lmms_tokendrop.modeling.methods.available import reductions
 
-HOSTS = {
-    "llava_next": Host(4, 32, 42, vision_layers=4),
-    "vilt": Host(4, 32, 32),
-    "meter": Host(4, 32, 32, vision_layers=4, in_pairs=True),
-}
 CASES = {"llava_next": METHODS, **{name: architecture.methods for name, architecture in ARCHITECTURES.items()}}
+
+
+def fusion_reducer_of(architecture: str, options: dict[str, Any]) -> Any:
+    """The reducer of options in an encoder of four layers."""
+    methods, in_pairs = reductions(architecture), architecture == "meter"
+    host = Host(4, 32, 32, vision_layers=4 * in_pairs, in_pairs=in_pairs)
+    return methods.build(methods.from_dict(options), host)
 
 
 def kind(architecture: str, options: dict[str, Any]) -> tuple:
     """What the method of a case declares: its places, and how its tokens go on from there."""
-    methods = reductions(architecture)
-    reducer = methods.build(methods.from_dict(options), HOSTS[architecture])
+    reducer = reducer_of(options) if architecture == "llava_next" else fusion_reducer_of(architecture, options)
     places = frozenset((stage.place, stage.point) for stage in reducer.stages())
-    added = getattr(reducer, "adds", False)
-    return places, added, reducer.joint, reducer.proportional_attention, reducer.soft_training, reducer.image_scale < 1
+    smaller = reducer.image_scale < 1
+    return places, reducer.adds, reducer.joint, reducer.proportional_attention, reducer.soft_training, smaller
 
 
 def repeated() -> Iterator[tuple[str, str]]:
