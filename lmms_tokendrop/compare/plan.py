@@ -150,12 +150,12 @@ def planned(
     """
     if counter not in COUNTERS:
         raise ValueError(f"counter={counter!r}; allowed: {', '.join(COUNTERS)}")
-    _check_repeats(tasks=tasks, methods=methods or (), budgets=budgets, seeds=seeds)
-    if any(seed < 0 for seed in seeds) or not seeds:
-        raise ValueError(f"seeds={list(seeds)}; allowed: whole numbers from 0, at least one")
+    _check_lists(tasks=tasks, methods=(UNREDUCED,) if methods is None else methods, budgets=budgets, seeds=seeds)
+    if any(seed < 0 for seed in seeds):
+        raise ValueError(f"seeds={','.join(map(str, seeds))}; allowed: whole numbers from 0")
     stated = {budget: budget_option(budget) for budget in budgets}
     known = {entry.method: entry for entry in variants(architecture=setting.architecture)}
-    contenders = [Contender.of(text, known, setting) for text in methods or known]
+    contenders = [Contender.of(text, known, setting) for text in (known if methods is None else methods)]
     full = Contender.of(UNREDUCED, known, setting)
     runs = []
     for task in tasks:
@@ -269,10 +269,10 @@ def budget_option(text: str) -> dict[str, float]:
     return {name: value / 100 if name == "keep_ratio" else value}
 
 
-def _check_repeats(**lists: Sequence[Any]) -> None:
+def _check_lists(**lists: Sequence[Any]) -> None:
     for name, given in lists.items():
-        if len(set(given)) < len(given):
-            raise ValueError(f"{name}={','.join(map(str, given))}; allowed: each once")
+        if not given or len(set(given)) < len(given):
+            raise ValueError(f"{name}={','.join(map(str, given))}; allowed: at least one, and each once")
 
 
 def listed(text: str) -> list[str]:
