@@ -29,7 +29,7 @@ def test_what_depends_on_the_batch_or_breaks_is_a_fault(monkeypatch):
     classify = EncoderEngine.classify
 
     def spoiled(self, prompts):
-        if len(prompts) == 1 and "square" in prompts[0].text:
+        if len(prompts) == 1 and len(prompts[0].text) % 3 == 0:
             raise TypeError("a fault of the package")
         return classify(self, prompts[:1]) * len(prompts)
 
