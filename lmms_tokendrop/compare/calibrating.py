@@ -10,7 +10,8 @@ from accelerate.utils import broadcast_object_list
 
 from lmms_tokendrop.catalogue import variant, variants
 from lmms_tokendrop.compare.evaluating import evaluated
-from lmms_tokendrop.compare.plan import Run, Setting, budget_option
+from lmms_tokendrop.compare.plan import budget_option
+from lmms_tokendrop.compare.runs import Run, Setting
 from lmms_tokendrop.evaluation.bisection import bisected
 from lmms_tokendrop.modeling.methods.available import reductions
 

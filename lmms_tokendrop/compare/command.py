@@ -59,8 +59,9 @@ def compare(
         from lmms_eval.utils import simple_parse_args_string
 
         from lmms_tokendrop.compare.launch import Machine, do_runs, held, time_runs
-        from lmms_tokendrop.compare.plan import Setting, architecture_of, listed, numbers, planned
+        from lmms_tokendrop.compare.plan import architecture_of, listed, numbers, planned
         from lmms_tokendrop.compare.report import write_report
+        from lmms_tokendrop.compare.runs import Setting
         from lmms_tokendrop.evaluation.task_managers import task_manager
 
         here = pretrained.startswith(POCKET) or Path(pretrained).exists()

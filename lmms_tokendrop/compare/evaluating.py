@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lmms_tokendrop.compare.plan import Run, Setting
+from lmms_tokendrop.compare.runs import Run, Setting
 from lmms_tokendrop.evaluation.cost import SampleCost
 from lmms_tokendrop.evaluation.running import REDUCTION, run_task
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.compare.plan import Run, Setting
+from lmms_tokendrop.compare.runs import Run, Setting
 from lmms_tokendrop.json_files import read_json_object
 
 PACKAGES = ("lmms-tokendrop", "torch", "transformers", "lmms-eval", "accelerate")

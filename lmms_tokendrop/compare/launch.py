@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lmms_tokendrop.compare.files import unfinished, write_json, write_run
-from lmms_tokendrop.compare.plan import Run, Setting
+from lmms_tokendrop.compare.runs import Run, Setting
 from lmms_tokendrop.compare.worker import JOB, RUNNING
 from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.loading import resolve_device
@@ -111,7 +111,7 @@ def do_runs(folder: Path, setting: Setting, runs: Sequence[Run], machine: Machin
     ValueError
         If a file there is of something else, or if the unreduced model fails.
     OSError
-        If the processes did not come to the first run.
+        If the processes did not come to the first run, or left one out.
     """
     pending = unfinished(folder, setting, runs)
     while pending:
@@ -127,6 +127,8 @@ def do_runs(folder: Path, setting: Setting, runs: Sequence[Run], machine: Machin
                 raise ValueError(f"{at.name}: {found['failed']}; there is nothing to compare with")
             if "result" not in found:
                 tell(f"{at.name}: {without_result(found)}")
+        elif left:
+            raise OSError(f"{left[0].name}: its process ended without a result; what it wrote is in {folder / LOG}")
         pending = left
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from lmms_tokendrop.compare.calibrating import calibrated
 from lmms_tokendrop.compare.evaluating import evaluated
 from lmms_tokendrop.compare.files import write_json, write_run
-from lmms_tokendrop.compare.plan import Run, Setting
+from lmms_tokendrop.compare.runs import Run, Setting
 from lmms_tokendrop.json_files import read_json_object
 from lmms_tokendrop.modeling.core.budget import UnreachableBudget
 

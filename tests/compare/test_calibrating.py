@@ -6,7 +6,8 @@ import pytest
 
 from lmms_tokendrop.compare import calibrating
 from lmms_tokendrop.compare.calibrating import Calibration, calibrated
-from lmms_tokendrop.compare.plan import Setting, planned
+from lmms_tokendrop.compare.plan import planned
+from lmms_tokendrop.compare.runs import Setting
 
 
 @pytest.mark.parametrize(

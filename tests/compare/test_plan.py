@@ -3,7 +3,8 @@
 import pytest
 
 from lmms_tokendrop.catalogue import variants
-from lmms_tokendrop.compare.plan import Setting, architecture_of, budget_option, numbers, planned
+from lmms_tokendrop.compare.plan import architecture_of, budget_option, numbers, planned
+from lmms_tokendrop.compare.runs import Setting
 
 
 def plan(methods, budgets=("25%", "48"), counter="input", seeds=(0, 1), architecture="llava_next", **model_args):

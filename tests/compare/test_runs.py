@@ -15,7 +15,8 @@ from lmms_tokendrop.compare.calibrating import Calibration
 from lmms_tokendrop.compare.evaluating import Result
 from lmms_tokendrop.compare.files import unfinished
 from lmms_tokendrop.compare.launch import Machine, do_runs, held, time_runs
-from lmms_tokendrop.compare.plan import Run, Setting, planned
+from lmms_tokendrop.compare.plan import planned
+from lmms_tokendrop.compare.runs import Run, Setting
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -156,6 +157,12 @@ def test_without_the_unreduced_model_there_is_no_comparison(setting, machine, ru
 def test_processes_that_do_not_come_to_a_run_are_an_error(setting, machine, runs, monkeypatch, tmp_path):
     monkeypatch.setattr(launch, "start", lambda folder, machine: 1)
     with pytest.raises(OSError, match=r"no run was started; the reason is in .*compare\.log"):
+        do_runs(tmp_path, setting, runs, machine, print)
+
+
+def test_processes_that_leave_a_run_out_are_an_error(setting, machine, runs, monkeypatch, tmp_path):
+    monkeypatch.setattr(launch, "start", lambda folder, machine: 0)
+    with pytest.raises(OSError, match="tiny_generate, full: its process ended without a result"):
         do_runs(tmp_path, setting, runs, machine, print)
 
 
