@@ -13,6 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import Workshop
 from kinds import REPEATED
+from tiny_models import TEXT_CONFIGS
+
+FIRST_BACKBONE = next(iter(TEXT_CONFIGS))
 
 settings.register_profile(
     "core",
@@ -26,11 +29,13 @@ settings.load_profile("core")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of a case as slow if another case of its kind is among them."""
-    for item in items:
+    """Mark tests of a case as slow if another case of its kind is among them; on other backbones only that one runs."""
+    for item in list(items):
         given = item.callspec.params if hasattr(item, "callspec") else {}
         if (given.get("name", "llava_next"), given.get("method")) in REPEATED:
             item.add_marker("slow")
+            if given.get("text", FIRST_BACKBONE) != FIRST_BACKBONE:
+                items.remove(item)
 
 
 @pytest.fixture(scope="session")
