@@ -194,6 +194,11 @@ def adds_in_place_of_text(context) -> Keep:
     return Keep.of(context.valid, added=(text, context.hidden_states[:, :1]))
 
 
+def mixes_in_place_of_text(context) -> Keep:
+    places, _ = adds_in_place_of_text(context).added
+    return Keep.of(context.valid, mixed=(places, context.valid.unsqueeze(1).float()))
+
+
 WRONG = {
     drops_text: "to drop text|to move the text's CLS",
     empties_images: "to drop every token of an image",
@@ -201,6 +206,7 @@ WRONG = {
     merges_image_into_text: "to merge text with image",
     merges_padding: "to let padding take part",
     adds_in_place_of_text: "to add a token at the place of text",
+    mixes_in_place_of_text: "to add a token at the place of text",
 }
 
 
@@ -213,9 +219,10 @@ def test_a_decision_that_breaks_the_rules_is_an_error(build, inputs_of, architec
         run(model, inputs_of(architecture))
 
 
+@pytest.mark.parametrize("decision", [adds_in_place_of_text, mixes_in_place_of_text])
 @pytest.mark.parametrize("architecture", MODELS)
-def test_a_method_that_adds_tokens_says_so(build, inputs_of, architecture):
-    model = build(architecture, STAGES[architecture], keep=lambda self, stage, context: adds_in_place_of_text(context))
+def test_a_method_that_adds_tokens_says_so(build, inputs_of, architecture, decision):
+    model = build(architecture, STAGES[architecture], keep=lambda self, stage, context: decision(context))
     with pytest.raises(RuntimeError, match="its method does not say that it `adds`"):
         run(model, inputs_of(architecture))
 
@@ -271,6 +278,26 @@ def test_added_tokens_stand_in_their_slots(build, inputs_of, case):
     received = seen["received"].flatten(0, 1)
     assert (seen["expected"] == 0.25).all(-1).any()
     assert torch.equal(received, seen["expected"])
+
+
+@pytest.mark.parametrize("case", ADDED)
+def test_mixed_tokens_are_sums_of_what_was_there(build, inputs_of, case):
+    """Of the tokens that stay the first visual one becomes the mean of all that there were, and twice itself."""
+    architecture, stage, layer = ADDED[case]
+    seen = {}
+
+    def keep(self, stage, context):
+        stays, states = every_second(context), context.hidden_states
+        place = (stays & context.tokens.visual).long().argmax(-1, keepdim=True)
+        weights = context.valid / context.valid.sum(-1, keepdim=True) + 2 * (torch.arange(states.shape[1]) == place)
+        new = states.mean(1, keepdim=True) + 2 * states.gather(1, place.unsqueeze(-1).expand(-1, -1, states.shape[2]))
+        seen["expected"] = states.scatter(1, place.unsqueeze(-1).expand_as(new), new)[stays]
+        return Keep.of(stays, mixed=(place, weights.unsqueeze(1)))
+
+    model = build(architecture, stage, keep=keep, adds=True)
+    model.get_submodule(layer).register_forward_pre_hook(lambda module, given: seen.update(received=given[0]))
+    run(model, inputs_of(architecture, ragged=False))
+    torch.testing.assert_close(seen["received"].flatten(0, 1), seen["expected"])
 
 
 def test_a_token_added_in_a_decoder_layer_goes_through_its_mlp(build, inputs_of):

@@ -241,7 +241,7 @@ def _context(cache: StagedCache, layer: StagedLayer, **known: torch.Tensor) -> C
 def _stays(reducer: TokenReducer, stage: Stage, context: Context) -> torch.Tensor:
     """`[batch, entries]`, True for what a method keeps in a layer; nothing else can happen there."""
     keep = reducer.keep(stage, context)
-    if keep.merging or keep.added is not None:
+    if keep.merging or keep.added is not None or keep.mixed is not None:
         raise RuntimeError("A stage tried to merge or add tokens in the cache")
     if bool((context.text_rows & ~keep.stays).any()):
         raise RuntimeError("A stage tried to drop text from the cache")
