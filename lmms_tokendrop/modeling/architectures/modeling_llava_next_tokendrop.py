@@ -18,7 +18,8 @@ from transformers.models.llava_next.modeling_llava_next import (
 
 from ..core.decoder_options import setting
 from ..core.loading import SavesPublicKeys, TokenDropLoading, read_as
-from ..core.staged_vlm import StagedGenerationMixin, with_reduction
+from ..core.staged_generation import StagedGenerationMixin
+from ..core.staged_vlm import with_reduction
 from ..core.tile_layout import pack_flat
 from ..core.tiled_features import TiledFeatures
 from ..core.token_drop_config import TokenDropConfig

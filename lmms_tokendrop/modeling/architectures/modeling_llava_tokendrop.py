@@ -10,7 +10,8 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaModel
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast, LlavaMultiModalProjector
 
 from ..core.loading import SavesPublicKeys, TokenDropLoading, read_as
-from ..core.staged_vlm import StagedGenerationMixin, with_reduction
+from ..core.staged_generation import StagedGenerationMixin
+from ..core.staged_vlm import with_reduction
 from ..core.tiled_features import TiledFeatures
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions

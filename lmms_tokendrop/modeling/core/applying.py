@@ -1,5 +1,6 @@
-"""A decision, and the one place that slices, merges and adds tokens as it says: in decoders, encoders and towers."""
+"""A decision, the one place that slices, merges and adds tokens as it says, and checks of what a stage may do."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,3 +186,37 @@ def check_counted(layer: int, kind: str, wanted: torch.Tensor, found: torch.Tens
         raise RuntimeError(
             f"layer {layer} was to leave {wanted.tolist()} {kind}tokens of its batch and left {found.tolist()}"
         )
+
+
+def check_stages(reducer: Any, offered: Mapping[str, int], computed: Collection[str] = ()) -> None:
+    """Fail unless every stage of a method is one that a model can run, with all that the method needs.
+
+    Parameters
+    ----------
+    reducer : TokenReducer
+        The method.
+    offered : Mapping[str, int]
+        Layers of each place that the model has; for "features" 0.
+    computed : Collection[str]
+        What the model computes beforehand for methods that need it.
+
+    Raises
+    ------
+    ValueError
+        Naming the stage: for a place that the model does not have, a layer past its end, or two stages at one point (in
+        a decoder: in one layer); naming the method: for something else that it needs.
+    """
+    for name in sorted(reducer.needs.difference(computed)):
+        there = ", ".join(map(repr, computed)) or "nothing"
+        raise ValueError(f"{type(reducer).__name__} needs {name!r}; this model computes beforehand: {there}")
+    seen = set()
+    for stage in reducer.stages():
+        if stage.place not in offered:
+            raise ValueError(f"{stage}: this model has no such place; allowed: {', '.join(map(repr, offered))}")
+        layers = range(offered[stage.place]) if stage.place != "features" else (-1,)
+        if stage.layer not in layers:
+            raise ValueError(f"{stage}: layer {stage.layer} can't act; allowed: {layers[0]} to {layers[-1]}")
+        where = (stage.place, stage.layer, None if stage.place == "decoder" else stage.point)
+        if where in seen:
+            raise ValueError(f"{stage}: two stages at one point; allowed: one")
+        seen.add(where)

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from ..ops.image_patches import grid_side
+from .applying import check_stages
 from .fusion_selection import FusionCounts
 from .options import Options, Reductions
-from .reducer import Host, TokenReducer, check_stages
+from .reducer import Host, TokenReducer
 
 
 def build_fusion_reducer(reductions: Reductions, options: Options, config: Any) -> TokenReducer:

@@ -1,6 +1,6 @@
 """The protocol between a token reducer, which decides what stays, and the framework, which does the rest."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -287,37 +287,3 @@ class TokenReducer(nn.Module):
 
 class NoReduction(TokenReducer):
     """The unreduced model, through the same code."""
-
-
-def check_stages(reducer: TokenReducer, offered: Mapping[str, int], computed: Collection[str] = ()) -> None:
-    """Fail unless every stage of a method is one that a model can run, with all that the method needs.
-
-    Parameters
-    ----------
-    reducer : TokenReducer
-        The method.
-    offered : Mapping[str, int]
-        Layers of each place that the model has; for "features" 0.
-    computed : Collection[str]
-        What the model computes beforehand for methods that need it.
-
-    Raises
-    ------
-    ValueError
-        Naming the stage: for a place that the model does not have, a layer past its end, or two stages at one point (in
-        a decoder: in one layer); naming the method: for something else that it needs.
-    """
-    for name in sorted(reducer.needs.difference(computed)):
-        there = ", ".join(map(repr, computed)) or "nothing"
-        raise ValueError(f"{type(reducer).__name__} needs {name!r}; this model computes beforehand: {there}")
-    seen = set()
-    for stage in reducer.stages():
-        if stage.place not in offered:
-            raise ValueError(f"{stage}: this model has no such place; allowed: {', '.join(map(repr, offered))}")
-        layers = range(offered[stage.place]) if stage.place != "features" else (-1,)
-        if stage.layer not in layers:
-            raise ValueError(f"{stage}: layer {stage.layer} can't act; allowed: {layers[0]} to {layers[-1]}")
-        where = (stage.place, stage.layer, None if stage.place == "decoder" else stage.point)
-        if where in seen:
-            raise ValueError(f"{stage}: two stages at one point; allowed: one")
-        seen.add(where)

@@ -12,8 +12,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part_under
+from .applying import check_stages
 from .decoder_options import setting
-from .reducer import Host, TokenReducer, check_stages
+from .reducer import Host, TokenReducer
 from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput, reads_tower, shown_cells
 from .staged_decoder import staged_decoder
 from .staged_vlm import StagedVlm
