@@ -82,6 +82,18 @@ def test_the_counters_credit_the_layer_before_a_drop_differently(counter, early)
     assert budget.weights((2, 6, 10, 14), 32) == [4, 4, 4, 32 - early - 12]
 
 
+@pytest.mark.parametrize(("counter", "weights"), [("input", [3, 3, 2]), ("release", [2, 3, 3])])
+def test_layers_behind_a_drop_before_the_first_one_are_credited_once(counter, weights):
+    budget = Budget(20, None, "image", counter)
+    assert budget.weights((-1, 2, 5), 8) == weights
+    received, released = run_plan(budget, 100, 100, 1, (-1, 2, 5), 8)
+    assert sum(received if counter == "input" else released) / 8 == pytest.approx(20, abs=0.5)
+
+
+def test_without_a_drop_the_floor_is_what_there_is():
+    assert Budget(20, None, "image", "input").floor(torch.tensor([64]), torch.tensor([1]), (), 4).tolist() == [64.0]
+
+
 @pytest.mark.parametrize("counter", ["input", "release"])
 def test_a_drop_before_the_first_layer_is_credited_to_all_layers(counter):
     budget = Budget(20, None, "image", counter)

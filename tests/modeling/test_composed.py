@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from cases import METHODS, greedy, largest_difference, stacked_logits
+from cases import METHODS, REDUCING, greedy, largest_difference, reducer_of, stacked_logits
 from masked_reference import masked_generation
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration, TokenReductionConfig
@@ -20,18 +20,6 @@ LAYERS, PATCHES = 4, 96
 """Of the tiny model's decoder, and of `one_image` without its newlines."""
 
 ALL_OF_MUSTDROP = {"vision": "mustdrop", "decoder": "mustdrop", "decode": "mustdrop"}
-OWN_PLACES = {
-    "budget": ALL_OF_MUSTDROP,
-    "threshold": ALL_OF_MUSTDROP,
-    "visionzip": {"vision": "visionzip"},
-    "random": {"features": "random"},
-    "uniform": {"features": "uniform"},
-    "vision_tome": {"vision": "vision_tome"},
-    "fastv": {"decoder": "fastv"},
-    "recycling": {"decoder": "sparsevlm"},
-    "pyramiddrop": {"decoder": "pyramiddrop"},
-    "dart": {"decoder": "dart"},
-}
 SHARED = ("visual_tokens", "keep_ratio", "counter", "newlines")
 
 
@@ -62,9 +50,10 @@ def assert_same(first, second) -> None:
     )
 
 
-@pytest.mark.parametrize("name", OWN_PLACES)
+@pytest.mark.parametrize("name", REDUCING)
 def test_a_composition_of_a_methods_own_stages_is_the_method(workshop, name):
-    reduction = composed(OWN_PLACES[name], METHODS[name])
+    places = {stage.place: METHODS[name]["method"] for stage in reducer_of(METHODS[name]).stages()}
+    reduction = composed(places, METHODS[name])
     assert_same(run(workshop, reduction, "ragged_batch"), run(workshop, METHODS[name], "ragged_batch"))
 
 
@@ -125,6 +114,8 @@ def test_fastv_with_the_cache_of_mustdrop_equals_a_masked_reference(workshop, K,
         {"vision": "visionzip", "decoder": "sparsevlm"},
         {"vision": "visionzip", "decoder": "dart", "decode": "mustdrop"},
         {"features": "mustdrop", "decoder": "pyramiddrop"},
+        {"vision": "scope", "decoder": "pyramiddrop"},
+        {"features": "starpro_like", "decoder": "fastv"},
         {"vision": "visionzip", "visionzip.visual_tokens": 70, "decoder": "mustdrop", "decode": "mustdrop"},
         {"vision": "vision_tome", "vision_tome.vision_r": 3, "decoder": "mustdrop", "decode": "mustdrop"},
     ],
@@ -136,6 +127,11 @@ def test_the_average_of_the_whole_is_the_budget(workshop, places, counter):
     averages = report.average_visual_tokens if counter == "input" else report.average_visual_tokens_release
     assert averages == pytest.approx([50], abs=0.5)
     assert len(set(map(tuple, report.visual_tokens_per_layer))) > 1
+
+
+def test_a_pool_that_nothing_follows_is_the_budget(workshop):
+    _, report = run(workshop, {"features": "starpro_like", "visual_tokens": 20})
+    assert report.visual_tokens_per_layer == [[20]] * LAYERS
 
 
 def test_a_shared_budget_falls_geometrically_over_all_drops(workshop):

@@ -62,6 +62,11 @@ def test_each_image_of_a_request_gets_a_token_first():
         tile_counts(budget(1, scope="request"), tiles)
 
 
+def test_later_drops_leave_more_for_the_first_layers():
+    """Two layers of four receive 100 r, two 100 r**2, 200 together: r = .618; the tiles are of 60 and 40."""
+    assert tile_counts(budget(50), of_sizes([60, 40]), (-1, 1)).tolist() == [37, 25]
+
+
 def test_a_share_below_one_token_names_it():
     with pytest.raises(ValueError, match=r"keep_ratio: an average of 0\.08 .* smallest reachable average is 1\.00"):
         tile_counts(budget(ratio=0.01), of_sizes([4, 4]))

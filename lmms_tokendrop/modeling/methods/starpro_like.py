@@ -52,11 +52,11 @@ class StarProLike(TokenReducer):
         return (Stage("features"), *(Stage("decoder", layer) for layer in self.layers))
 
     def count(self, stage: Stage, counts: Any) -> torch.Tensor:
-        """The pool, and then what the budget leaves."""
+        """The pool, the budget itself if nothing leaves later, and then what the budget leaves."""
         if stage.place == "decoder":
             return counts.fitted(stage, self)
         target = self.options.budget().target(counts.available)
-        pool = torch.round(self.options.pool * target).long()
+        pool = torch.round((self.options.pool if self.drop_layers else 1.0) * target).long()
         return torch.maximum(torch.minimum(pool, counts.available), counts.least())
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
