@@ -85,7 +85,8 @@ class DecoderRun:
         watched = {stage.layer for stage in self.dropping}
         self.watches = [number in watched for number in range(len(self.layers))]
         self.alike = not stages and all(held.entries is self.layers[0].entries for held in self.layers)
-        self.any_length = compiled and not self.alike
+        reduced = self.reducer is not None and bool(self.reducer.stages_at("vision", "features"))
+        self.any_length = compiled and (reduced or not self.alike)
         self.inputs: LayerInputs | None = None
         self.rows: RowScores | None = None
         self.leaving: Leaving | None = None
