@@ -25,6 +25,8 @@ SHORTER = {
     r"lmms-eval --model": "lmms-eval --limit 4 --model",  # a limit of the command's own comes later and holds
     r"lmms-tokendrop demo(?= --|$)": "lmms-tokendrop demo --limit 4",
     r"--limit (0|2000)\b": "",
+    r"--budgets (\d+%)[\d%,]*": r"--budgets \1",
+    r"--out model_cards/results/compare": "--out out/compare",  # runs of all documents are there
     r"lmms-tokendrop compare": "lmms-tokendrop compare --limit 4 --seeds 0 --methods uniform",
     r"lmms-tokendrop calibrate": "lmms-tokendrop calibrate --limit 4",
     r"--max-steps 400": "--max-steps 2",
