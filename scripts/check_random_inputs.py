@@ -179,7 +179,7 @@ def save_with_head(architecture: str, head: str, folder: Path) -> None:
 def load(model_id: str, options: dict[str, Any]) -> TokenDropAdapter:
     """Load the bundled model, or one of another head or of an architecture that has none.
 
-    Those run in float64: their random weights decide what leaves by differences as small as float32's rounding.
+    Random weights, and encoders, run in float64: they decide what leaves by differences as small as float32's rounding.
     """
     entry = variant(model_id)
     drawn = "head" in options or entry.pocket is None
@@ -189,7 +189,7 @@ def load(model_id: str, options: dict[str, Any]) -> TokenDropAdapter:
         elif drawn:
             save_tiny_llava(Path(folder))
         adapter = get_model(model_id)(pretrained=folder if drawn else "pocket", device="cpu", **options)
-    if drawn:
+    if drawn or hasattr(adapter.engine, "head"):
         adapter.engine.model.double()
     adapter.on_answer = lambda done, total: None
     return adapter

@@ -44,7 +44,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "prumerge": {"method": "prumerge", "keep_ratio": 0.3},
     "scope": {"method": "scope", "keep_ratio": 0.3},
     "hiprune_like": {"method": "hiprune_like", "keep_ratio": 0.3, "anchor_ratio": 0.5},
-    "starpro_like": {"method": "starpro_like", "keep_ratio": 0.2},
+    "starpro_like": {"method": "starpro_like", "keep_ratio": 0.15},
     "area_pooling": {"method": "area_pooling", "keep_ratio": 0.3},
 }
 WHOLE_CACHES = {"fastv": 2, "sparsevlm": 4, "recycling": 4, "pyramiddrop": 4, "dart": 2, "starpro_like": 4}

@@ -40,7 +40,10 @@ def released_logits(stock, model, inputs, prune, merge, text_merge, head):
     """Logits by the release's steps: padded lengths, rows sorted by score, masks multiplied into the softmax."""
     embed = model.vilt.embeddings
     states, tokens, _ = embed(
-        inputs["input_ids"], inputs["attention_mask"], None, inputs["pixel_values"], inputs["pixel_mask"], None, None
+        {"input_ids": inputs["input_ids"]},
+        inputs["attention_mask"].bool(),
+        inputs["pixel_values"],
+        inputs["pixel_mask"],
     )
     text, mask = inputs["input_ids"].shape[1], tokens.valid.float()
     for number, layer in enumerate(stock.vilt.encoder.layer):
