@@ -54,7 +54,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         python = Path(folder, "bin", "python")
         newest = install(python)
-        markers = [] if arguments.fast else ["-m", ""]
+        markers = [] if arguments.fast else ["-m", "not browser"]
         commands = {
             "main job": [Path(folder, "bin", "lmms-tokendrop"), "demo", "--limit", "64"],
             "tests": [python, "-m", "pytest", "-n", "2", *markers, "--deselect", "tests/test_lock.py"],
