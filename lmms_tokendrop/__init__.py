@@ -42,6 +42,8 @@ _SOURCES = {
     "ViltTokenDropForQuestionAnswering": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
     "ViltTokenDropForVisualEntailment": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
     "ViltTokenDropModel": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
+    "set_token_reduction": "lmms_tokendrop.modeling.core.switching",
+    "use_token_reduction": "lmms_tokendrop.modeling.core.switching",
     "pocket_path": "lmms_tokendrop.pocket.registry",
 }
 
@@ -79,6 +81,8 @@ __all__ = [
     "cache_of",
     "meter_processor",
     "pocket_path",
+    "set_token_reduction",
+    "use_token_reduction",
 ]
 
 if TYPE_CHECKING:
@@ -122,6 +126,7 @@ if TYPE_CHECKING:
     from lmms_tokendrop.modeling.architectures.staged_meter_model import MeterReductionConfig
     from lmms_tokendrop.modeling.architectures.staged_vilt_model import FusionReductionConfig
     from lmms_tokendrop.modeling.core.staged_cache import StagedCache
+    from lmms_tokendrop.modeling.core.switching import set_token_reduction, use_token_reduction
     from lmms_tokendrop.modeling.core.transformers_compat import cache_of
     from lmms_tokendrop.pocket.registry import pocket_path
 

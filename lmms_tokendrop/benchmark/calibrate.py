@@ -21,6 +21,7 @@ from lmms_tokendrop.evaluation.generative import GenerativeTokenDrop
 from lmms_tokendrop.evaluation.prompts import Question
 from lmms_tokendrop.evaluation.task_managers import task_manager
 from lmms_tokendrop.modeling.core.options import Reductions
+from lmms_tokendrop.modeling.core.switching import use_token_reduction
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 
@@ -67,8 +68,7 @@ def calibrate(
     Parameters
     ----------
     model
-        A model loaded with the method, such as MustDrop (``global_threshold``) or SparseVLM (``rank_ratio``). Its
-        reducer is replaced while this runs.
+        A model loaded with the method, such as MustDrop (``global_threshold``) or SparseVLM (``rank_ratio``).
     batches
         Inputs of the model, as its processor makes them.
     budget
@@ -94,8 +94,7 @@ def calibrate(
     for given, number in (("budget", budget), ("tolerance", tolerance)):
         if not 0 < number < math.inf:
             raise ValueError(f"{given}={number:g}; allowed: a finite number above 0")
-    inner, original = model.model, model.model.token_reducer
-    methods, method = inner.config.reduction_class, original.options.method
+    methods, method = model.config.reduction_class, model.config.token_reduction["method"]
     name, largest = calibrated_option(methods, method)
     if name in options:
         raise ValueError(f"{name}={options[name]!r}: this is what is calibrated; leave it out")
@@ -106,13 +105,10 @@ def calibrate(
         return {"method": method, **options, name: value}
 
     def average(value: float) -> float:
-        inner.token_reducer = methods.build(methods.from_dict(token_reduction(value)), original.host)
-        return sum(sum(getattr(_prefill(model, batch), counter)) for batch in batches) / samples
+        with use_token_reduction(model, token_reduction(value)):
+            return sum(sum(getattr(_prefill(model, batch), counter)) for batch in batches) / samples
 
-    try:
-        value, mean = bisected(average, budget, tolerance, name, low=0.0, high=largest)
-    finally:
-        inner.token_reducer = original
+    value, mean = bisected(average, budget, tolerance, name, low=0.0, high=largest)
     return Calibration(token_reduction(value), mean, samples)
 
 

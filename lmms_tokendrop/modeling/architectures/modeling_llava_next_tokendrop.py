@@ -77,7 +77,7 @@ class LlavaNextTokenDropModel(TiledFeatures, LlavaNextModel):
         def pack(features: list[torch.Tensor], newline: torch.Tensor = self.image_newline) -> list[torch.Tensor]:
             return self.pack_image_features(features, image_sizes, "default", newline)[0]
 
-        return tiles_per_image, pack_flat if setting(self.token_reducer.options, "packing") == "flat" else pack
+        return tiles_per_image, pack_flat if setting(self.used_reducer.options, "packing") == "flat" else pack
 
 
 class LlavaNextTokenDropForConditionalGeneration(

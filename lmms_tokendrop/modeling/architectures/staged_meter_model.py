@@ -8,8 +8,10 @@ from ..core.fusion_heads import checked_seeds
 from ..core.fusion_plan import build_fusion_reducer
 from ..core.fusion_tokens import FusionReport, FusionTokens
 from ..core.loading import TokenDropLoading
+from ..core.options import Options
 from ..core.reducer import TokenReducer
 from ..core.staged_tower import StagedCLIPLayer, TowerRun, run_blocks
+from ..core.switching import Switchable
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
 from ..ops.image_patches import grid_side, shrink_images
@@ -68,7 +70,7 @@ class StagedMeterVisionModel(MeterVisionModel):
         return self.post_layernorm(hidden_states), run.tokens, [tokens.valid.shape[1] for tokens in run.report.received]
 
 
-class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
+class MeterTokenDropModel(Switchable, MeterTokenDropPreTrainedModel, MeterModel):
     """METER without head, with a token reducer.
 
     The forward pass takes `sample_seeds [batch]` too, by name: seeds of methods that draw at random; default: 0. Its
@@ -80,10 +82,12 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
 
     def __init__(self, config: MeterTokenDropConfig):
         super().__init__(config)
-        self.token_reducer = build_fusion_reducer(
-            MeterReductionConfig, MeterTokenDropConfig.reduction_of(config), config
-        )
+        self.token_reducer = self.build_reducer(MeterTokenDropConfig.reduction_of(config))
         self.post_init()
+
+    def build_reducer(self, options: Options) -> TokenReducer:
+        """The reducer of checked options; see :func:`build_fusion_reducer`."""
+        return build_fusion_reducer(MeterReductionConfig, options, self.config)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """States `[batch, what is left, channels]` of the vision tower, CLS first, of `[batch, 3, height, width]`."""
@@ -103,13 +107,13 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
         if image_embeds is not None:
             full = [image_embeds.shape[1]] * len(image_embeds)
             return image_embeds, {"tokens": FusionTokens.of_image(image_embeds), "full_visual_tokens": full}
-        size, scale = self.config.patch_size, self.token_reducer.image_scale
+        size, scale = self.config.patch_size, self.used_reducer.image_scale
         full_visual_tokens = self.full_image_tokens(pixel_values)
         rows, columns = (grid_side(length, size, scale) for length in pixel_values.shape[-2:])
         grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(pixel_values.device)
         if scale != 1:
             pixel_values, _ = shrink_images(pixel_values, None, scale, size)
-        states, tokens, vision_tokens = self.vision_model.forward_staged(pixel_values, self.token_reducer)
+        states, tokens, vision_tokens = self.vision_model.forward_staged(pixel_values, self.used_reducer)
         return states, {
             "tokens": tokens,
             "vision_tokens": vision_tokens,
@@ -145,7 +149,7 @@ class MeterTokenDropModel(MeterTokenDropPreTrainedModel, MeterModel):
             Fields of the report.
         """
         seeds, tokens = checked_seeds(sample_seeds, len(text)), tokens.behind_text(text_valid)
-        run = CoAttention.start(self.token_reducer, tokens, seeds, self.training, text, image)
+        run = CoAttention.start(self.used_reducer, tokens, seeds, self.training, text, image)
         run.report = FusionReport(**reported)
         states, attentions = [(run.text, run.image)], []
         for number, layers in enumerate(zip(self.cross_modal_text_layers, self.cross_modal_image_layers, strict=True)):

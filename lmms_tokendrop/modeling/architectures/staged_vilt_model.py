@@ -20,6 +20,9 @@ from ..core.fusion_heads import (
 from ..core.fusion_plan import build_fusion_reducer
 from ..core.fusion_tokens import FusionTokens
 from ..core.loading import TokenDropLoading
+from ..core.options import Options
+from ..core.reducer import TokenReducer
+from ..core.switching import Switchable
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
 from ..ops.eager_parts import on_host
@@ -47,7 +50,7 @@ class ViltTokenDropPreTrainedModel(TokenDropLoading, ViltPreTrainedModel):
     _no_split_modules: ClassVar = ["ViltTokenDropModel"]
 
 
-class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
+class ViltTokenDropModel(Switchable, ViltTokenDropPreTrainedModel, ViltModel):
     """ViLT without head, with a token reducer."""
 
     def __init__(self, config: ViltTokenDropConfig, add_pooling_layer: bool = True):
@@ -56,10 +59,12 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         self.encoder = StagedViltEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = ViltPooler(config) if add_pooling_layer else None
-        self.token_reducer = build_fusion_reducer(
-            FusionReductionConfig, ViltTokenDropConfig.reduction_of(config), config
-        )
+        self.token_reducer = self.build_reducer(ViltTokenDropConfig.reduction_of(config))
         self.post_init()
+
+    def build_reducer(self, options: Options) -> TokenReducer:
+        """The reducer of checked options; see :func:`build_fusion_reducer`."""
+        return build_fusion_reducer(FusionReductionConfig, options, self.config)
 
     @can_return_tuple
     def forward(
@@ -100,16 +105,16 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
         check_pixel_mask(pixel_mask, pixel_values, image_embeds)
         if token_type_ids is not None:
             check_tensor("token_type_ids", token_type_ids, attention_mask.shape)
-        if image_embeds is not None and self.token_reducer.image_scale != 1:
+        if image_embeds is not None and self.used_reducer.image_scale != 1:
             raise ValueError("image_embeds; allowed with the option image_size: pixel_values, which it scales down")
         sample_seeds = checked_seeds(sample_seeds, len(attention_mask))
-        texts["token_type_ids"], scale = token_type_ids, self.token_reducer.image_scale
+        texts["token_type_ids"], scale = token_type_ids, self.used_reducer.image_scale
         embeddings, tokens, patches = self.embeddings(
             texts, attention_mask.bool(), pixel_values, pixel_mask, image_embeds, image_token_type_idx, scale
         )
         keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        outputs = self.encoder(embeddings, tokens, self.token_reducer, sample_seeds, keep_attentions, keep_states)
+        outputs = self.encoder(embeddings, tokens, self.used_reducer, sample_seeds, keep_attentions, keep_states)
         outputs.report.patches = patches
         outputs.report.full_visual_tokens = self.full_image_tokens(tokens, pixel_values, pixel_mask)
         states = self.layernorm(outputs.last_hidden_state)
@@ -122,8 +127,8 @@ class ViltTokenDropModel(ViltTokenDropPreTrainedModel, ViltModel):
     ) -> list[int]:
         """Tokens of each image before it was scaled down, given those that went in; padding as the method counts it."""
         counts = tokens.counts()[1]
-        if pixel_values is not None and self.token_reducer.image_scale != 1:
+        if pixel_values is not None and self.used_reducer.image_scale != 1:
             counts = self.embeddings.image_token_counts(pixel_values, pixel_mask)
-        if self.token_reducer.counts_padding:
+        if self.used_reducer.counts_padding:
             counts = counts.max().expand_as(counts)
         return counts.tolist()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from .options import Options
 from .token_report import StageRecord, TokenReport, token_report
 from .transformers_compat import CACHE
 from .visual_tokens import VisualTokens
@@ -105,6 +106,8 @@ class StagedCache(DynamicCache):
         Single-token steps since the last prefill with an image.
     left : torch.LongTensor or None
         `[batch, kept]`, place in the unreduced sequence of each state that the last forward pass gave; -1 for padding.
+    options : Options or None
+        Of the method that the tokens were reduced with.
     """
 
     def __init__(self, config):
@@ -120,6 +123,7 @@ class StagedCache(DynamicCache):
         self.records: list[StageRecord] = []
         self.generated = 0
         self.left: torch.Tensor | None = None
+        self.options: Options | None = None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens seen (the logical length), the same for every layer."""
@@ -128,6 +132,15 @@ class StagedCache(DynamicCache):
     def get_query_offset(self, layer_idx: int = 0) -> int:
         """Entries that a layer holds, after which its queries come."""
         return self.layers[layer_idx].get_seq_length()
+
+    def used_with(self, options: Options) -> None:
+        """Note the method of what goes in; a ValueError if what is there came with another, or with other options."""
+        if self.seen and self.options is not None and self.options != options:
+            raise ValueError(
+                f"token_reduction: the cache was filled with {self.options.to_dict()}, and the model now has "
+                f"{options.to_dict()}; start a new cache, or switch back"
+            )
+        self.options = options
 
     def extend(self, batch: int, length: int, device: torch.device, tokens: VisualTokens | None) -> None:
         """Note a chunk of `length` tokens; `tokens` is its provenance, None if it is all text."""

@@ -10,8 +10,8 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 
 from ..ops.eager_parts import on_host, part_by_part, part_by_part_under
 from .decoder_inputs import ReductionRequest
-from .reducer import TokenReducer
 from .staged_cache import StagedCache, checked_cache
+from .switching import Switchable
 from .transformers_compat import cache_argument, takes_cache
 from .vision_inputs import check_encoded
 from .visual_tokens import VisualTokens
@@ -19,7 +19,7 @@ from .visual_tokens import VisualTokens
 OWN_ARGUMENTS = ("prompt_length", "sample_seeds")
 
 
-class StagedVlm:
+class StagedVlm(Switchable):
     """Runs the stock forward pass of a model of images and text; comes before the stock class in a class's bases.
 
     Images are encoded before it, so that it is known where each of their rows comes from, and what is to leave goes to
@@ -32,14 +32,11 @@ class StagedVlm:
         Arguments of the forward pass that `get_image_features` takes beside `pixel_values`.
     output_class : type[ModelOutput]
         The stock output with a field `index`.
-    token_reducer : TokenReducer
-        The method.
     """
 
     image_inputs: ClassVar[tuple[str, ...]] = ()
     output_class: ClassVar[type[ModelOutput]]
     config: Any
-    token_reducer: TokenReducer
     get_image_features: Callable[..., Any]
     get_input_embeddings: Callable[[], Any]
     images_per_request: Callable[..., list[int] | None]
@@ -108,7 +105,7 @@ class StagedVlm:
         if pixel_values is not None and encoded:
             raise ValueError("You cannot specify both pixel_values and mm_encoder_outputs at the same time")
         check_encoded(encoded or {})
-        policy = [stage for stage in self.token_reducer.stages_at("decode") if stage.point == "after_token"]
+        policy = [stage for stage in self.used_reducer.stages_at("decode") if stage.point == "after_token"]
         if policy and not use_cache:
             raise ValueError("decode_interval: the output-aware policy shrinks a cache; it needs use_cache=True")
 
@@ -127,9 +124,10 @@ class StagedVlm:
     ) -> tuple[StagedCache, VisualTokens | None]:
         """The request's cache, and the provenance of the input where it brings images."""
         cache = StagedCache(self.config.get_text_config()) if cache is None else checked_cache(cache)
+        cache.used_with(self.used_reducer.options)
         if images is not None:
             return cache, VisualTokens.place(images.visual_tokens, self._placeholders(input_ids, inputs_embeds))
-        reduces = not cache.seen and self.token_reducer.stages()
+        reduces = not cache.seen and self.used_reducer.stages()
         if reduces and input_ids is not None and self._placeholders(input_ids[:, :prompt_length], None).any():
             raise ValueError("input_ids has image placeholders, but there are no pixel_values to reduce")
         return cache, None
@@ -143,7 +141,7 @@ class StagedVlm:
 
     @on_host
     def _request(self, tokens: VisualTokens | None, prompt_length: int | None, sample_seeds) -> ReductionRequest:
-        return ReductionRequest(self.token_reducer, tokens, prompt_length, sample_seeds)
+        return ReductionRequest(self.used_reducer, tokens, prompt_length, sample_seeds)
 
     @on_host
     def _stock_forward(self) -> Callable[..., ModelOutput]:

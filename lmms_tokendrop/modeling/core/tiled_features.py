@@ -14,6 +14,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part_under
 from .applying import check_stages
 from .decoder_options import setting
+from .options import Options
 from .reducer import Host, TokenReducer
 from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput, reads_tower, shown_cells
 from .staged_decoder import staged_decoder
@@ -22,6 +23,8 @@ from .tile_layout import TiledImages, Tiles, anyres_layout, pack_flat
 from .token_drop_config import TokenDropConfig
 from .vision_inputs import check_features, feature_layers, last_read
 from .visual_tokens import VisualTokens, images_of_rows
+
+CLIP = "clip_vision_model"
 
 
 @dataclass
@@ -51,49 +54,46 @@ class TiledFeatures(StagedVlm):
 
     def __init__(self, config):
         PreTrainedModel.__init__(self, config)
-        self.token_reducer = self.build_reducer()
+        self.token_reducer = self.build_reducer(self.config_class.reduction_of(config))
         self.vision_tower = self.build_tower()
         self.multi_modal_projector = self.projector_class(config)
         self.language_model = staged_decoder(config.text_config)
 
-    def build_reducer(self) -> TokenReducer:
-        """The method that the configuration, of the architecture's class or of the stock one, names.
+    def build_reducer(self, options: Options) -> TokenReducer:
+        """The reducer of checked options.
 
         Raises
         ------
         ValueError
-            If an option is wrong, or a stage of the method can't act in the model.
+            If a stage of the method can't act in the model, or it needs a CLS token that there is none of.
         """
         text_config, vision_config = self.config.text_config, self.config.vision_config
         layers, blocks = text_config.num_hidden_layers, vision_config.num_hidden_layers
         read = last_read(self.config.vision_feature_layer, blocks) - 1
         host = Host(layers, text_config.hidden_size, vision_config.image_size, blocks, feature_block=read)
-        reducer = self.config_class.reduction_class.build(self.config_class.reduction_of(self.config), host)
+        reducer = self.config_class.reduction_class.build(options, host)
         check_stages(
             reducer, {"vision": blocks, "features": 0, "decoder": layers, "decode": layers}, ("cls_attention",)
         )
+        if reads_tower(reducer):
+            self._check_tower(reducer.options.method)
         return reducer
 
-    def build_tower(self) -> nn.Module:
-        """The vision tower of the configuration, with stages if the reducer, built before, has one in there.
-
-        Raises
-        ------
-        ValueError
-            If the reducer needs a CLS token, and the tower or the features have none to read.
-        """
-        config, vision_config = self.config, self.config.vision_config
-        if not reads_tower(self.token_reducer):
-            return AutoModel.from_config(vision_config)
-        method = self.token_reducer.options.method
-        if vision_config.model_type != "clip_vision_model":
+    def _check_tower(self, method: str) -> None:
+        """Fail unless tower and features have a CLS token."""
+        if self.config.vision_config.model_type != CLIP:
             raise ValueError(
-                f"method={method!r} needs a vision tower with a CLS token; allowed: 'clip_vision_model', "
-                f"got {vision_config.model_type!r}"
+                f"method={method!r} needs a vision tower with a CLS token; allowed: {CLIP!r}, "
+                f"got {self.config.vision_config.model_type!r}"
             )
-        if config.vision_feature_select_strategy != "default":
+        if self.config.vision_feature_select_strategy != "default":
             raise ValueError(f"method={method!r} needs vision_feature_select_strategy='default'")
-        return StagedCLIPVisionModel(vision_config)
+
+    def build_tower(self) -> nn.Module:
+        """The vision tower of the configuration, one that can have stages if it is CLIP's."""
+        vision_config = self.config.vision_config
+        staged = vision_config.model_type == CLIP
+        return StagedCLIPVisionModel(vision_config) if staged else AutoModel.from_config(vision_config)
 
     def tiling(self, pixel_values: torch.Tensor, image_sizes: Any) -> tuple[list[int], Callable[..., list]]:
         """Say how images are cut and joined.
@@ -161,7 +161,7 @@ class TiledFeatures(StagedVlm):
         if images.tiles is None:
             return self._image_output(images, self._plain_features(images), images.layout)
         vision = self.vision_tower.forward_staged(
-            images.pixel_values, images.layers, self.token_reducer, tiles=lambda: images.tiles
+            images.pixel_values, images.layers, self.used_reducer, tiles=lambda: images.tiles
         )
         patches = vision.features[:, 1:]
         if compiling():
@@ -181,7 +181,7 @@ class TiledFeatures(StagedVlm):
         tower, projector = self.config.vision_config, self.multi_modal_projector
         layers = feature_layers(layers, tower.num_hidden_layers, tower.hidden_size, projector.linear_1.in_features)
         tiles = None
-        if reads_tower(self.token_reducer):
+        if reads_tower(self.used_reducer):
             tiles = self._tiles(layout, tiles_per_image, images_per_request, pixel_values.device)
         return TiledImages(pixel_values, layers, tiles_per_image, layout, pack, tiles)
 
@@ -233,7 +233,7 @@ class TiledFeatures(StagedVlm):
 
     def images_per_request(self, placeholders: torch.Tensor, pixel_values, image_sizes=None) -> list[int] | None:
         """Images of each sequence, told from its placeholders `[batch, length]`; None where no budget needs it."""
-        if setting(self.token_reducer.options, "scope") != "request":
+        if setting(self.used_reducer.options, "scope") != "request":
             return None
         tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
         lengths = [len(image) for image in anyres_layout(pack, tiles_per_image, self._side)]
