@@ -1,4 +1,4 @@
-"""The commands ``lmms-tokendrop export``, ``card`` and ``push``."""
+"""The commands ``lmms-tokendrop export``, ``verify``, ``card`` and ``push``."""
 
 from __future__ import annotations
 
@@ -56,6 +56,22 @@ def export(
         f"licence {manifest.license or 'unknown'}"
     )
     typer.echo(f"self-check in a fresh interpreter: passed ({manifest.self_check})")
+
+
+@app.command(epilog="Example: lmms-tokendrop verify mustdrop")
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Made by lmms-tokendrop export.")],
+    check: Annotated[
+        str, typer.Option(help="'weights', or 'meta': names and shapes of parameters, without fetching weights.")
+    ] = "weights",
+) -> None:
+    """Check an exported folder, a line per check; nothing is written. The first that fails ends it with status 1."""
+    from lmms_tokendrop.hub.self_check import SelfCheckError
+    from lmms_tokendrop.hub.verifying import folder_checks
+
+    with one_line_errors(SelfCheckError), Console(stderr=True).status(f"checking {folder}"):
+        for line in folder_checks(folder, check):
+            typer.echo(line)
 
 
 @app.command()

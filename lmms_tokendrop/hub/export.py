@@ -105,7 +105,10 @@ def build(
     ValueError
         If an option is wrong or the base does not fit.
     """
-    _check_forms(form, check)
+    check_allowed("form", form, FORMS)
+    check_allowed("check", check, CHECKS)
+    if check == "meta" and form == "full":
+        raise ValueError("check='meta' fetches no weights; allowed with form='config' only")
     entry = variant(variant_id)
     kind = architecture(entry.architecture)
     source = base or entry.pretrained
@@ -119,14 +122,8 @@ def build(
     auto_map = model_auto_map(kind, head)
     saved = saved_reduction(options, entry.architecture, entry.method)
     reduction = reductions(entry.architecture).merged(saved, token_reduction or {})
-    model = _load(kind, head, found, reduction, meta=check == "meta")
+    model, example = load_with_example(kind, head, found, reduction, check)
     processor = kind.processor_for(model.config.token_reduction, exported=True)
-    images, question = _example_input(head.images)
-    if check == "meta":
-        example = Example(images, question, None, parameter_shapes(model))
-    else:
-        fitting = fit_processor(_load_processor(found, processor), model.config)
-        example = run_example(model, fitting, images, question)
     model.config.architectures = [kind.model_class(head)]
     _save_model(model, found, form, max_shard_size, folder)
     fit_processor(_load_processor(found, processor), model.config).save_pretrained(folder)
@@ -150,7 +147,33 @@ def build(
     return example
 
 
-def _load(kind: Architecture, head: Head, base: Base, reduction: dict[str, Any], *, meta: bool) -> PreTrainedModel:
+def load_with_example(
+    kind: Architecture, head: Head, base: Base, reduction: dict[str, Any] | None, check: str
+) -> tuple[PreTrainedModel, Example]:
+    """Load a model with the package's own class, and ask it about a generated scene.
+
+    Parameters
+    ----------
+    kind, head
+        Which class.
+    base
+        Where it lies.
+    reduction
+        Options of the method; None: those that are saved.
+    check
+        ``"weights"``, or ``"meta"``: without weights and answers.
+    """
+    model = _load(kind, head, base, reduction, meta=check == "meta")
+    images, question = _example_input(head.images)
+    if check == "meta":
+        return model, Example(images, question, None, parameter_shapes(model))
+    processor = _load_processor(base, kind.processor_for(model.config.token_reduction, exported=True))
+    return model, run_example(model, fit_processor(processor, model.config), images, question)
+
+
+def _load(
+    kind: Architecture, head: Head, base: Base, reduction: dict[str, Any] | None, *, meta: bool
+) -> PreTrainedModel:
     """The reduced model, with the package's own class."""
     model_class = kind.load(kind.model_class(head))
     if meta:
@@ -229,9 +252,7 @@ def _example_input(images: int) -> tuple[list[Image.Image], str]:
     return [render(scene) for scene, _ in scenes], scenes[0][1][0].text
 
 
-def _check_forms(form: str, check: str) -> None:
-    for name, value, allowed in (("form", form, FORMS), ("check", check, CHECKS)):
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
-    if check == "meta" and form == "full":
-        raise ValueError("check='meta' fetches no weights; allowed with form='config' only")
+def check_allowed(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError for a value of an argument that is not allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")

@@ -135,6 +135,13 @@ def verify(folder: Path) -> Manifest:
         If a file is missing, unknown, changed, a link, of a kind that may hold code, or refers to code out of the
         folder. The card, which is made later and has no hash, is checked for its kind like the others.
     """
+    manifest = check_files(folder)
+    check_code(folder, manifest)
+    return manifest
+
+
+def check_files(folder: Path) -> Manifest:
+    """The record of a folder whose files are exactly those of it; raises as :func:`verify` does."""
     manifest = Manifest.read(folder)
     names = _recorded(folder)
     for name in sorted(names.keys() ^ manifest.files.keys()):
@@ -142,6 +149,12 @@ def verify(folder: Path) -> Manifest:
     for name, path in names.items():
         if sha256(path) != manifest.files[name]:
             raise ValueError(f"{name} was changed after the export; export again")
+    return manifest
+
+
+def check_code(folder: Path, manifest: Manifest) -> None:
+    """Fail unless a folder's code is the installed package's, and all that it refers to; see :func:`verify`."""
+    names = _recorded(folder)
     entry = variant(manifest.variant)
     options = reductions(entry.architecture).from_dict(read_config(folder).get("token_reduction"))
     needed = model_code(code_modules(_auto_maps(names)), entry.architecture, *options.methods)
@@ -151,7 +164,6 @@ def verify(folder: Path) -> Manifest:
             raise ValueError(f"{name} is not the installed package's; export again")
     if (read_config(folder).get("base_weights") is None) != (manifest.form == "full"):
         raise ValueError(f"base_weights in config.json does not fit the form {manifest.form!r}")
-    return manifest
 
 
 def _auto_maps(files: dict[str, Path]) -> list[dict[str, str]]:

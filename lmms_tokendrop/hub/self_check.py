@@ -71,7 +71,25 @@ def parameter_shapes(model: PreTrainedModel) -> dict[str, list[int]]:
 
 
 def self_check(folders: dict[Path, Example]) -> None:
-    """Check exported folders, all in one fresh interpreter, and write the outcome into their records.
+    """Check exported folders and write the outcome into their records; see :func:`run_fresh`.
+
+    Raises
+    ------
+    ValueError
+        If a file was changed since the export.
+    SelfCheckError
+        If a folder fails.
+    """
+    for folder in folders:
+        verify(folder)
+    run_fresh(folders)
+    for folder, example in folders.items():
+        how = "meta" if example.outputs is None else "weights"
+        Manifest.read(folder).checked(how).write(folder)
+
+
+def run_fresh(folders: dict[Path, Example]) -> None:
+    """Load exported folders, all in one fresh interpreter, and compare.
 
     The interpreter refuses to import the package, has the Hub's client offline (``HF_HUB_OFFLINE=1``), and loads each
     folder through every class of its ``auto_map``. Tokens per layer must be those of the package's own class, and
@@ -84,13 +102,9 @@ def self_check(folders: dict[Path, Example]) -> None:
 
     Raises
     ------
-    ValueError
-        If a file was changed since the export.
     SelfCheckError
         If a folder fails; the message is the interpreter's last line.
     """
-    for folder in folders:
-        verify(folder)
     with tempfile.TemporaryDirectory() as scratch:
         jobs = [
             write_job(folder, example, Path(scratch) / str(number))
@@ -110,9 +124,6 @@ def self_check(folders: dict[Path, Example]) -> None:
     if finished.returncode != 0:
         lines = finished.stderr.strip().splitlines() or ["no message"]
         raise SelfCheckError(f"self-check in a fresh interpreter: {lines[-1]}")
-    for folder, example in folders.items():
-        how = "meta" if example.outputs is None else "weights"
-        Manifest.read(folder).checked(how).write(folder)
 
 
 def write_job(folder: Path, example: Example, scratch: Path) -> dict[str, Any]:
