@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 
@@ -18,6 +18,10 @@ from lmms_tokendrop.training.options import TrainingOptions, allowed_values, kin
 from lmms_tokendrop.training.recipes import RECIPES
 
 BLOCK = re.compile(r"(<!-- table: (?P<name>[\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+class UnknownTable(ValueError):
+    """A document asks for a table that there is not."""
 
 
 def render_blocks(text: str, results: Path) -> str:
@@ -37,14 +41,41 @@ def render_blocks(text: str, results: Path) -> str:
 
     Raises
     ------
-    KeyError
+    UnknownTable
         If a block has a name that no table has.
     """
 
     def fill(match: re.Match) -> str:
+        if match["name"] not in TABLES:
+            raise UnknownTable(f"table: {match['name']!r}; allowed: {', '.join(TABLES)}")
         return f"{match[1]}{TABLES[match['name']](results)}\n{match[3]}"
 
     return BLOCK.sub(fill, text)
+
+
+def fill_documents(results: Path, documents: Sequence[Path]) -> None:
+    """Write the tables of documents anew, as :func:`render_blocks` does; none is written if one can't be rendered.
+
+    Parameters
+    ----------
+    results
+        Folder of the results files.
+    documents
+        Markdown files.
+
+    Raises
+    ------
+    ValueError
+        If a block has a name that no table has; names the document.
+    """
+    texts = {}
+    for path in documents:
+        try:
+            texts[path] = render_blocks(path.read_text(encoding="utf-8"), results)
+        except UnknownTable as error:
+            raise ValueError(f"{path}: {error}") from None
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
 
 
 def variants_table(results: Path) -> str:

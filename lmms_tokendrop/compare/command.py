@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lmms_tokendrop.catalogue import POCKET
+from lmms_tokendrop.report.command import check_drawing
 from lmms_tokendrop.user_errors import check_output_folder, one_line_errors
 
 
@@ -54,15 +54,14 @@ def compare(
     """Compare methods at equal average tokens on tasks of lmms-eval. Goes on where it was stopped."""
     with one_line_errors(ModuleNotFoundError):
         check_output_folder("out", out)
-        if find_spec("matplotlib") is None:
-            raise ModuleNotFoundError("the report has plots: pip install matplotlib")
+        check_drawing()
         from lmms_eval.utils import simple_parse_args_string
 
         from lmms_tokendrop.compare.launch import Machine, do_runs, held, time_runs
         from lmms_tokendrop.compare.plan import architecture_of, listed, numbers, planned
-        from lmms_tokendrop.compare.report import write_report
         from lmms_tokendrop.compare.runs import Setting
         from lmms_tokendrop.evaluation.task_managers import task_manager
+        from lmms_tokendrop.report.writing import PAGE, write_report
 
         here = pretrained.startswith(POCKET) or Path(pretrained).exists()
         if limit < 0:
@@ -79,6 +78,6 @@ def compare(
             do_runs(out, setting, runs, machine, typer.echo)
             if time:
                 time_runs(out, setting, runs, machine)
-            report = write_report(out)
+            report = write_report(out, out, f"Methods compared on {', '.join(tasks)}")
     typer.echo(report)
-    typer.echo(f"{out / 'report.html'}")
+    typer.echo(out / PAGE)

@@ -79,70 +79,76 @@ def result(found: Mapping[str, Any], method: str, counter: str, ratio: float, wh
     return NOT_REACHABLE if "not_reachable" in runs[0] else Result.of(runs)
 
 
+BUDGET_HEADER = (
+    *("counter", "budget", "method", "accuracy, %", "to full", "MustDrop minus it", "tokens (input)"),
+    *("tokens (release)", "KV, kB", "ms a question"),
+)
+
+
 def budget_table(task: str) -> Callable[[Path], str]:
-    """Every method at every budget by both counters.
+    """:func:`budget_rows` of a task, from the folder of the results files."""
+    return measured_table(f"budgets_{task}.json", budget_rows)
+
+
+def budget_rows(found: Mapping[str, Any]) -> str:
+    """Every method at every budget by both counters, in Markdown.
 
     Parameters
     ----------
-    task
-        The task of the results file.
-
-    Returns
-    -------
-    Callable
-        From the folder of the results files to the table.
+    found
+        What a results file holds.
     """
-    header = ("counter", "budget", "method", "accuracy, %", "to full", "MustDrop minus it", "tokens (input)")
-    header += ("tokens (release)", "KV, kB", "ms a question")
-
-    def render(found: dict[str, Any]) -> str:
-        full = Result.of([found["full"]])
-        tokens = found["full"]["full_visual_tokens"]
-        rows = [("", "all", "full", full.accuracy, "", "", *_cost(full))]
-        seeds = 0
-        for counter in COUNTERS:
-            for ratio in RATIOS:
-                results = {method: result(found, method, counter, ratio) for method in METHODS}
-                for method, one in results.items():
-                    first = (counter, f"{ratio:.0%}", method)
-                    if isinstance(one, str):
-                        rows.append((*first, one, *[""] * (len(header) - 4)))
-                        continue
-                    seeds = max(seeds, one.seeds)
-                    ahead = results["mustdrop"]
-                    gap = "" if method == "mustdrop" or isinstance(ahead, str) else ahead.minus(one)
-                    rows.append((*first, one.accuracy, one.minus(full), gap, *_cost(one)))
-        caption = f"{len(full.scores)} questions, {number(tokens, '.0f')} visual tokens; random: mean of {seeds} seeds."
-        return f"{caption}\n\n{markdown_table(header, rows)}"
-
-    return measured_table(f"budgets_{task}.json", render)
+    full = Result.of([found["full"]])
+    tokens = found["full"]["full_visual_tokens"]
+    rows = [("", "all", "full", full.accuracy, "", "", *_cost(full))]
+    seeds = 0
+    for counter in COUNTERS:
+        for ratio in RATIOS:
+            results = {method: result(found, method, counter, ratio) for method in METHODS}
+            for method, one in results.items():
+                first = (counter, f"{ratio:.0%}", method)
+                if isinstance(one, str):
+                    rows.append((*first, one, *[""] * (len(BUDGET_HEADER) - 4)))
+                    continue
+                seeds = max(seeds, one.seeds)
+                ahead = results["mustdrop"]
+                gap = "" if method == "mustdrop" or isinstance(ahead, str) else ahead.minus(one)
+                rows.append((*first, one.accuracy, one.minus(full), gap, *_cost(one)))
+    caption = f"{len(full.scores)} questions, {number(tokens, '.0f')} visual tokens; random: mean of {seeds} seeds."
+    return f"{caption}\n\n{markdown_table(BUDGET_HEADER, rows)}"
 
 
 def ablation_table(task: str, parts: Iterable[str] = PARTS) -> Callable[[Path], str]:
-    """MustDrop with one of the `parts` changed, by the input counter; otherwise as :func:`budget_table`."""
+    """:func:`ablation_rows` of a task, from the folder of the results files."""
+    return measured_table(f"budgets_{task}.json", lambda found: ablation_rows(found, parts))
+
+
+def ablation_rows(found: Mapping[str, Any], parts: Iterable[str]) -> str:
+    """MustDrop with one of the `parts` changed, by the input counter; otherwise as :func:`budget_rows`."""
     header = ("MustDrop", *(f"{ratio:.0%}, {what}" for ratio in ABLATED_RATIOS for what in ("accuracy, %", "change")))
+    results = ablation(found, parts)
+    rows = []
+    for what in ("", *parts):
+        cells = []
+        for ratio in ABLATED_RATIOS:
+            one, defaults = results[what, ratio], results["", ratio]
+            if isinstance(one, str):
+                cells += [one, ""]
+                continue
+            cells += [one.accuracy, one.minus(defaults) if what and isinstance(defaults, Result) else ""]
+        rows.append((what or "defaults", *cells))
+    there = [len(one.scores) for one in results.values() if isinstance(one, Result)]
+    questions = min(there, default=len(found["full"]["scores"]))
+    return f"{questions} questions, counter `input`.\n\n{markdown_table(header, rows)}"
 
-    def render(found: dict[str, Any]) -> str:
-        names = [(what, ratio) for what in ("", *parts) for ratio in ABLATED_RATIOS]
-        results = {name: result(found, "mustdrop", "input", name[1], name[0]) for name in names}
-        questions = min(
-            len(one.scores) for one in (Result.of([found["full"]]), *results.values()) if isinstance(one, Result)
-        )
-        rows = []
-        for what in ("", *parts):
-            cells = []
-            for ratio in ABLATED_RATIOS:
-                one, defaults = results[what, ratio], results["", ratio]
-                if isinstance(one, str):
-                    cells += [one, ""]
-                    continue
-                one = one.first(questions)
-                gap = one.minus(defaults.first(questions)) if what and isinstance(defaults, Result) else ""
-                cells += [one.accuracy, gap]
-            rows.append((what or "defaults", *cells))
-        return f"{questions} questions, counter `input`.\n\n{markdown_table(header, rows)}"
 
-    return measured_table(f"budgets_{task}.json", render)
+def ablation(found: Mapping[str, Any], parts: Iterable[str]) -> dict[tuple[str, float], Result | str]:
+    """Results by part and ratio, "" for the defaults, all over the questions that the shortest of them has."""
+    names = [(what, ratio) for what in ("", *parts) for ratio in ABLATED_RATIOS]
+    results = {name: result(found, "mustdrop", "input", name[1], name[0]) for name in names}
+    there = [one for one in (Result.of([found["full"]]), *results.values()) if isinstance(one, Result)]
+    questions = min(len(one.scores) for one in there)
+    return {name: one if isinstance(one, str) else one.first(questions) for name, one in results.items()}
 
 
 def _cost(one: Result) -> tuple[str, ...]:

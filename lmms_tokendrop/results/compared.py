@@ -15,6 +15,9 @@ FULL = "full"
 """Label of the unreduced model."""
 
 COSTS = ("visual_tokens", "visual_tokens_release", "full_visual_tokens", "decoder_macs", "kv_bytes")
+LAYERS = "visual_tokens_per_layer"
+"""Entry of a result with the visual tokens that each layer receives."""
+
 SAME = ("setting", "metric", "documents")
 """What runs must have in common to be compared."""
 
@@ -41,6 +44,8 @@ class Row:
         Means over documents of `COSTS`.
     seconds
         Per document, median over rounds; None if not measured.
+    layers
+        Visual tokens that each layer receives, means over documents; None where the runs have no such counts.
     """
 
     label: str
@@ -54,6 +59,7 @@ class Row:
     seeds: int = 1
     cost: Mapping[str, float] | None = None
     seconds: float | None = None
+    layers: Sequence[float] | None = None
 
     @property
     def setting(self) -> str:
@@ -74,6 +80,7 @@ class Row:
         if all(result["scores"] is not None for result in results):
             scores = [fmean(document) for document in zip(*(result["scores"] for result in results), strict=True)]
         seconds = [median(run["seconds"]) for run in runs if "seconds" in run]
+        layers = [result[LAYERS] for result in results if LAYERS in result]
         return cls(
             **what,
             metric=results[0]["metric"],
@@ -83,6 +90,7 @@ class Row:
             seeds=len(runs),
             cost={name: fmean(result["cost"][name] for result in results) for name in COSTS},
             seconds=fmean(seconds) if len(seconds) == len(runs) else None,
+            layers=list(map(fmean, zip(*layers, strict=True))) if len(layers) == len(runs) else None,
         )
 
     def minus(self, other: Row) -> list[float] | None:
@@ -125,7 +133,7 @@ def read_rows(folder: Path) -> list[Row]:
             for name, value in {**run, **run.get("result", {})}.items():
                 if name in SAME and common.setdefault(name, value) != value:
                     raise ValueError(f"{name}={value!r}, and another file of the folder has {common[name]!r}")
-            Row.of([run])
+            _order(Row.of([run]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{path} is no run of this comparison ({type(error).__name__}: {error})") from error
         runs.setdefault(key, []).append(run)

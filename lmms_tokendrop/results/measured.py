@@ -4,14 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lmms_tokendrop.json_files import read_json
 from lmms_tokendrop.markdown import NOT_MEASURED
 
+Shown = TypeVar("Shown")
+
+
+def rendered(path: Path, render: Callable[[Any], Shown]) -> Shown:
+    """Render what a results file holds.
+
+    Parameters
+    ----------
+    path
+        The file.
+    render
+        From what it holds to what is shown.
+
+    Raises
+    ------
+    ValueError
+        If it holds something else than `render` reads; names the file.
+    """
+    measured = read_json(path)
+    try:
+        return render(measured)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is not what the measurement writes ({reason})") from error
+
 
 def measured_table(name: str, render: Callable[[Any], str]) -> Callable[[Path], str]:
-    """Make the function that renders a results file.
+    """Make the function that renders the results file of a name.
 
     Parameters
     ----------
@@ -23,19 +48,11 @@ def measured_table(name: str, render: Callable[[Any], str]) -> Callable[[Path], 
     Returns
     -------
     Callable
-        From the folder of the results files to the table, which is `NOT_MEASURED` without the file. It raises a
-        ValueError that names the file if that holds something else than `render` reads.
+        From the folder of the results files to the table, which is `NOT_MEASURED` without the file.
     """
 
     def table(results: Path) -> str:
         path = results / name
-        if not path.exists():
-            return NOT_MEASURED
-        measured = read_json(path)
-        try:
-            return render(measured)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{path} is not what the measurement writes ({reason})") from error
+        return rendered(path, render) if path.exists() else NOT_MEASURED
 
     return table

@@ -24,32 +24,27 @@ HEADER = (
 
 
 def planned_table(model: str) -> Callable[[Path], str]:
-    """Every method at every budget, in one model.
+    """:func:`planned_rows` of a model, from the folder of the results files."""
+    return measured_table(FILE, lambda found: planned_rows(found[model]))
+
+
+def planned_rows(planned: Mapping[str, Any]) -> str:
+    """Every method at every budget, in Markdown.
 
     Parameters
     ----------
-    model
-        Its name in the file.
-
-    Returns
-    -------
-    Callable
-        From the folder of the results files to the table.
+    planned
+        What the file holds of one model.
     """
-
-    def render(found: Mapping[str, Any]) -> str:
-        planned = found[model]
-        unreduced, stock = planned["unreduced"], planned["stock"]
-        lines = [("all", "", "unreduced", *_cost(unreduced, unreduced))]
-        if stock != unreduced:
-            lines.append(("all", "", "unreduced, with newlines", *_cost(stock, unreduced)))
-        for row in planned["rows"]:
-            first = (number(row["budget"], "d"), row["counter"], code(row["method"]))
-            cost = row.get("costs")
-            lines.append((*first, "not reachable", *[""] * 5) if cost is None else (*first, *_cost(cost, unreduced)))
-        return markdown_table(HEADER, lines)
-
-    return measured_table(FILE, render)
+    unreduced, stock = planned["unreduced"], planned["stock"]
+    lines = [("all", "", "unreduced", *_cost(unreduced, unreduced))]
+    if stock != unreduced:
+        lines.append(("all", "", "unreduced, with newlines", *_cost(stock, unreduced)))
+    for row in planned["rows"]:
+        first = (number(row["budget"], "d"), row["counter"], code(row["method"]))
+        cost = row.get("costs")
+        lines.append((*first, "not reachable", *[""] * 5) if cost is None else (*first, *_cost(cost, unreduced)))
+    return markdown_table(HEADER, lines)
 
 
 def figures(cost: Mapping[str, float], unreduced: Mapping[str, float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +20,26 @@ WITHOUT_LOOKING = {
 
 
 def encoder_table(architecture: str, table: str) -> Callable[[Path], str]:
-    """One of the tables that a results file lists; rows that were not run say so.
+    """:func:`encoder_rows` of an architecture, from the folder of the results files."""
+    return measured_table(f"pocket_{architecture}.json", lambda measured: encoder_rows(measured, table))
+
+
+def encoder_rows(measured: Mapping[str, Any], table: str) -> str:
+    """One of the tables that a results file lists, in Markdown; rows that were not run say so.
 
     Parameters
     ----------
-    architecture
-        Of the encoder.
+    measured
+        What the file holds.
     table
-        Key of the file's ``tables``, which has the labels of the rows.
-
-    Returns
-    -------
-    Callable
-        From the folder of the results files to the table.
+        Key of its ``tables``, which has the labels of the rows.
     """
-
-    def render(measured: dict[str, Any]) -> str:
-        found = measured.get("rows", {})
-        full = found.get(FULL)
-        lines = [_line(label, found.get(label), full) for label in measured["tables"][table]]
-        if table == "methods":
-            lines += [_plain(name, measured.get("baselines", {}).get(key)) for key, name in WITHOUT_LOOKING.items()]
-        return markdown_table(HEADER, lines)
-
-    return measured_table(f"pocket_{architecture}.json", render)
+    found = measured.get("rows", {})
+    full = found.get(FULL)
+    lines = [_line(label, found.get(label), full) for label in measured["tables"][table]]
+    if table == "methods":
+        lines += [_plain(name, measured.get("baselines", {}).get(key)) for key, name in WITHOUT_LOOKING.items()]
+    return markdown_table(HEADER, lines)
 
 
 def _line(label: str, row: dict[str, Any] | None, full: dict[str, Any] | None) -> tuple[str, ...]:

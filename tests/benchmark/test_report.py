@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmms_tokendrop.benchmark.report import TABLES, render_blocks
+from lmms_tokendrop.benchmark.report import TABLES, fill_documents, render_blocks
 from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.markdown import NOT_MEASURED, markdown_table
 from lmms_tokendrop.modeling.methods.available import reductions
@@ -27,9 +27,15 @@ def test_blocks_are_filled_and_the_rest_is_left(tmp_path):
     assert render_blocks(text, tmp_path) == f"before\n<!-- table: prefill -->\n{NOT_MEASURED}\n<!-- end -->\nafter"
 
 
-def test_an_unknown_block_raises(tmp_path):
-    with pytest.raises(KeyError, match="nonsense"):
-        render_blocks("<!-- table: nonsense -->\n<!-- end -->", tmp_path)
+def test_a_block_that_no_table_has_is_named_and_nothing_is_written(tmp_path):
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text("<!-- table: prefill -->\n<!-- end -->\n")
+    bad.write_text("<!-- table: nonsense -->\n<!-- end -->\n")
+    with pytest.raises(ValueError, match=r"bad\.md: table: 'nonsense'; allowed: variants, "):
+        fill_documents(tmp_path, [good, bad])
+    assert NOT_MEASURED not in good.read_text()
+    fill_documents(tmp_path, [good])
+    assert good.read_text() == f"<!-- table: prefill -->\n{NOT_MEASURED}\n<!-- end -->\n"
 
 
 def test_tables_of_registries_have_a_row_per_entry(tmp_path):

@@ -1,18 +1,15 @@
 """Tables, plots and the page have the numbers of the runs' files."""
 
-import base64
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from lmms_tokendrop.benchmark.report import TABLES
 from lmms_tokendrop.compare.evaluating import COUNTS, result_of
-from lmms_tokendrop.compare.plot import comparison_plot
-from lmms_tokendrop.compare.report import write_report
 from lmms_tokendrop.markdown import NOT_MEASURED
+from lmms_tokendrop.report.comparisons import CACHE, MACS, TIME, TOKENS, layer_pictures, score_picture
+from lmms_tokendrop.report.drawing import drawn
 from lmms_tokendrop.results.compared import read_rows
 from lmms_tokendrop.results.compared_table import task_table
 
@@ -118,14 +115,10 @@ def test_files_that_can_not_be_compared_are_named(scenes, changed, message):
         read_rows(scenes)
 
 
-def test_the_plot_has_a_line_for_each_method_and_no_panel_without_numbers(scenes):
-    figure = comparison_plot({"scenes": read_rows(scenes)})
-    assert [panel.get_xlabel().split(",")[0] for panel in figure.axes] == [
-        "visual tokens that a layer receives",
-        "MACs of the decoder's prefill",
-        "cache",
-        "ms a document",
-    ]
+def test_the_picture_has_a_line_for_each_method_and_no_panel_without_numbers(scenes):
+    picture = score_picture("scenes", read_rows(scenes))
+    assert [panel.across for panel in picture.panels] == [TOKENS, MACS, CACHE, TIME]
+    figure = drawn([picture])
     tokens, *_, time = figure.axes
     lines = {container.get_label(): container.lines[0] for container in tokens.containers}
     assert lines.keys() == {"mustdrop", "random", "vision_tome"}
@@ -136,33 +129,23 @@ def test_the_plot_has_a_line_for_each_method_and_no_panel_without_numbers(scenes
         path.write_text(
             json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "seconds"})
         )
-    assert len(comparison_plot({"scenes": read_rows(scenes)}).axes) == 3
+    assert [panel.across for panel in score_picture("scenes", read_rows(scenes)).panels] == [TOKENS, MACS, CACHE]
 
 
-class Links(HTMLParser):
-    """What a page would fetch."""
-
-    def __init__(self):
-        super().__init__()
-        self.fetched: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.fetched += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
-
-
-def test_the_page_has_everything_in_itself(scenes):
-    text = write_report(scenes.parent)
-    page = (scenes.parent / "report.html").read_text()
-    links = Links()
-    links.feed(page)
-    [picture] = links.fetched
-    assert (
-        base64.b64decode(picture.removeprefix("data:image/png;base64,")) == (scenes.parent / "report.png").read_bytes()
+def test_tokens_of_each_layer_are_a_picture_for_each_budget_where_runs_have_them(scenes):
+    for name, layers in {"full": [192, 192], "mustdrop": [60, 36], "more": [120, 60]}.items():
+        path = scenes / f"{name}.json"
+        run = json.loads(path.read_text())
+        run["result"]["visual_tokens_per_layer"] = layers
+        path.write_text(json.dumps(run))
+    half, quarter = layer_pictures("scenes", read_rows(scenes))
+    assert (half.title, quarter.title) == (
+        "scenes, 50%, input: tokens in each layer",
+        "scenes, 25%, input: tokens in each layer",
     )
-    assert not re.search(r"https?:|url\(|@import|<script", page)
-    assert (scenes.parent / "report.md").read_text() == f"{text}\n"
-    assert page.count("<tr>") == 8
-    assert "<td>75.0 ± 25.0</td>" in page
+    drawing = drawn([quarter]).axes[0]
+    lines = {container.get_label(): container.lines[0].get_xydata().tolist() for container in drawing.containers}
+    assert lines == {"full": [[0, 192], [1, 192]], "mustdrop": [[0, 60], [1, 36]]}
 
 
 def test_documents_show_what_was_compared_and_nothing_before(scenes, tmp_path):

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from lmms_tokendrop.benchmark.accuracy_plot import accuracy_plot
 from lmms_tokendrop.benchmark.budget_rows import ROWS
 from lmms_tokendrop.markdown import NOT_MEASURED
+from lmms_tokendrop.report.budgets import ablation_picture, budget_picture
+from lmms_tokendrop.report.drawing import drawn
 from lmms_tokendrop.results.budgets import ablation_table, budget_table
 
 
@@ -85,8 +86,8 @@ def test_every_row_has_a_name_of_its_own(task):
     assert len(set(names)) == len(names)
 
 
-def test_the_plot_has_a_line_for_each_method_and_the_unreduced_model_as_a_level():
-    figure = accuracy_plot({"scenes": FOUND})
+def test_the_picture_has_a_line_for_each_method_and_the_unreduced_model_as_a_level():
+    figure = drawn([budget_picture("scenes", FOUND)])
     tokens, _, time = figure.axes
     lines = {container.get_label(): container for container in tokens.containers}
     assert lines.keys() == {"mustdrop", "random"}
@@ -94,5 +95,12 @@ def test_the_plot_has_a_line_for_each_method_and_the_unreduced_model_as_a_level(
     (bars,) = lines["random"].lines[2]
     half = 100 * 0.25 / 3**0.5
     assert bars.get_segments()[0].tolist() == [[48.0, pytest.approx(25 - half)], [48.0, pytest.approx(25 + half)]]
-    assert tokens.lines[0].get_ydata() == pytest.approx([100, 100])
+    assert tokens.lines[-1].get_ydata() == pytest.approx([100, 100])
     assert [container.get_label() for container in time.containers] == ["mustdrop"]
+
+
+def test_the_picture_of_options_has_a_bar_for_each_that_was_run():
+    found = {**FOUND, "mustdrop, input, 25%, key_ratio 0": run("1100")}
+    panel = drawn([ablation_picture("options", found, ["key_ratio 0"])]).axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["defaults", "key_ratio 0"]
+    assert [bar.get_width() for bar in panel.patches] == pytest.approx([75, 50])

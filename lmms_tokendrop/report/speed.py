@@ -1,0 +1,61 @@
+"""Sections of what was timed: throughput, memory, training steps, prefill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmms_tokendrop.report.picture import Line, Panel, Picture, Point, Value, drawable
+from lmms_tokendrop.report.section import Section
+from lmms_tokendrop.results.prefill import prefill_table
+from lmms_tokendrop.results.throughput import throughput_table
+
+
+def throughput_section(title: str, measured: Mapping[str, Any]) -> Section:
+    """Throughput, memory and training steps of `scripts/measure_throughput.py`."""
+    pictures = [
+        _bars(f"{title}: throughput", measured.get("throughput", ()), _throughput),
+        _memory(f"{title}: peak of the activations", measured.get("memory", ())),
+        _bars(f"{title}: training step", measured.get("training_step", ()), _training_step),
+    ]
+    return Section(title, throughput_table(dict(measured)), list(filter(None, pictures)))
+
+
+def prefill_section(title: str, speed: Mapping[str, Any]) -> Section:
+    """The prefill of `scripts/measure_prefill.py`."""
+    seconds = "seconds"
+    lines = [
+        Line(name, [Point({seconds: Value(speed[f"{key}_seconds"], *speed[f"{key}_range"])})])
+        for name, key in (("stock sdpa", "stock"), ("MustDrop", "reduced"))
+    ]
+    return Section(title, prefill_table(dict(speed)), [Picture(title, [Panel(seconds)], lines)])
+
+
+def _bars(title: str, rows: Sequence[Mapping[str, Any]], read: Any) -> Picture | None:
+    lines = [Line(row["name"], [Point(read(row))]) for row in rows]
+    names = dict.fromkeys(name for line in lines for name in line.points[0].values)
+    return drawable(Picture(title, list(map(Panel, names)), lines))
+
+
+def _throughput(row: Mapping[str, Any]) -> dict[str, Value]:
+    spreads = {"examples a second": row["examples_per_second"], "speed-up over full": row.get("speed_up_over_full")}
+    return {name: _spread(spread) for name, spread in spreads.items() if spread}
+
+
+def _training_step(row: Mapping[str, Any]) -> dict[str, Value]:
+    return {"seconds a step": _spread(row["step_seconds"]), "speed-up over full": _spread(row["speed_up"])}
+
+
+def _memory(title: str, rows: Sequence[Mapping[str, Any]]) -> Picture | None:
+    """A bar for each variant, a panel for each mode."""
+    found: dict[str, dict[str, Value]] = {}
+    for row in rows:
+        added = (row["peak"] - row["before"]) / 1e6
+        found.setdefault(row["name"], {})[f"{row['mode']}, MB"] = Value(added)
+    lines = [Line(name, [Point(values)]) for name, values in found.items()]
+    names = dict.fromkeys(name for values in found.values() for name in values)
+    return drawable(Picture(title, list(map(Panel, names)), lines))
+
+
+def _spread(found: Mapping[str, float]) -> Value:
+    return Value(found["median"], found["low"], found["high"])
