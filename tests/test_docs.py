@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 from documents import PAGES, ROOT, blocks
+from render_docs import TITLE
 
 from lmms_tokendrop import cache_of
 from lmms_tokendrop.benchmark.report import render_blocks
+from lmms_tokendrop.report.kinds import read_sections
+from lmms_tokendrop.report.page import page
+from lmms_tokendrop.report.writing import PAGE, PICTURES, TEXT, markdown
 
 README = PAGES["README.md"].read_text()
 ELSEWHERE = {"hub.md", "design.md"}
@@ -27,6 +31,18 @@ def anchors(path: Path) -> set[str]:
 def test_tables_are_those_of_the_registries_and_results_files(name):
     text = PAGES[name].read_text()
     assert render_blocks(text, ROOT / "model_cards" / "results") == text
+
+
+def test_the_report_is_that_of_the_results_files():
+    folder = ROOT / "docs" / "report"
+    sections = read_sections(ROOT / "model_cards" / "results")
+    files = set(re.findall(rf"\]\(({PICTURES}/[^)]*)\)", markdown(TITLE, sections)))
+    assert (folder / TEXT).read_text() == markdown(TITLE, sections)
+    assert {path.relative_to(folder).as_posix() for path in (folder / PICTURES).iterdir()} == files
+    drawings = {picture.title: "" for section in sections for picture in section.pictures}
+    assert re.sub(r'(src="data:image/svg\+xml,)[^"]*', r"\1", (folder / PAGE).read_text()) == page(
+        TITLE, sections, drawings
+    )
 
 
 @pytest.mark.parametrize("name", PAGES)
