@@ -19,6 +19,7 @@ from rich.table import Table
 
 from lmms_tokendrop.compare.command import compare
 from lmms_tokendrop.hub.command import app as hub_commands
+from lmms_tokendrop.plan.command import plan
 from lmms_tokendrop.report.command import report
 from lmms_tokendrop.training.command import train
 from lmms_tokendrop.user_errors import one_line_errors
@@ -163,6 +164,7 @@ def calibrate(
 
 app.command()(compare)
 app.command()(report)
+app.command()(plan)
 app.command()(train)
 
 

@@ -12,9 +12,8 @@ from typing import Annotated
 import torch
 import typer
 
-from lmms_tokendrop.benchmark.planned_costs import planned_costs
-from lmms_tokendrop.benchmark.real_models import real_models
 from lmms_tokendrop.json_files import read_json_object
+from lmms_tokendrop.plan.planned_costs import BUDGETS, planned_costs
 from lmms_tokendrop.user_errors import check_output_file, one_line_errors
 
 OUTPUT = Path(__file__).resolve().parents[1] / "model_cards" / "results" / "planned_costs.json"
@@ -28,14 +27,13 @@ def main(
     torch.set_num_threads(1)
     with one_line_errors():
         check_output_file("output", output)
-        known = real_models()
-        for name in models or known:
-            if name not in known:
-                raise ValueError(f"models: {name!r}; allowed: {', '.join(known)}")
+        for name in models or BUDGETS:
+            if name not in BUDGETS:
+                raise ValueError(f"models: {name!r}; allowed: {', '.join(BUDGETS)}")
         found = read_json_object(output) if output.exists() else {}
-        for name in models or known:
-            found[name] = planned_costs(known[name])
-            output.write_text(json.dumps({each: found[each] for each in known if each in found}, indent=1) + "\n")
+        for name in models or BUDGETS:
+            found[name] = planned_costs(name)
+            output.write_text(json.dumps({each: found[each] for each in BUDGETS if each in found}, indent=1) + "\n")
             typer.echo(f"{name}: {len(found[name]['rows'])} rows")
 
 

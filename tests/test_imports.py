@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"results", "benchmark"},
     "training": {"catalogue", "modeling", "pocket", "evaluation"},
     "benchmark": {"catalogue", "modeling", "results", "evaluation", "training"},
+    "plan": {"catalogue", "modeling", "evaluation", "benchmark"},
     "hub": {"catalogue", "modeling", "pocket", "results", "evaluation"},
 }
 """Rooms that a room may import. Inside functions and for type checkers only is importing, too."""

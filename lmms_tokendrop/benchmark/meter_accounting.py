@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lmms_tokendrop.benchmark.encoder_accounting import encoder_layer_macs, patch_embedding_macs
-from lmms_tokendrop.modeling.core.fusion_plan import build_fusion_reducer, plan_apart
-from lmms_tokendrop.modeling.methods.available import reductions
-from lmms_tokendrop.modeling.ops.image_patches import grid_side
+from lmms_tokendrop.benchmark.encoder_accounting import (
+    ImageSize,
+    built_reducer,
+    encoder_layer_macs,
+    patch_embedding_macs,
+)
+from lmms_tokendrop.modeling.core.fusion_plan import plan_apart
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ def cross_layer_macs(config: Any, tokens: int, other: int, ffn_tokens: int) -> i
     return encoder_layer_macs(config, tokens, ffn_tokens) + attention
 
 
-def meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size: int | None = None) -> MeterMacs:
-    """MACs for a square image, from the counts that a method plans.
+def meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size: ImageSize = None) -> MeterMacs:
+    """MACs for an image, from the counts that a method plans.
 
     Parameters
     ----------
@@ -68,11 +71,9 @@ def meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size:
     text_tokens
         Tokens of the text, without padding.
     image_size
-        Side of the image in pixels; None: the configuration's.
+        Height and width in pixels, or the side of a square; None: the configuration's.
     """
-    options = reductions("meter").from_dict(token_reduction)
-    reducer = build_fusion_reducer(reductions("meter"), options, config)
-    patches = grid_side(image_size or config.image_size, config.patch_size, reducer.image_scale) ** 2
+    reducer, patches = built_reducer("meter", config, token_reduction, image_size)
     vision_config = config.vision_config
     blocks = vision_config.num_hidden_layers
     tower = plan_apart(reducer, 0, 1 + patches, blocks, "vision")
@@ -90,6 +91,6 @@ def meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size:
     return MeterMacs(text, patch_embedding_macs(vision_config, patches) + sum(vision), cross_modal)
 
 
-def planned_meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size: int | None = None) -> int:
+def planned_meter_macs(config: Any, token_reduction: dict, text_tokens: int, image_size: ImageSize = None) -> int:
     """The sum of :func:`meter_macs`."""
     return meter_macs(config, token_reduction, text_tokens, image_size).total

@@ -53,7 +53,7 @@ def figures(cost: Mapping[str, float], unreduced: Mapping[str, float]) -> dict[s
     Parameters
     ----------
     cost, unreduced
-        Of `lmms_tokendrop.benchmark.real_models`.
+        Of `lmms_tokendrop.plan.planned_costs`.
     """
     tokens, macs = cost["release"] / unreduced["release"], cost["macs"] / unreduced["macs"]
     whole, held = unreduced["kv_bytes"] / 1e6, cost["kv_bytes"] / 1e6

@@ -46,6 +46,10 @@ class CountDependsOnData(ValueError):
     """A stage states no count, so what it leaves is known only when it runs."""
 
 
+class NothingReduced(ValueError):
+    """A method whose ratios leave everything."""
+
+
 def plan(reducer: TokenReducer, text: int, image: int, num_layers: int) -> tuple[list[int], list[int]]:
     """Tokens that the attention and the FFN of each layer process, from the counts of the input alone.
 
@@ -96,7 +100,7 @@ def check_smaller(image_size: int, native_size: int, patch_size: int) -> None:
 
 
 def check_reduces(reducer: TokenReducer, config: Any) -> None:
-    """Raise a ValueError if no stage takes a token of an image of the encoder's own size and of the longest text.
+    """Raise NothingReduced if no stage takes a token of an image of the encoder's own size and of the longest text.
 
     Methods whose counts depend on the data are taken as they are.
     """
@@ -109,7 +113,7 @@ def check_reduces(reducer: TokenReducer, config: Any) -> None:
     except CountDependsOnData:
         return
     if left[-1] == (text, image):
-        raise ValueError(
+        raise NothingReduced(
             f"{reducer.options.method}: its ratios leave all of {image} image and {text} text tokens, so nothing would "
             "happen"
         )

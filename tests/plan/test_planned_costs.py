@@ -8,18 +8,12 @@ from pathlib import Path
 import pytest
 from budget_goldens import GOLDENS
 
-from lmms_tokendrop.benchmark.planned_costs import contenders
-from lmms_tokendrop.benchmark.real_models import Counts, real_models
+from lmms_tokendrop.plan.narrow_model import Counts
+from lmms_tokendrop.plan.planned_costs import contenders, costs, counts
+from lmms_tokendrop.plan.targets import read_target
 
-MODELS = real_models()
 PLANNED = Path(__file__).resolve().parents[2] / "model_cards" / "results" / "planned_costs.json"
-NEXT = {32: MODELS["llava-v1.6-vicuna-7b"], 40: MODELS["llava-v1.6-vicuna-13b"]}
-
-
-def constant(model, tokens: int) -> Counts:
-    """The same tokens in every layer."""
-    layers = (tokens,) * model.decoder["num_hidden_layers"]
-    return Counts(model.patches, layers, tokens, layers)
+NEXT = {32: read_target("llava-v1.6-vicuna-7b"), 40: read_target("llava-v1.6-vicuna-13b")}
 
 
 @pytest.mark.parametrize(
@@ -38,22 +32,23 @@ def constant(model, tokens: int) -> Counts:
     ],
 )
 def test_costs_of_equal_layers_by_hand(name, tokens, tera_macs, megabytes):
-    costs = MODELS[name].costs(constant(MODELS[name], tokens))
-    assert round(costs["macs"] / 1e12, 2) == tera_macs
-    assert round(costs["kv_bytes"] / 1e6, 1) == megabytes
-    assert costs["input"] == costs["release"] == tokens
+    target = read_target(name)
+    found = costs(target, Counts.constant(tokens, target.config().text_config.num_hidden_layers))
+    assert round(found["macs"] / 1e12, 2) == tera_macs
+    assert round(found["kv_bytes"] / 1e6, 1) == megabytes
+    assert found["input"] == found["release"] == tokens
 
 
 def test_unreduced_models_receive_all_patches_and_newlines():
-    for model, tokens in ((MODELS["llava-1.5-13b"], 576), (NEXT[32], 2928)):
-        counts = model.counts({"method": "none"})
-        assert counts.received == counts.cached == (tokens,) * model.decoder["num_hidden_layers"]
+    for target, layers, tokens in ((read_target("llava-1.5-13b"), 40, 576), (NEXT[32], 32, 2928)):
+        found = counts(target, {"method": "none"})
+        assert found.received == found.cached == (tokens,) * layers
 
 
 def test_fastv_keeps_the_cache_of_its_first_layers():
     """Two of 32 layers receive 576; (64 * 32 - 2 * 576) / 30 are left to each of the others."""
-    counts = MODELS["llava-1.5-7b"].counts({"method": "fastv", "visual_tokens": 64})
-    assert counts.received == counts.cached == (576,) * 2 + (30,) * 30
+    found = counts(read_target("llava-1.5-7b"), {"method": "fastv", "visual_tokens": 64})
+    assert found.received == found.cached == (576,) * 2 + (30,) * 30
 
 
 @pytest.mark.parametrize(
@@ -62,19 +57,19 @@ def test_fastv_keeps_the_cache_of_its_first_layers():
     ids=str,
 )
 def test_mustdrops_drops_and_cache_are_the_rules(golden):
-    counts = NEXT[golden.layers].counts({"method": "mustdrop", **golden.reduction})
+    found = counts(NEXT[golden.layers], {"method": "mustdrop", **golden.reduction})
     left = (golden.after_merging, *golden.stages)
-    assert tuple(dict.fromkeys(counts.received)) == tuple(dict.fromkeys(left))
-    assert counts.cached == (golden.after_merging,) * 2 + (golden.stages[-1],) * (golden.layers - 2)
-    average = sum(counts.received) / golden.layers if golden.counter == "input" else counts.released
+    assert tuple(dict.fromkeys(found.received)) == tuple(dict.fromkeys(left))
+    assert found.cached == (golden.after_merging,) * 2 + (golden.stages[-1],) * (golden.layers - 2)
+    average = sum(found.received) / golden.layers if golden.counter == "input" else found.released
     assert average == pytest.approx(640, abs=1)
 
 
 @pytest.mark.parametrize("label", ["mustdrop", "sparsevlm", "visionzip", "visionzip, then mustdrop"])
 def test_the_results_file_has_what_is_planned(label):
     """To a window of MustDrop: which windows are most similar is the noise's, and other processors round otherwise."""
-    model = MODELS["llava-1.5-7b"]
-    rows = json.loads(PLANNED.read_text())[model.name]["rows"]
+    target = read_target("llava-1.5-7b")
+    rows = json.loads(PLANNED.read_text())[target.name]["rows"]
     [row] = [row for row in rows if (row["method"], row["budget"], row["counter"]) == (label, 64, "input")]
-    counts = model.counts({**contenders(model)[label], "visual_tokens": 64, "counter": "input"})
-    assert model.costs(counts) == pytest.approx(row["costs"], rel=0.03)
+    found = counts(target, {**contenders(target)[label], "visual_tokens": 64, "counter": "input"})
+    assert costs(target, found) == pytest.approx(row["costs"], rel=0.03)

@@ -1,0 +1,1 @@
+"""What a variant leaves and costs, worked out from a configuration; the command ``lmms-tokendrop plan``."""
