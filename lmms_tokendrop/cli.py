@@ -33,7 +33,7 @@ app = typer.Typer(
 app.add_typer(hub_commands)
 
 
-@app.command("list")
+@app.command("list", epilog="Example: lmms-tokendrop list --architecture vilt")
 def list_variants(
     architecture: Annotated[str | None, typer.Option(help="Only those of this architecture.")] = None,
     method: Annotated[str | None, typer.Option(help="Only those with this method.")] = None,
@@ -55,7 +55,7 @@ def list_variants(
     Console().print(table)
 
 
-@app.command("tasks-path")
+@app.command("tasks-path", epilog="Example: lmms-tokendrop tasks-path")
 def print_tasks_path() -> None:
     """Print the folder of the bundled tasks, for lmms-eval --include_path."""
     from lmms_tokendrop.evaluation.tasks_path import tasks_path
@@ -63,7 +63,7 @@ def print_tasks_path() -> None:
     typer.echo(tasks_path())
 
 
-@app.command()
+@app.command(epilog="Example: lmms-tokendrop demo --limit 100 --output out/demo.json")
 def demo(
     limit: Annotated[int, typer.Option(help="Number of questions; 0 for all.")] = 500,
     output: Annotated[Path | None, typer.Option(help="Also write the measurements to this JSON file.")] = None,
@@ -95,7 +95,7 @@ def demo(
         output.write_text(to_json(measurements))
 
 
-@app.command()
+@app.command(epilog="Example: lmms-tokendrop calibrate --budget 48 --limit 100")
 def calibrate(
     budget: Annotated[float, typer.Option(help="Average visual tokens per request.")],
     task: Annotated[str, typer.Option(help="Task that gives images and questions.")] = "pocket_scenes",
@@ -162,10 +162,12 @@ def calibrate(
     typer.echo(f"token_reduction={json.dumps(found.token_reduction)}")
 
 
-app.command()(compare)
-app.command()(report)
+app.command(epilog="Example: lmms-tokendrop compare --methods mustdrop,fastv --budgets 50%,25%")(compare)
+app.command(epilog="Example: lmms-tokendrop report model_cards/results --out out/report")(report)
 app.command()(plan)
-app.command()(train)
+app.command(
+    epilog="Example: lmms-tokendrop train --recipe vilt-vqav2 --teacher TEACHER --data DATA --output runs/vilt"
+)(train)
 
 
 def _prepare(pretrained: str, verbose: bool) -> None:

@@ -15,7 +15,7 @@ from lmms_tokendrop.user_errors import one_line_errors
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="Example: lmms-tokendrop export llava_next_mustdrop mustdrop --base pocket")
 def export(
     variant: Annotated[str, typer.Argument(help="A name of lmms-tokendrop list.")],
     folder: Annotated[Path, typer.Argument(help="New or empty folder.")],
@@ -74,7 +74,7 @@ def verify(
             typer.echo(line)
 
 
-@app.command()
+@app.command(epilog="Example: lmms-tokendrop card mustdrop OWNER/NAME --results results")
 def card(
     folder: Annotated[Path, typer.Argument(help="Made by lmms-tokendrop export.")],
     repo_id: Annotated[str, typer.Argument(help="Repository that it will be pushed to, owner/name.")],
@@ -102,7 +102,7 @@ def card(
     typer.echo(f"{folder / CARD}: {measured} results of lmms-eval belong to this model")
 
 
-@app.command()
+@app.command(epilog="Example: lmms-tokendrop push mustdrop OWNER/NAME --yes")
 def push(
     folder: Annotated[Path, typer.Argument(help="Made by lmms-tokendrop export.")],
     repo_id: Annotated[str, typer.Argument(help="Repository, owner/name.")],

@@ -20,16 +20,7 @@ def report(
         typer.Option(help="Instead, write the tables between <!-- table: NAME --> and <!-- end --> in this document."),
     ] = None,
 ) -> None:
-    """Show all results files of a folder as tables and pictures: one page of HTML, and the same in Markdown.
-
-    Examples
-    --------
-    lmms-tokendrop report out/compare
-
-    lmms-tokendrop report model_cards/results --out out/report --title "Pocket models"
-
-    lmms-tokendrop report model_cards/results --fill docs/results.md
-    """
+    """Show all results files of a folder as tables and pictures: one page of HTML, and the same in Markdown."""
     with one_line_errors(ModuleNotFoundError):
         if not folder.is_dir():
             raise ValueError(f"folder={str(folder)!r}; allowed: a folder of results files")

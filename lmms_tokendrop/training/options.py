@@ -86,7 +86,7 @@ class TrainingOptions:
         None, "Use the first so many rows of the evaluation data; `pocket_scenes`: 1000.", low=1, group="Data"
     )
     columns: dict[str, str] | None = option(
-        None, "Names of columns where they differ, as `question=text,image=picture`.", group="Data"
+        None, "Names of columns where they differ, as `question=text,image=file`.", group="Data"
     )
     image_root: str | None = option(None, "Folder of images that the data names by file.", group="Data")
     square_images: bool = option(
