@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from sizes import one_fast
 from tiny_models import tiny_image
@@ -17,6 +18,12 @@ from lmms_tokendrop.modeling.core.reducer import Host
 from lmms_tokendrop.modeling.methods.available import reductions
 
 ATTENTIONS = one_fast(("sdpa", "eager"))
+BACKBONES = (
+    ("llama", "sdpa"),
+    pytest.param("mistral", "eager", marks=pytest.mark.slow),
+    pytest.param("qwen2", "sdpa", marks=pytest.mark.slow),
+)
+"""Text models, with an attention each."""
 
 EVERY_LAYER_AND_NEWLINE: dict[str, Any] = {"compact_first_layers": True, "newlines": "row"}
 """Settings that make the most of the framework's work: all caches shrink, newlines leave with their rows."""

@@ -16,6 +16,7 @@ from kinds import REPEATED
 from tiny_models import TEXT_CONFIGS
 
 FIRST_BACKBONE = next(iter(TEXT_CONFIGS))
+HARDEST_PROMPTS = ("two_images", "ragged_batch")
 
 settings.register_profile(
     "core",
@@ -29,12 +30,13 @@ settings.load_profile("core")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of a case as slow if another case of its kind is among them; on other backbones only that one runs."""
+    """Mark tests of a case as slow if an earlier case is of its kind; that one runs with all backbones and prompts."""
     for item in list(items):
         given = item.callspec.params if hasattr(item, "callspec") else {}
         if (given.get("name", "llava_next"), given.get("method")) in REPEATED:
             item.add_marker("slow")
-            if given.get("text", FIRST_BACKBONE) != FIRST_BACKBONE:
+            easier = given.get("prompt", HARDEST_PROMPTS[0]) not in HARDEST_PROMPTS
+            if easier or given.get("text", FIRST_BACKBONE) != FIRST_BACKBONE:
                 items.remove(item)
 
 

@@ -20,9 +20,9 @@ def fusion_reducer_of(architecture: str, options: dict[str, Any]) -> Any:
 
 
 def kind(architecture: str, options: dict[str, Any]) -> tuple:
-    """What the method of a case declares: its places, and how its tokens go on from there."""
+    """What the method of a case declares: the places it works at, and how its tokens go on from there."""
     reducer = reducer_of(options) if architecture == "llava_next" else fusion_reducer_of(architecture, options)
-    places = frozenset((stage.place, stage.point) for stage in reducer.stages())
+    places = frozenset(stage.place for stage in reducer.stages())
     smaller = reducer.image_scale < 1
     return places, reducer.adds, reducer.joint, reducer.proportional_attention, reducer.soft_training, smaller
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import (
-    ATTENTIONS,
+    BACKBONES,
     MASKED,
     METHODS,
     PROMPTS,
@@ -16,7 +16,7 @@ from cases import (
     stacked_logits,
 )
 from masked_reference import Chunk, masked_logits
-from tiny_models import TEXT_BACKBONES, tiny_image
+from tiny_models import tiny_image
 
 from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
 
@@ -47,8 +47,7 @@ def second_turn(model, workshop, image: bool):
 
 @pytest.mark.parametrize("image", [False, True], ids=["text", "new_image"])
 @pytest.mark.parametrize("method", MASKED)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("text", TEXT_BACKBONES)
+@pytest.mark.parametrize(("text", "attention"), BACKBONES)
 def test_a_second_turn_equals_a_masked_reference(workshop, text, attention, method, image):
     model = workshop.reduced(method, text, attention)
     inputs, second, output, (first_stop, second_start, second_stop) = second_turn(model, workshop, image)

@@ -10,6 +10,7 @@ import torch
 from cases import METHODS as LLAVA_METHODS
 from cases import PROMPTS, greedy, stacked_logits
 from fusion_architectures import ARCHITECTURES
+from sizes import one_fast
 from tiny_models import tiny_image
 
 from lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop import (
@@ -80,13 +81,13 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", one_fast([torch.bfloat16, torch.float16, torch.float64]))
 @pytest.mark.parametrize(("name", "method"), CASES)
 def test_every_method_runs_in_every_dtype(logits_of, name, method, dtype):
     assert bool(logits_of(name, method, dtype)().isfinite().all())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", one_fast([torch.bfloat16, torch.float64]))
 @pytest.mark.parametrize(("name", "method"), CASES)
 def test_the_default_dtype_changes_nothing(logits_of, name, method, dtype):
     logits = logits_of(name, method, torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import (
-    ATTENTIONS,
+    BACKBONES,
     KEEP_ALL,
     MASKED,
     METHODS,
@@ -27,8 +27,7 @@ WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("method", KEEP_ALL)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("text", TEXT_BACKBONES)
+@pytest.mark.parametrize(("text", "attention"), BACKBONES)
 class TestKeepAll:
     def test_generation_is_bitwise_stock(self, workshop, text, attention, method, prompt):
         inputs = workshop.inputs(prompt)
@@ -47,8 +46,7 @@ class TestKeepAll:
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("method", MASKED)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("text", TEXT_BACKBONES)
+@pytest.mark.parametrize(("text", "attention"), BACKBONES)
 class TestDropIsMask:
     def test_prefill_and_decode_equal_the_masked_reference(self, workshop, text, attention, method, prompt):
         inputs = workshop.inputs(prompt)
@@ -107,8 +105,7 @@ def test_compact_positions_are_counted_over_what_is_left(workshop, prompt, compa
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("text", TEXT_BACKBONES)
+@pytest.mark.parametrize(("text", "attention"), BACKBONES)
 def test_a_row_of_a_ragged_batch_equals_the_same_request_alone(workshop, text, attention, method):
     model = workshop.reduced(method, text, attention)
     together = greedy(model, workshop.inputs("ragged_batch"))

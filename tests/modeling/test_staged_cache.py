@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 import torch
 from cases import METHODS, PROMPTS, WHOLE_CACHES, greedy, largest_difference, stacked_logits
@@ -12,7 +15,7 @@ from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cac
 WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 
 
-def prefill(model, inputs):
+def prefill(model, inputs) -> StagedCache:
     """The cache of a prompt."""
     with torch.no_grad():
         return cache_of(model(**inputs, use_cache=True, prompt_length=inputs["input_ids"].shape[1]))
@@ -53,12 +56,18 @@ def held(method: str, inputs: dict, report) -> list[list[int]]:
     return [[text + visual for text, visual in zip(texts, layer, strict=True)] for layer in layers]
 
 
+@pytest.fixture(scope="module")
+def prompt_cache(workshop) -> Callable[[str, str], StagedCache]:
+    """Return `make(method, prompt)`: the cache of a prompt, to be read."""
+    return cache(lambda method, prompt: prefill(workshop.reduced(method), workshop.inputs(prompt)))
+
+
 @pytest.mark.parametrize("prompt", WITH_IMAGES)
 @pytest.mark.parametrize("method", METHODS)
 class TestAccounts:
-    def test_what_layers_receive_is_what_stages_left(self, workshop, method, prompt):
-        model, inputs = workshop.reduced(method), workshop.inputs(prompt)
-        cache = prefill(model, inputs)
+    def test_what_layers_receive_is_what_stages_left(self, workshop, prompt_cache, method, prompt):
+        inputs = workshop.inputs(prompt)
+        cache = prompt_cache(method, prompt)
         report = cache.report()
         current = (inputs["input_ids"] == 4).sum(-1)
         left = {record.name: (record.index >= 0).sum(-1) - text_tokens(inputs) for record in cache.records}
@@ -67,8 +76,8 @@ class TestAccounts:
             assert received == current.tolist()
             current = left.get(f"after layer {layer}", current)
 
-    def test_averages_are_means_over_layers(self, workshop, method, prompt):
-        report = prefill(workshop.reduced(method), workshop.inputs(prompt)).report()
+    def test_averages_are_means_over_layers(self, prompt_cache, method, prompt):
+        report = prompt_cache(method, prompt).report()
         layers = report.visual_tokens_per_layer
         last = [len(row) for row in list(report.kept.values())[-1]] if report.kept else layers[-1]
         for row in range(len(layers[0])):
@@ -77,22 +86,22 @@ class TestAccounts:
             after = [*received[1:], last[row]]
             assert report.average_visual_tokens_release[row] == pytest.approx(sum(after) / len(layers))
 
-    def test_the_cache_holds_the_last_survivors_in_every_layer(self, workshop, method, prompt):
+    def test_the_cache_holds_the_last_survivors_in_every_layer(self, workshop, prompt_cache, method, prompt):
         inputs = workshop.inputs(prompt)
-        report = prefill(workshop.reduced(method), inputs).report()
+        report = prompt_cache(method, prompt).report()
         assert report.kv_lengths == [max(row) for row in held(method, inputs, report)]
 
-    def test_bytes_are_exact(self, workshop, method, prompt):
+    def test_bytes_are_exact(self, workshop, prompt_cache, method, prompt):
         inputs = workshop.inputs(prompt)
-        report = prefill(workshop.reduced(method), inputs).report()
+        report = prompt_cache(method, prompt).report()
         per_entry = 2 * 4 * 8 * 4  # keys and values, 4 heads of 8 channels, float32
         rows = inputs["input_ids"].shape[0]
         assert report.kv_bytes == sum(report.kv_lengths) * per_entry * rows
         tokens = map(sum, zip(*held(method, inputs, report), strict=True))
         assert report.kv_bytes_per_row == [count * per_entry for count in tokens]
 
-    def test_bytes_are_those_of_the_tensors(self, workshop, method, prompt):
-        cache = prefill(workshop.reduced(method), workshop.inputs(prompt))
+    def test_bytes_are_those_of_the_tensors(self, prompt_cache, method, prompt):
+        cache = prompt_cache(method, prompt)
         tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
         assert cache.report().kv_bytes == sum(tensor.nbytes for tensor in tensors)
 

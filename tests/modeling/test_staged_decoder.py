@@ -44,13 +44,12 @@ class RotarySpy:
         return distance.argmin(-1)
 
 
-@pytest.mark.parametrize("prompt", WITH_IMAGES)
 @pytest.mark.parametrize("method", REDUCING)
 @pytest.mark.parametrize("text", TEXT_BACKBONES)
 def test_the_next_token_is_one_position_after_the_last_of_the_prompt_in_every_layer(
-    workshop, monkeypatch, text, method, prompt
+    workshop, monkeypatch, text, method
 ):
-    model, inputs = workshop.reduced(method, text), workshop.inputs(prompt)
+    model, inputs = workshop.reduced(method, text), workshop.inputs("ragged_batch")
     spy = RotarySpy(model, monkeypatch)
     greedy(model, inputs, steps=3)
     lengths = inputs["attention_mask"].sum(-1)
