@@ -53,7 +53,7 @@ def plan_decoder(target: Target, reduction: Mapping[str, Any], request: Request)
         raise ValueError(f"text_tokens: {before}+{behind}; allowed: at least one behind the images")
     else:
         narrow = NarrowModel(target, dict(reduction))
-        counts = narrow.counts(Prompt(request.images or (own_square(config),), before, behind))
+        counts = narrow.counts(prompt_of(config, request))
         assumed = _assumptions(narrow.model.model.token_reducer)
     if counts.full + before + behind + request.new_tokens > decoder.max_position_embeddings:
         assumed.append(TOO_LONG.format(positions=decoder.max_position_embeddings))
@@ -129,6 +129,11 @@ def own_square(config: Any) -> tuple[int, int]:
     """Width and height of the square image of a model: a tile, or where images are cut two by two of them."""
     side = (2 if hasattr(config, "image_grid_pinpoints") else 1) * config.vision_config.image_size
     return side, side
+
+
+def prompt_of(config: Any, request: Request) -> Prompt:
+    """The images and the text of a request, with what is usual where it says nothing."""
+    return Prompt(request.images or (own_square(config),), *_lengths(request))
 
 
 def _lengths(request: Request) -> tuple[int, int]:

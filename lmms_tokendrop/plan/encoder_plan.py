@@ -48,11 +48,11 @@ def plan_encoder(target: Target, reduction: Mapping[str, Any], request: Request)
     if len(request.images) > 1:
         raise ValueError(f"image was given {len(request.images)} times; allowed for {name}: once")
     config = target.config(options)
-    text = (request.before or 0) + (TEXT_TOKENS if request.behind is None else request.behind)
+    text = text_of(request)
     if not 1 <= text <= config.max_position_embeddings:
         raise ValueError(f"text_tokens={text}; allowed for {name}: 1 to {config.max_position_embeddings}")
     image_size, parts = ENCODERS[name]
-    size = image_size(config, request.images[0]) if request.images else (config.image_size, config.image_size)
+    size = size_of(target, config, request)
     reducer, patches = built_reducer(name, config, options, size)
     tower, received, left = _tokens(config, reducer, text, patches)
     assumed = [CROPPED.format(side=config.image_size)] if request.images and image_size is square else []
@@ -69,6 +69,17 @@ def plan_encoder(target: Target, reduction: Mapping[str, Any], request: Request)
     )
 
 
+def text_of(request: Request) -> int:
+    """Tokens of a request's text."""
+    return (request.before or 0) + (TEXT_TOKENS if request.behind is None else request.behind)
+
+
+def size_of(target: Target, config: Any, request: Request) -> tuple[int, int]:
+    """Height and width of a request's image as the encoder gets it."""
+    image_size, _ = ENCODERS[target.architecture.name]
+    return image_size(config, request.images[0]) if request.images else square(config, ())
+
+
 def vilt_image_size(config: Any, image: tuple[int, int]) -> tuple[int, int]:
     """Height and width that ViLT's processor gives an image of some width and height."""
     from transformers import ViltImageProcessor
@@ -78,7 +89,7 @@ def vilt_image_size(config: Any, image: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def square(config: Any, image: tuple[int, int]) -> tuple[int, int]:
+def square(config: Any, image: tuple[int, ...]) -> tuple[int, int]:
     """Height and width of METER's images."""
     return config.image_size, config.image_size
 

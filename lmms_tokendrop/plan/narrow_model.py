@@ -21,6 +21,7 @@ from lmms_tokendrop.plan.targets import Target
 IMAGE, WIDTH, WORDS = 3, 8, 64
 """Id of the image's placeholder, channels and vocabulary of the narrow model."""
 
+PARTS = ("text_config", "vision_config")
 SYSTEM_PROMPT, QUESTION = 35, 25
 """Text tokens before and behind the image: the system prompt of Vicuna, and a short question."""
 
@@ -111,12 +112,15 @@ class NarrowModel:
         Options of `token_reduction`.
     seed
         Of weights and images, on which depends which tokens stay, and for data-dependent methods how many.
+    head_dim
+        Channels of each of the target's heads; None: one head of `WIDTH`.
     """
 
-    def __init__(self, target: Target, reduction: dict[str, Any], seed: int = 0):
+    def __init__(self, target: Target, reduction: dict[str, Any], seed: int = 0, head_dim: int | None = None):
         torch.manual_seed(seed)
         family = target.architecture
-        self.model = family.load(family.model_class(family.heads[0]))(narrow_config(target, reduction)).eval()
+        config = narrow_config(target, reduction, head_dim)
+        self.model = family.load(family.model_class(family.heads[0]))(config).eval()
 
     @torch.no_grad()
     def counts(self, prompt: Prompt) -> Counts:
@@ -160,17 +164,23 @@ class NarrowModel:
         return {**inputs, "pixel_values": torch.randn(images, max(tiles), *tile), "image_sizes": sizes}, patches
 
 
-def narrow_config(target: Target, reduction: dict[str, Any]) -> Any:
-    """The target's configuration with one head of `WIDTH` channels in the tower and in the decoder."""
+def narrow_config(target: Target, reduction: dict[str, Any], head_dim: int | None = None) -> Any:
+    """The target's configuration with narrow layers in every part; see :class:`NarrowModel`."""
     config = target.config(reduction)
-    text, vision = config.text_config, config.vision_config
-    for part in (text, vision):
-        part.hidden_size = part.intermediate_size = WIDTH
-        part.num_attention_heads = 1
-    text.num_key_value_heads, text.head_dim, vision.projection_dim = 1, WIDTH, WIDTH
-    text.vocab_size, text.pad_token_id = WORDS, None
-    text.max_position_embeddings = max(text.max_position_embeddings, 2**13)
-    config.image_token_id = config.image_token_index = IMAGE
+    parts = [
+        part for part in (config, *(getattr(config, name, None) for name in PARTS)) if hasattr(part, "hidden_size")
+    ]
+    for part in parts:
+        if head_dim is None:
+            part.num_attention_heads = 1
+            part.num_key_value_heads = 1
+        part.hidden_size = part.intermediate_size = part.num_attention_heads * (head_dim or WIDTH)
+    if target.architecture.generates:
+        text = config.text_config
+        text.head_dim, config.vision_config.projection_dim = head_dim or WIDTH, WIDTH
+        text.vocab_size, text.pad_token_id = WORDS, None
+        text.max_position_embeddings = max(text.max_position_embeddings, 2**13)
+        config.image_token_id = config.image_token_index = IMAGE
     return config
 
 

@@ -16,13 +16,16 @@ from rich.table import Table
 
 from lmms_tokendrop.catalogue.entries import UNREDUCED
 from lmms_tokendrop.plan.planning import Limit, fitted, plan
-from lmms_tokendrop.plan.plans import DECODE, PREFILL, Plan, Request
+from lmms_tokendrop.plan.plans import DECODE, PREFILL, Macs, Plan, Request
+from lmms_tokendrop.plan.scoring import scored
 from lmms_tokendrop.plan.targets import Target
 
 MEANING = (
     "MACs are multiply-accumulates of one request, half of its FLOPs, with attention in full unless it says causal; "
-    "heads, norms and what a method computes to decide are left out. Their ratio is the speed-up that they allow."
+    "heads and norms are left out. Their ratio is the speed-up that they allow. Scoring is what a method computes to "
+    "decide, and in no sum."
 )
+NOTHING = Macs.of(0)
 Row = tuple[str, ...]
 
 
@@ -75,7 +78,7 @@ class Report:
     def _rows(self) -> Iterator[Row]:
         for name, of, shown in figures(self.shown):
             whole, ours = of(self.unreduced), of(self.shown)
-            yield name, shown(whole), shown(ours), f"{whole / ours:.2f}" if ours else ""
+            yield name, shown(whole), shown(ours), f"{whole / ours:.2f}" if whole and ours else ""
 
 
 def planned(target: Target, reduction: dict[str, Any], request: Request, limit: Limit | None = None) -> Report:
@@ -106,6 +109,9 @@ def planned(target: Target, reduction: dict[str, Any], request: Request, limit: 
             reduced = fitted(target, reduction, request, unreduced, limit, partial(bars.update, bar, advance=1))
         elif reduction["method"] != UNREDUCED:
             reduced = plan(target, reduction, request)
+        if reduced is not None:
+            bars.update(bar, description="scoring")
+            reduced = scored(target, reduced, request)
     return Report(target.name, unreduced, reduced)
 
 
@@ -117,7 +123,7 @@ def figures(shown: Plan) -> Iterator[Figure]:
     yield "visual tokens, that a layer receives", lambda plan: plan.average_input, "{:.1f}".format
     yield "visual tokens, behind its drop", lambda plan: plan.average_release, "{:.1f}".format
     for name in shown.macs:
-        yield f"MACs: {name}", lambda plan, name=name: plan.macs[name].full, macs_text
+        yield f"MACs: {name}", lambda plan, name=name: plan.macs.get(name, NOTHING).full, macs_text
     for name in [name for name in shown.phases if name != DECODE]:
         if PREFILL in shown.macs:
             yield f"MACs, causal: {name}", lambda plan, name=name: plan.phases[name].causal, macs_text
