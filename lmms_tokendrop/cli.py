@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +13,13 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lmms_tokendrop.bench.command import bench
 from lmms_tokendrop.compare.command import compare
 from lmms_tokendrop.hub.command import app as hub_commands
 from lmms_tokendrop.plan.command import plan
+from lmms_tokendrop.progress import progress_bar
 from lmms_tokendrop.report.command import report
 from lmms_tokendrop.training.command import train
 from lmms_tokendrop.user_errors import one_line_errors
@@ -75,7 +75,7 @@ def demo(
 ) -> None:
     """Compare the full model, MustDrop and random dropping at several budgets."""
     _prepare(pretrained, verbose)
-    with one_line_errors(ModuleNotFoundError), _progress(hidden=verbose) as progress:
+    with one_line_errors(ModuleNotFoundError), nullcontext() if verbose else progress_bar() as progress:
         from lmms_tokendrop.benchmark.comparison import DEMO_RUNS, comparison_table, measure, to_json
 
         if output is not None:
@@ -168,6 +168,7 @@ app.command()(plan)
 app.command(
     epilog="Example: lmms-tokendrop train --recipe vilt-vqav2 --teacher TEACHER --data DATA --output runs/vilt"
 )(train)
+app.command()(bench)
 
 
 def _prepare(pretrained: str, verbose: bool) -> None:
@@ -190,18 +191,6 @@ def _prepare(pretrained: str, verbose: bool) -> None:
     disable_progress_bars()
     # one of its bars does not ask TQDM_DISABLE
     evaluator.tqdm = lambda *args, **options: tqdm(*args, **{**options, "disable": True})
-
-
-@contextmanager
-def _progress(hidden: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Show one bar over all questions of all runs, with the time left; yield what moves it, or None if hidden."""
-    if hidden:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        bar = bars.add_task("loading", total=None)
-        yield lambda name, done, total: bars.update(bar, description=name, completed=done, total=total)
 
 
 if __name__ == "__main__":

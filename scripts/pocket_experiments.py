@@ -22,9 +22,9 @@ import torch
 import typer
 from transformers import AutoProcessor
 
+from lmms_tokendrop.bench.encoder_variants import ENCODERS as COSTS
+from lmms_tokendrop.bench.throughput_protocol import alternate, speed_up
 from lmms_tokendrop.benchmark.comparison import Run, measurement
-from lmms_tokendrop.benchmark.encoder_variants import ENCODERS as COSTS
-from lmms_tokendrop.benchmark.throughput_protocol import alternate, speed_up
 from lmms_tokendrop.catalogue import variants
 from lmms_tokendrop.evaluation.running import run_task
 from lmms_tokendrop.modeling.core.options import checked_number

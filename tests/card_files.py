@@ -14,24 +14,32 @@ from lmms_tokendrop.hub.picture import PICTURE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SPEED = {
-    "visual_tokens": 100,
+    "architecture": "llava_next",
+    "shape": "2x64",
+    "tower": "3x64",
+    "pretrained": None,
+    "budget": "1/5",
+    "counter": "input",
     "text_tokens": 10,
-    "kept": 20,
-    "drop_after_layer": 0,
-    "layers": 2,
-    "hidden_size": 64,
+    "batch_size": 1,
     "dtype": "float32",
     "threads": 1,
     "machine": "a test's machine",
     "repeats": 3,
-    "stock_seconds": 2.0,
-    "stock_range": [1.5, 2.5],
-    "reduced_seconds": 1.0,
-    "reduced_range": [0.5, 1.5],
-    "speed_up": 2.0,
-    "macs_speed_up": 2.5,
-    "macs_speed_up_full_attention": 3.0,
-    "quotient": 0.8,
+    "stock_attention": "sdpa",
+    "costs": [{"image": "96x96", "name": "stock", "visual_tokens": 100.0}],
+    "rows": [
+        {
+            "part": "prefill",
+            "image": "96x96",
+            "name": "mustdrop",
+            "seconds": {"median": 1.0, "low": 0.5, "high": 1.5},
+            "speed_up": {"median": 2.0, "low": 1.5, "high": 2.5},
+            "allowed": 2.5,
+            "quotient": 0.8,
+        }
+    ],
+    "shares": [{"image": "96x96", "name": "mustdrop", "rows": 0.01, "selection": 0.03, "before": 0.002}],
 }
 REDUCED, FULL = "b_results.json", "a_results.json"
 OTHERS = [
@@ -116,7 +124,7 @@ def write_results(folder: Path) -> Path:
     (folder / "runs").mkdir(parents=True)
     for name, run in runs.items():
         (folder / "runs" / name).write_text(json.dumps(run))
-    (folder / "prefill_speed.json").write_text(json.dumps(SPEED))
+    (folder / "speed_32x512.json").write_text(json.dumps(SPEED))
     return folder
 
 

@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"catalogue", "modeling", "pocket", "evaluation"},
     "benchmark": {"catalogue", "modeling", "results", "evaluation", "training"},
     "plan": {"catalogue", "modeling", "evaluation", "benchmark"},
+    "bench": {"catalogue", "modeling", "results", "evaluation", "training", "benchmark", "compare"},
     "hub": {"catalogue", "modeling", "pocket", "results", "evaluation"},
 }
 """Rooms that a room may import. Inside functions and for type checkers only is importing, too."""

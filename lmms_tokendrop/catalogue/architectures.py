@@ -36,7 +36,7 @@ ARCHITECTURES = (
         limits=DECODER_LIMITS,
         pocket={"none": "llava_next"},
         pocket_tables=("pocket-scenes", "easy-vqa"),
-        benchmarks={"mustdrop": "prefill"},
+        benchmarks={"mustdrop": "speed-32x512"},
     ),
     Architecture(
         name="llava",

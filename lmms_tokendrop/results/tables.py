@@ -11,11 +11,13 @@ from lmms_tokendrop.results.compared_table import compared_tables
 from lmms_tokendrop.results.measured import measured_table
 from lmms_tokendrop.results.planned import planned_table
 from lmms_tokendrop.results.pocket_encoders import encoder_table
-from lmms_tokendrop.results.prefill import prefill_table
 from lmms_tokendrop.results.published import published_costs, published_table
+from lmms_tokendrop.results.speed import speed_table
 from lmms_tokendrop.results.throughput import throughput_table
 
 REAL_MODELS = ("llava-1.5-7b", "llava-1.5-13b", "llava-v1.6-vicuna-7b", "llava-v1.6-vicuna-13b")
+SPEED_SHAPES = ("32x512", "8x4096", "8x1024")
+"""Layers and channels of the decoders whose speed is measured."""
 
 RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
     "pocket-scenes": budget_table("pocket_scenes"),
@@ -29,7 +31,7 @@ RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
     "mustdrop-choice-easy": ablation_table("easy_vqa_validation", TEXT_RATIOS),
     "pocket-vilt-methods": encoder_table("vilt", "methods"),
     "pocket-meter-methods": encoder_table("meter", "methods"),
-    "prefill": measured_table("prefill_speed.json", prefill_table),
+    **{f"speed-{shape}": measured_table(f"speed_{shape}.json", speed_table) for shape in SPEED_SHAPES},
     "throughput-vilt": measured_table("throughput_vilt.json", throughput_table),
     "throughput-meter": measured_table("throughput_meter.json", throughput_table),
 }

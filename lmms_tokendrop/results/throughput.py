@@ -1,4 +1,4 @@
-"""Tables of `scripts/measure_throughput.py --output`."""
+"""Tables of `lmms-tokendrop bench --output`, for encoders."""
 
 from __future__ import annotations
 

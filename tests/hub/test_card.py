@@ -9,7 +9,7 @@ from card_files import FULL, REDUCED, changed, rendered, row, run_file
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
-from lmms_tokendrop.benchmark.encoder_variants import ENCODERS
+from lmms_tokendrop.bench.encoder_variants import ENCODERS
 from lmms_tokendrop.catalogue import architecture, variants
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.evaluation.tasks_path import tasks_path
@@ -142,7 +142,7 @@ def test_without_a_result_its_cells_say_not_measured(folder, results, missing, c
 
 
 def test_without_a_benchmark_time_is_not_measured(folder, results):
-    (results / "prefill_speed.json").unlink()
+    (results / "speed_32x512.json").unlink()
     assert re.search(r"### MACs and time\n\n.*:\n\nnot measured\n", rendered(folder, results))
 
 

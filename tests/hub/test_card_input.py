@@ -90,8 +90,8 @@ def test_a_results_file_of_something_else_is_named(folder, results, content, rea
 
 
 def test_a_broken_benchmark_file_is_named(folder, results):
-    (results / "prefill_speed.json").write_text("{}")
-    assert "prefill_speed.json is not what the measurement writes" in refused(folder, "--results", str(results))
+    (results / "speed_32x512.json").write_text("{}")
+    assert "speed_32x512.json is not what the measurement writes" in refused(folder, "--results", str(results))
 
 
 def test_every_run_that_does_not_count_says_why(folder, results):
@@ -194,7 +194,7 @@ def test_no_link_of_a_folder_is_read_or_written_through(folder, tmp_path, name):
     assert secret.read_bytes() == before
 
 
-@pytest.mark.parametrize("linked", [f"runs/{FULL}", "prefill_speed.json", "runs"])
+@pytest.mark.parametrize("linked", [f"runs/{FULL}", "speed_32x512.json", "runs"])
 def test_no_link_among_the_results_is_followed(folder, results, tmp_path, linked):
     (results / linked).rename(tmp_path / "elsewhere")
     (results / linked).symlink_to(tmp_path / "elsewhere")

@@ -14,6 +14,7 @@ from lmms_tokendrop.benchmark.meter_accounting import planned_meter_macs
 from lmms_tokendrop.catalogue import architecture
 
 TEXT_TOKENS = 32
+CPU = torch.device("cpu")
 VQAV2_ANSWERS = 3129
 STOCK, FULL = "stock", "full"
 HEADLINE = (STOCK, FULL, "pumer-vqav2")
@@ -95,12 +96,16 @@ class MeasuredEncoder:
             return config_class(attn_implementation="eager", **self.options)
         return config_class(token_reduction=variant.token_reduction, attn_implementation="sdpa", **self.options)
 
-    def build(self, variant: Variant, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    def build(
+        self, variant: Variant, dtype: torch.dtype = torch.float32, device: torch.device = CPU
+    ) -> PreTrainedModel:
         """A variant with random weights, in eval mode."""
         torch.manual_seed(0)
-        return self.model_class(variant)(self.config(variant)).to(dtype).eval()
+        return self.model_class(variant)(self.config(variant)).to(device, dtype).eval()
 
-    def inputs(self, batch_size: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    def inputs(
+        self, batch_size: int, dtype: torch.dtype = torch.float32, device: torch.device = CPU
+    ) -> dict[str, torch.Tensor]:
         """Random text of `TEXT_TOKENS` tokens, none padded, and preprocessed square images."""
         config = self.config(self.variants[0])
         text = getattr(config, "text_config", config)
@@ -108,7 +113,8 @@ class MeasuredEncoder:
         shape = (batch_size, TEXT_TOKENS)
         ids = torch.randint(text.vocab_size // 2, text.vocab_size, shape, generator=generator)
         pixels = torch.randn(batch_size, 3, config.image_size, config.image_size, generator=generator)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels.to(dtype)}
+        ids = ids.to(device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels.to(device, dtype)}
 
     def variant_macs(self, variant: Variant) -> int:
         """Multiply-accumulates of a variant for one example."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -11,12 +10,13 @@ from functools import partial
 from typing import Any
 
 import torch
-import transformers
 from transformers import PreTrainedModel
 
-from lmms_tokendrop.benchmark.encoder_variants import FULL, STOCK, TEXT_TOKENS, MeasuredEncoder, Variant
-from lmms_tokendrop.benchmark.peak_memory import MemoryUse, in_fresh_process, memory_use
-from lmms_tokendrop.benchmark.throughput_protocol import BATCH_STEP, Spread, alternate, speed_up, try_batch_sizes
+from lmms_tokendrop.bench.encoder_variants import CPU, FULL, STOCK, TEXT_TOKENS, MeasuredEncoder, Variant
+from lmms_tokendrop.bench.machine import machine
+from lmms_tokendrop.bench.peak_memory import MemoryUse, in_fresh_process, memory_use
+from lmms_tokendrop.bench.throughput_protocol import BATCH_STEP, Spread, alternate, speed_up, try_batch_sizes
+from lmms_tokendrop.bench.timing import clock_of
 
 Say = Callable[[str], None]
 
@@ -29,6 +29,8 @@ class Settings:
     ----------
     dtype : torch.dtype
         Of weights and images.
+    device : torch.device
+        Where they are.
     seconds, window : float
         Shortest time of each model over all rounds, and in one of them.
     memory_limit : float
@@ -38,6 +40,7 @@ class Settings:
     """
 
     dtype: torch.dtype = torch.float32
+    device: torch.device = CPU
     seconds: float = 30.0
     window: float = 3.0
     memory_limit: float = float("inf")
@@ -56,10 +59,7 @@ class Settings:
             "image_size": architecture.config(architecture.variants[0]).image_size,
             "text_tokens": TEXT_TOKENS,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "threads": torch.get_num_threads(),
-            "machine": f"{platform.machine()} CPU",
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            **machine(self.device),
         }
 
 
@@ -94,19 +94,26 @@ def measure_throughput(
         measured, `speed_up_over_...` (spread of the ratios within rounds), `macs_speed_up` and `quotient`, the median
         speed-up over `full` divided by it; `paper` is the published speed-up.
     """
-    models = sharing_weights(architecture, variants, settings.dtype)
-    run = _Batches(architecture, settings.dtype)
+    models = sharing_weights(architecture, variants, settings.dtype, settings.device)
+    run, clock = _Batches(architecture, settings.dtype, settings.device), clock_of(settings.device)
     sizes, tried = {}, {}
     for name, model in models.items():
         rates = {}
         if batch_size is None:
             sizes_to_try = settings.batch_sizes(architecture.first_batch)
-            rates = try_batch_sizes(partial(run, model), sizes_to_try, settings.memory_limit, settings.window)
+            rates = try_batch_sizes(
+                partial(run, model),
+                sizes_to_try,
+                settings.memory_limit,
+                settings.window,
+                clock=clock,
+                measure_memory=partial(memory_use, device=settings.device),
+            )
         tried[name] = rates
         sizes[name] = batch_size or max(rates, key=rates.get)
         say(f"{name}: batch size {sizes[name]}" + (f" of {', '.join(map(str, rates))}" if rates else ""))
     runs = {name: partial(run, model, sizes[name]) for name, model in models.items()}
-    rates = alternate(runs, sizes, settings.seconds, settings.window)
+    rates = alternate(runs, sizes, settings.seconds, settings.window, clock)
     macs = {variant.name: architecture.variant_macs(variant) for variant in variants}
     rows = []
     for variant in variants:
@@ -145,7 +152,7 @@ def measure_memory(
     rows = []
     for mode in ("inference", "grad"):
         used = {
-            variant.name: in_fresh_process(forward_memory, architecture, variant, settings.dtype, batch_size, mode)
+            variant.name: in_fresh_process(forward_memory, architecture, variant, settings, batch_size, mode)
             for variant in variants
         }
         for variant in variants:
@@ -160,36 +167,40 @@ def measure_memory(
 
 
 def forward_memory(
-    architecture: MeasuredEncoder, variant: Variant, dtype: torch.dtype, batch_size: int, mode: str
+    architecture: MeasuredEncoder, variant: Variant, settings: Settings, batch_size: int, mode: str
 ) -> MemoryUse:
     """Memory of one forward pass in this process; its output is kept, and in mode `grad` what backward would need."""
-    model, inputs = architecture.build(variant, dtype), architecture.inputs(batch_size, dtype)
+    model = architecture.build(variant, settings.dtype, settings.device)
+    inputs = architecture.inputs(batch_size, settings.dtype, settings.device)
     with torch.inference_mode() if mode == "inference" else nullcontext():
-        return memory_use(lambda: model(**inputs))
+        return memory_use(lambda: model(**inputs), settings.device)
 
 
 class _Batches:
     """Runs a model on a batch of a size; the inputs of that size are made once."""
 
-    def __init__(self, architecture: MeasuredEncoder, dtype: torch.dtype):
-        self.architecture, self.dtype = architecture, dtype
+    def __init__(self, architecture: MeasuredEncoder, dtype: torch.dtype, device: torch.device):
+        self.architecture, self.dtype, self.device = architecture, dtype, device
         self.inputs: dict[int, dict[str, torch.Tensor]] = {}
 
     def __call__(self, model: PreTrainedModel, batch_size: int) -> None:
         """Run one batch."""
         if batch_size not in self.inputs:
-            self.inputs[batch_size] = self.architecture.inputs(batch_size, self.dtype)
+            self.inputs[batch_size] = self.architecture.inputs(batch_size, self.dtype, self.device)
         model(**self.inputs[batch_size])
 
 
 def sharing_weights(
-    architecture: MeasuredEncoder, variants: Sequence[Variant], dtype: torch.dtype
+    architecture: MeasuredEncoder,
+    variants: Sequence[Variant],
+    dtype: torch.dtype,
+    device: torch.device = CPU,
 ) -> dict[str, PreTrainedModel]:
     """Variants whose common parameters are the same tensors."""
     models: dict[str, PreTrainedModel] = {}
     shared: dict[str, torch.Tensor] = {}
     for variant in variants:
-        model = models[variant.name] = architecture.build(variant, dtype)
+        model = models[variant.name] = architecture.build(variant, dtype, device)
         own = model.state_dict()
         model.load_state_dict({name: shared.setdefault(name, value) for name, value in own.items()}, assign=True)
     return models

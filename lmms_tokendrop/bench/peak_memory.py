@@ -1,4 +1,4 @@
-"""Peak of a process's resident memory, from Linux's `/proc`."""
+"""Peak of a process's memory: what is resident, from Linux's `/proc`, or what torch allocated on a GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
@@ -17,7 +20,7 @@ M_MMAP_THRESHOLD, SMALL_BYTES = -3, 65536
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Resident bytes of a process before an action, and their peak during it."""
+    """Bytes of a process before an action, and their peak during it."""
 
     before: int
     peak: int
@@ -28,14 +31,28 @@ class MemoryUse:
         return self.peak - self.before
 
 
-def memory_use(action: Callable[[], Any]) -> MemoryUse:
-    """Run an action and watch this process's resident memory.
+def memory_use(action: Callable[[], Any], device: torch.device | None = None) -> MemoryUse:
+    """Run an action and watch this process's memory.
+
+    Parameters
+    ----------
+    action
+        What is watched.
+    device
+        A GPU, whose allocated memory is watched; else the resident memory is.
 
     Raises
     ------
     OSError
-        On systems without Linux's `/proc`.
+        For resident memory, on systems without Linux's `/proc`.
     """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        action()
+        return MemoryUse(before, torch.cuda.max_memory_allocated(device))
     CLEAR_REFS.write_text(RESET_PEAK)
     before = _resident("VmRSS")
     action()

@@ -2,7 +2,7 @@
 
 import torch
 
-from lmms_tokendrop.benchmark.peak_memory import MemoryUse, in_fresh_process, memory_use
+from lmms_tokendrop.bench.peak_memory import MemoryUse, in_fresh_process, memory_use
 
 MEGABYTES = 2**20
 

@@ -4,8 +4,8 @@ from itertools import count
 
 import pytest
 
-from lmms_tokendrop.benchmark.peak_memory import MemoryUse
-from lmms_tokendrop.benchmark.throughput_protocol import (
+from lmms_tokendrop.bench.peak_memory import MemoryUse
+from lmms_tokendrop.bench.throughput_protocol import (
     Spread,
     alternate,
     examples_per_second,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lmms_tokendrop.benchmark.encoder_variants import FULL, MeasuredEncoder, Variant
-from lmms_tokendrop.benchmark.throughput_protocol import Spread
+from lmms_tokendrop.bench.encoder_variants import CPU, FULL, MeasuredEncoder, Variant
+from lmms_tokendrop.bench.throughput_protocol import Spread
+from lmms_tokendrop.bench.timing import clock_of, seconds_in_turn
 from lmms_tokendrop.training.losses import distillation_loss
 
 TEACHER = "teacher"
@@ -25,6 +25,7 @@ def measure_training_step(
     batch_size: int,
     steps: int,
     say: Callable[[str], None] = print,
+    device: torch.device = CPU,
 ) -> list[dict[str, Any]]:
     """Time steps of all models and forward passes of the unreduced teacher, in turn.
 
@@ -45,6 +46,8 @@ def measure_training_step(
         Timed steps of each model, after a warm-up.
     say
         Told of every result.
+    device
+        Where models and images are.
 
     Returns
     -------
@@ -52,16 +55,16 @@ def measure_training_step(
         Per variant: `name`, `batch_size`, `steps`, `step_seconds` and `teacher_seconds` (spread), and
         `speed_up` and `speed_up_with_teacher`, of a step over that of `full` within a round (spread).
     """
-    inputs = architecture.inputs(batch_size, dtype)
-    teacher = architecture.build(architecture.variant(FULL), dtype)
+    inputs = architecture.inputs(batch_size, dtype, device)
+    teacher = architecture.build(architecture.variant(FULL), dtype, device)
     with torch.no_grad():
         answers = teacher(**inputs).logits.log_softmax(-1)
     runs: dict[str, Callable[[], None]] = {TEACHER: partial(teach, teacher, inputs)}
     for variant in variants:
-        student = architecture.build(variant, dtype).train()
+        student = architecture.build(variant, dtype, device).train()
         optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=True)
         runs[variant.name] = partial(distil, student, optimizer, inputs, answers)
-    times = seconds_in_turn(runs, steps)
+    times = seconds_in_turn(runs, steps, clock_of(device))
     rows = []
     for variant in variants:
         rounds = list(zip(times[variant.name], times[FULL], times[TEACHER], strict=True))
@@ -77,20 +80,6 @@ def measure_training_step(
         say(f"{variant.name}: {row['step_seconds']['median']:.2f} s a training step")
         rows.append(row)
     return rows
-
-
-def seconds_in_turn(
-    runs: Mapping[str, Callable[[], None]], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, list[float]]:
-    """Seconds of each function in each round, after a round that is not timed."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(1 + rounds):
-        for name, run in runs.items():
-            start = clock()
-            run()
-            if number:
-                times[name].append(clock() - start)
-    return times
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from lmms_tokendrop.benchmark.peak_memory import MemoryUse, memory_use
+from lmms_tokendrop.bench.peak_memory import MemoryUse, memory_use
 
 BATCH_STEP = 8
 PROBE = 8

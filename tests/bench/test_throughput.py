@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import measure_throughput as script
 import pytest
 import torch
 from tiny_meter import tiny_meter_config
 from tiny_vilt import tiny_vilt_config
 from typer.testing import CliRunner
 
-from lmms_tokendrop.benchmark import throughput
-from lmms_tokendrop.benchmark.encoder_variants import ENCODERS, FULL, HEADLINE, METER, STOCK, VILT
-from lmms_tokendrop.benchmark.peak_memory import MemoryUse
-from lmms_tokendrop.benchmark.report import TABLES
-from lmms_tokendrop.benchmark.throughput import (
+from lmms_tokendrop.bench import throughput
+from lmms_tokendrop.bench.encoder_variants import ENCODERS, FULL, HEADLINE, METER, STOCK, VILT
+from lmms_tokendrop.bench.peak_memory import MemoryUse
+from lmms_tokendrop.bench.throughput import (
     Settings,
     forward_memory,
     measure_memory,
     measure_throughput,
     sharing_weights,
 )
-from lmms_tokendrop.benchmark.training_step import measure_training_step, seconds_in_turn
+from lmms_tokendrop.bench.training_step import measure_training_step
+from lmms_tokendrop.benchmark.report import TABLES
+from lmms_tokendrop.cli import app
 from lmms_tokendrop.markdown import NOT_MEASURED
 
 SIZES = {
@@ -67,10 +67,8 @@ def tiny(request):
     return TINY[request.param]
 
 
-def run(*arguments: str):
-    app = script.typer.Typer()
-    app.command()(script.main)
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
+def run(*options: str):
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["bench", *options])
 
 
 def test_every_architecture_has_the_baselines_and_the_headline():
@@ -116,7 +114,7 @@ def test_throughput_of_all_variants_at_one_batch_size(tiny):
 
 def test_the_batch_size_is_the_best_of_those_tried(tiny, monkeypatch):
     rates = {2: 5.0, 10: 7.0, 18: 6.0}
-    monkeypatch.setattr(throughput, "try_batch_sizes", lambda run, *limits: rates)
+    monkeypatch.setattr(throughput, "try_batch_sizes", lambda run, *limits, **how: rates)
     (row,) = measure_throughput(tiny, [tiny.variant(FULL)], QUICK, say=ignore)
     assert (row["batch_size"], row["tried"]) == (10, rates)
     assert "speed_up_over_stock" not in row
@@ -130,8 +128,8 @@ def test_memory_of_each_mode_beside_the_unreduced_model(tiny, monkeypatch):
         ("grad", "pumer-vqav2"): MemoryUse(before=100, peak=300),
     }
 
-    def in_fresh_process(function, architecture, variant, dtype, batch_size, mode):
-        assert (function, architecture, dtype, batch_size) == (forward_memory, tiny, QUICK.dtype, 8)
+    def in_fresh_process(function, architecture, variant, settings, batch_size, mode):
+        assert (function, architecture, settings, batch_size) == (forward_memory, tiny, QUICK, 8)
         return used[mode, variant.name]
 
     monkeypatch.setattr(throughput, "in_fresh_process", in_fresh_process)
@@ -164,7 +162,7 @@ def test_fewer_tokens_leave_less_for_a_backward_pass(tiny):
 
 
 def test_a_forward_pass_with_gradients_takes_what_backward_needs():
-    arguments = (TINY["vilt"], TINY["vilt"].variant(FULL), torch.float32, 64, "grad")
+    arguments = (TINY["vilt"], TINY["vilt"].variant(FULL), QUICK, 64, "grad")
     use = throughput.in_fresh_process(forward_memory, *arguments)
     assert use.added >= bytes_for_backward(TINY["vilt"], FULL, 64)
 
@@ -180,23 +178,23 @@ def test_training_steps_beside_the_unreduced_model(tiny):
     assert pumer["speed_up_with_teacher"]["median"] == pytest.approx(ratio)
 
 
-def test_each_is_timed_in_each_round_but_the_first():
-    durations = iter([9.0, 9.0, 1.0, 2.0, 3.0, 4.0])
-    now = [0.0]
-
-    def run() -> None:
-        now[0] += next(durations)
-
-    assert seconds_in_turn({"a": run, "b": run}, 2, lambda: now[0]) == {"a": [1.0, 3.0], "b": [2.0, 4.0]}
-
-
-def test_the_script_writes_what_the_tables_show(tmp_path, monkeypatch):
-    monkeypatch.setitem(script.ENCODERS, "vilt", TINY["vilt"])
+def test_the_command_writes_what_the_tables_show(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "vilt", TINY["vilt"])
     output = tmp_path / "throughput_vilt.json"
-    options = ("--seconds", "0", "--window", "0", "--max-batch-size", "10", "--no-memory", "--training-steps", "1")
-    chosen = ("--variants", "full,pumer-vqav2", "--training-batch-size", "1", "--dtype", "bfloat16")
-    result = run("vilt", "--output", str(output), *options, *chosen)
+    options = ("--seconds", "0", "--window", "0", "--max-batch-size", "10", "--parts", "throughput,training")
+    chosen = (
+        "--methods",
+        "full,pumer-vqav2",
+        "--memory-batch-size",
+        "1",
+        "--training-steps",
+        "1",
+        "--dtype",
+        "bfloat16",
+    )
+    result = run("--shape", "vilt", "--output", str(output), *options, *chosen)
     assert result.exit_code == 0, result.output
+    assert "Training step" in result.output
     measured = json.loads(output.read_text())
     assert measured["dtype"] == "bfloat16"
     assert list(measured["throughput"][0]["tried"]) == ["2", "10"]
@@ -207,18 +205,20 @@ def test_the_script_writes_what_the_tables_show(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "message"),
     [
-        (["nonsense"], "vilt"),
-        (["vilt", "--variants", "full,nonsense"], "--variants"),
-        (["vilt", "--dtype", "float8"], "float32"),
-        (["vilt", "--batch-size", "0"], "--batch-size"),
-        (["vilt", "--max-batch-size", "31"], "--max-batch-size"),
-        (["vilt", "--max-memory", "60"], "--max-memory"),
-        (["vilt", "--seconds", "-1"], "--seconds"),
+        (["--methods", "full,nonsense"], "variant 'nonsense' is unknown; allowed: stock, full, "),
+        (["--dtype", "4bit"], "dtype='4bit'; allowed for vilt: float32, bfloat16, float16"),
+        (["--device", "nonsense"], "device='nonsense'; this machine has cpu"),
+        (["--parts", "prefill"], "parts=prefill; allowed: throughput, memory, training"),
+        (["--batch-size", "0"], "batch_size=0; allowed: a whole number from 1"),
+        (["--max-batch-size", "31"], "max_batch_size=31; allowed: 32, the first that is tried, or more"),
+        (["--max-memory", "60"], "max_memory=60.0; allowed: a number from 0 to 1"),
+        (["--seconds", "inf"], "seconds=inf; allowed: a number from 0"),
+        (["--images", "336x336"], "images: not with shape='vilt', an encoder"),
     ],
 )
-def test_wrong_options_are_named_with_what_is_allowed(arguments, message):
-    result = run(*arguments)
-    assert result.exit_code == 2
-    assert message in result.output
+def test_wrong_options_are_named_with_what_is_allowed(options, message):
+    result = run("--shape", "vilt", *options)
+    assert result.exit_code == 1
+    assert f"Error: {message}" in result.output

@@ -1,0 +1,81 @@
+"""Tables of `lmms-tokendrop bench --output`, for decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmms_tokendrop.markdown import code, escaped, markdown_table, number
+
+
+def speed_table(measured: Mapping[str, Any]) -> str:
+    """Times of each part, what they could be, and the shares of scoring and selecting."""
+    parts = [_setting(measured), _times(measured["rows"])]
+    if measured["shares"]:
+        parts.append(_shares(measured["shares"]))
+    return "\n\n".join(parts)
+
+
+def _setting(measured: Mapping[str, Any]) -> str:
+    sizes = f"decoder {measured['shape']}, tower {measured['tower']}, random weights"
+    model = escaped(measured["pretrained"] or sizes)
+    tokens = {row["image"]: row["visual_tokens"] for row in measured["costs"] if row["name"] == "stock"}
+    images = ", ".join(f"{number(count, '.0f')} visual tokens ({escaped(image)} px)" for image, count in tokens.items())
+    text, batch, threads, repeats = (
+        number(measured[name], "d") for name in ("text_tokens", "batch_size", "threads", "repeats")
+    )
+    return (
+        f"{escaped(measured['architecture'])}, {model}, {images}, {text} text tokens, budget "
+        f"{escaped(measured['budget'])} ({escaped(measured['counter'])}), batch {batch}, {escaped(measured['dtype'])}, "
+        f"{escaped(measured['machine'])}, {threads} threads; the stock model with "
+        f"{escaped(measured['stock_attention'])}, its fastest attention. Median of {repeats} alternating runs "
+        "(smallest to largest)."
+    )
+
+
+def _times(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        (
+            escaped(row["part"]),
+            escaped(row["image"]),
+            code(row["name"]),
+            _spread({name: 1000 * value for name, value in row["seconds"].items()}, ".1f"),
+            _spread(row["speed_up"]),
+            _number(row.get("allowed")),
+            _number(row.get("quotient")),
+            _spread(row.get("over_published")),
+        )
+        for row in rows
+    ]
+    header = ("part", "image", "model", "ms", "over `stock`", "allowed", "quotient", "over `published`")
+    return markdown_table(header, lines)
+
+
+def _shares(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        (escaped(row["image"]), code(row["name"]), *(_percent(row[name]) for name in ("rows", "selection", "before")))
+        for row in rows
+    ]
+    header = (
+        "image",
+        "model",
+        "attention rows, of its prefill",
+        "rows and selection, of its prefill",
+        "selection before the decoder, of the stock prefill",
+    )
+    return markdown_table(header, lines)
+
+
+def _percent(value: float) -> str:
+    return f"{number(100 * value, '.2f')} %"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else number(value, ".2f")
+
+
+def _spread(value: Mapping[str, float] | None, form: str = ".2f") -> str:
+    if value is None:
+        return ""
+    median, low, high = (number(value[name], form) for name in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"
