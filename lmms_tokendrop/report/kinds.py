@@ -14,7 +14,7 @@ from lmms_tokendrop.report.comparisons import comparison_section
 from lmms_tokendrop.report.planned import planned_sections, published_sections
 from lmms_tokendrop.report.pocket import baseline_sections, encoder_section
 from lmms_tokendrop.report.section import Section
-from lmms_tokendrop.report.speed import prefill_section, throughput_section
+from lmms_tokendrop.report.speed import parts_section, throughput_section
 from lmms_tokendrop.results.compared import read_rows
 from lmms_tokendrop.results.measured import rendered
 
@@ -69,12 +69,12 @@ KINDS = (
         lambda path, name, found: baseline_sections(f"Baselines, {name}", found),
     ),
     Kind(
-        "measure_prefill.py",
-        _has("stock_seconds", "reduced_seconds", "quotient"),
-        lambda path, name, found: [prefill_section(f"Prefill, {name}", found)],
+        "lmms-tokendrop bench",
+        _has("rows", "costs", "shares", "stock_attention"),
+        lambda path, name, found: [parts_section(f"Speed of parts, {name}", found)],
     ),
     Kind(
-        "measure_throughput.py",
+        "lmms-tokendrop bench, of encoders",
         _has("model", "image_size", "text_tokens", "machine"),
         lambda path, name, found: [throughput_section(f"Speed and memory, {name}", found)],
     ),

@@ -1,4 +1,4 @@
-"""Sections of what was timed: throughput, memory, training steps, prefill."""
+"""Sections of what was timed: throughput, memory and training steps of encoders, parts of decoders."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from lmms_tokendrop.report.picture import Line, Panel, Picture, Point, Value, drawable
 from lmms_tokendrop.report.section import Section
-from lmms_tokendrop.results.prefill import prefill_table
+from lmms_tokendrop.results.speed import speed_table
 from lmms_tokendrop.results.throughput import throughput_table
 
 
 def throughput_section(title: str, measured: Mapping[str, Any]) -> Section:
-    """Throughput, memory and training steps of `scripts/measure_throughput.py`."""
+    """Throughput, memory and training steps of encoders, of `lmms-tokendrop bench`."""
     pictures = [
         _bars(f"{title}: throughput", measured.get("throughput", ()), _throughput),
         _memory(f"{title}: peak of the activations", measured.get("memory", ())),
@@ -21,14 +21,13 @@ def throughput_section(title: str, measured: Mapping[str, Any]) -> Section:
     return Section(title, throughput_table(dict(measured)), list(filter(None, pictures)))
 
 
-def prefill_section(title: str, speed: Mapping[str, Any]) -> Section:
-    """The prefill of `scripts/measure_prefill.py`."""
-    seconds = "seconds"
-    lines = [
-        Line(name, [Point({seconds: Value(speed[f"{key}_seconds"], *speed[f"{key}_range"])})])
-        for name, key in (("stock sdpa", "stock"), ("MustDrop", "reduced"))
-    ]
-    return Section(title, prefill_table(dict(speed)), [Picture(title, [Panel(seconds)], lines)])
+def parts_section(title: str, measured: Mapping[str, Any]) -> Section:
+    """Parts of decoders, of `lmms-tokendrop bench`."""
+    found: dict[str, dict[str, Value]] = {}
+    for row in measured["rows"]:
+        milliseconds = _spread({name: 1000 * value for name, value in row["seconds"].items()})
+        found.setdefault(row["name"], {})[f"{row['part']} {row['image']}, ms"] = milliseconds
+    return Section(title, speed_table(measured), list(filter(None, [_panels(f"{title}: time", found)])))
 
 
 def _bars(title: str, rows: Sequence[Mapping[str, Any]], read: Any) -> Picture | None:
@@ -52,6 +51,11 @@ def _memory(title: str, rows: Sequence[Mapping[str, Any]]) -> Picture | None:
     for row in rows:
         added = (row["peak"] - row["before"]) / 1e6
         found.setdefault(row["name"], {})[f"{row['mode']}, MB"] = Value(added)
+    return _panels(title, found)
+
+
+def _panels(title: str, found: Mapping[str, Mapping[str, Value]]) -> Picture | None:
+    """A bar for each name, a panel for each of its values."""
     lines = [Line(name, [Point(values)]) for name, values in found.items()]
     names = dict.fromkeys(name for values in found.values() for name in values)
     return drawable(Picture(title, list(map(Panel, names)), lines))

@@ -27,13 +27,13 @@ def test_blocks_are_filled_and_the_rest_is_left(tmp_path):
 
 def test_a_block_that_no_table_has_is_named_and_nothing_is_written(tmp_path):
     good, bad = tmp_path / "good.md", tmp_path / "bad.md"
-    good.write_text("<!-- table: prefill -->\n<!-- end -->\n")
+    good.write_text("<!-- table: speed-32x512 -->\n<!-- end -->\n")
     bad.write_text("<!-- table: nonsense -->\n<!-- end -->\n")
     with pytest.raises(ValueError, match=r"bad\.md: table: 'nonsense'; allowed: variants, "):
         fill_documents(tmp_path, [good, bad])
     assert NOT_MEASURED not in good.read_text()
     fill_documents(tmp_path, [good])
-    assert good.read_text() == f"<!-- table: prefill -->\n{NOT_MEASURED}\n<!-- end -->\n"
+    assert good.read_text() == f"<!-- table: speed-32x512 -->\n{NOT_MEASURED}\n<!-- end -->\n"
 
 
 def test_tables_of_registries_have_a_row_per_entry(tmp_path):
