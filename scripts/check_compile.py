@@ -31,6 +31,7 @@ from lmms_tokendrop.pocket.task_data import task_scenes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from keyed_checkpoints import with_clip
 from tiny_models import save_tiny_llava
 
 QUESTIONS = ("what colour is the circle ?", "how many squares are there above the red ring ?")
@@ -43,9 +44,10 @@ ROOM = {"fusion": 8, "co_attention": 16}
 Name = StrEnum("Name", [family.name for family in architectures()])
 
 
-def token_reductions(name: str) -> Iterator[dict[str, Any]]:
+def token_reductions(name: str, path: Path) -> Iterator[dict[str, Any]]:
     for method in reductions(name).reducers:
-        yield {"method": method}
+        required = reductions(name).options_of(method).required
+        yield with_clip({"method": method, **dict.fromkeys(required, "clip")}, path, 64 if name == "llava" else 192)
         if method in MORE:
             yield {"method": method, **MORE[method]}
 
@@ -59,7 +61,7 @@ def batches(path: Path, count: int, *, generates: bool) -> list[dict[str, torch.
     return [dict(processor(images=list(pair), text=texts, padding=True, return_tensors="pt")) for pair in pairs]
 
 
-def runs(name: str, path: Path, count: int) -> Iterator[tuple[dict[str, Any] | None, CompiledRun]]:
+def runs(name: str, path: Path, scratch: Path, count: int) -> Iterator[tuple[dict[str, Any] | None, CompiledRun]]:
     """Of the stock class, without options, and of every reduction; a method's own parameters start at random."""
     family = family_of(name)
     head = family.heads[0]
@@ -68,7 +70,7 @@ def runs(name: str, path: Path, count: int) -> Iterator[tuple[dict[str, Any] | N
     new = (f"{reduced.base_model_prefix}.token_reducer.",)
     stock = family.load(family.stock_class(head)).from_pretrained(path, dtype=torch.float32)
     yield None, run_compiled(stock.eval(), answer, inputs)
-    for options in token_reductions(name):
+    for options in token_reductions(name, scratch):
         model = reduced.from_pretrained(path, dtype=torch.float32, token_reduction=options, new_parameters=new)
         yield options, run_compiled(model.eval(), answer, inputs)
 
@@ -84,7 +86,7 @@ def main(
         family = family_of(name)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(pocket_path(name, "none")) if family.pocket else save_tiny_llava(Path(folder))
-            (_, stock), *reduced = runs(name, path, requests)
+            (_, stock), *reduced = runs(name, path, Path(folder), requests)
         for options, run in reduced:
             method = options["method"]
             equal = run.difference <= TOLERANCE

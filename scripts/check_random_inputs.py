@@ -34,6 +34,7 @@ from lmms_tokendrop.evaluation.adapter import TokenDropAdapter
 from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.heads import CANDIDATES, HEADS
 from lmms_tokendrop.evaluation.processors import load_processor
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.pocket.registry import pocket_path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -73,6 +74,7 @@ CASES = [
     (entry.model_id, options)
     for entry in variants()
     if entry.pocket is not None or not method(entry.method).trained
+    if not reductions(entry.architecture).options_of(entry.method).required
     for options in VARIANTS.get(entry.model_id, ({},))
 ]
 

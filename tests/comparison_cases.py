@@ -56,6 +56,11 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"visual_tokens": 8, "scope": "tile"},
             {"visual_tokens": 40, "scope": "request"},
         ],
+        "cdpruner": [
+            {"keep_ratio": 0.3, "clip": "clip"},
+            {"visual_tokens": 8, "scope": "tile", "clip": "clip"},
+            {"visual_tokens": 40, "scope": "request", "clip": "clip"},
+        ],
         "prumerge": [
             {},
             {"keep_ratio": 0.3, "neighbours": 4},
@@ -131,6 +136,7 @@ REDUCTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "fastv": [{}, {"K": 1, "keep_ratio": 0.4, "query": "text"}, {"preset": "k2-r75"}],
         "visionzip": [{"keep_ratio": 0.3}, {"visual_tokens": 20, "scope": "request", "contextual": "sum"}],
         "divprune": [{"keep_ratio": 0.3}, {"visual_tokens": 20, "scope": "request"}],
+        "cdpruner": [{"keep_ratio": 0.3, "clip": "clip"}, {"visual_tokens": 20, "scope": "request", "clip": "clip"}],
         "prumerge": [{}, {"keep_ratio": 0.3}, {"visual_tokens": 20, "plus": True}],
         "scope": [{"keep_ratio": 0.3}, {"preset": "64"}],
         "hiprune_like": [{"keep_ratio": 0.3, "anchor_ratio": 0.5}, {"visual_tokens": 20, "attention": "cls"}],

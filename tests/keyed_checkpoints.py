@@ -12,9 +12,9 @@ from zlib import crc32
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_meter import tiny_meter_config
-from tiny_models import tiny_config, tiny_llava_config
+from tiny_models import tiny_clip_config, tiny_config, tiny_llava_config, tiny_tokenizer
 from tiny_vilt import STOCK_HEADS, tiny_vilt_config
-from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+from transformers import CLIPModel, LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 
 import lmms_tokendrop
 
@@ -71,4 +71,17 @@ def save_keyed(folder: Path, architecture: str, model: str, trained: dict | None
     built = stock_model(architecture, model) if trained is None else trained_model(architecture, model, trained)
     built.save_pretrained(folder)
     fill(folder)
+    if architecture.startswith("llava"):
+        tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def with_clip(reduction: dict[str, Any], folder: Path, width: int = 64) -> dict[str, Any]:
+    """Options whose `clip`, or `METHOD.clip`, is a tiny one in a folder of that name beside a checkpoint's files."""
+    found = {option: folder / value for option, value in reduction.items() if option.rpartition(".")[2] == "clip"}
+    for path in found.values():
+        if not path.exists():
+            CLIPModel(tiny_clip_config(width)).save_pretrained(path)
+            fill(path)
+            tiny_tokenizer().save_pretrained(path)
+    return {**reduction, **{option: str(path) for option, path in found.items()}}

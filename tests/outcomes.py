@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from keyed_checkpoints import with_clip
 
 import lmms_tokendrop
 
@@ -44,7 +45,8 @@ ENCODER_REPORT = {
 def load(job: dict[str, Any], folder: Path) -> Any:
     """Load the model of a described job, see `comparison_cases.Job`."""
     model_class = getattr(lmms_tokendrop, job["model_class"])
-    model = model_class.from_pretrained(folder / job["checkpoint"], token_reduction=job["reduction"])
+    checkpoint = folder / job["checkpoint"]
+    model = model_class.from_pretrained(checkpoint, token_reduction=with_clip(job["reduction"], checkpoint))
     return model.train(job["training"])
 
 

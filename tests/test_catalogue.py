@@ -35,6 +35,7 @@ DECODER_METHODS = [
     "dart",
     "visionzip",
     "divprune",
+    "cdpruner",
     "prumerge",
     "scope",
     "hiprune_like",
@@ -45,9 +46,19 @@ DECODER_METHODS = [
     "area_pooling",
     "composed",
 ]
-SEEING_METHODS = {"mustdrop", "visionzip", "prumerge", "scope", "hiprune_like", "vision_tome", "area_pooling"}
-"""Those that need more than a language model."""
-BLIND_METHODS = [name for name in DECODER_METHODS if name not in SEEING_METHODS]
+BLIND_METHODS = [
+    "full",
+    "fastv",
+    "sparsevlm",
+    "pyramiddrop",
+    "dart",
+    "divprune",
+    "starpro_like",
+    "random",
+    "uniform",
+    "composed",
+]
+"""Those that need no more than a language model."""
 ENCODER_METHODS = ["full", "pumer", "tome", "dynamicvit", "random", "cls_attention", "smres"]
 PLUGIN = """
 from lmms_tokendrop.catalogue import Method, method, register

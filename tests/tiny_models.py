@@ -9,6 +9,7 @@ from PIL import Image
 from sizes import one_fast
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    CLIPConfig,
     CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
@@ -122,6 +123,15 @@ def tiny_config(
         vision_feature_select_strategy="default",
         image_seq_length=(image_size // PATCH_SIZE) ** 2,
     )
+
+
+def tiny_clip_config(width: int = 64) -> CLIPConfig:
+    """Describe a CLIP for towers of a width, that of `tiny_config` by default, whose text tower reads 16 tokens."""
+    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text |= {"vocab_size": 448, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    vision = {"hidden_size": width, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 42, "patch_size": PATCH_SIZE}
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
 
 
 def tiny_llava_config(text: str = "llama", **options) -> LlavaConfig:

@@ -24,7 +24,7 @@ def compare(
         typer.Option(
             help="Methods, separated by commas, each with options behind colons if it has some: "
             "mustdrop,mustdrop:key_ratio=0. An option may be 'calibrated': mustdrop:global_threshold=calibrated. "
-            "Default: all."
+            "Default: all but those with an option that must be given."
         ),
     ] = None,
     budgets: Annotated[

@@ -51,7 +51,7 @@ def planned(
         Names of tasks.
     methods
         Each a method's name, and behind colons options that it always has (``mustdrop:key_ratio=0``), of which one may
-        be `CALIBRATED`; None for all of the architecture.
+        be `CALIBRATED`; None for all of the architecture that require no option.
     budgets
         Each a share (``25%``) of the visual tokens, or an average number of them.
     counter
@@ -79,7 +79,9 @@ def planned(
         raise ValueError(f"seeds={','.join(map(str, seeds))}; allowed: whole numbers from 0")
     stated = {budget: budget_option(budget) for budget in budgets}
     known = {entry.method: entry for entry in variants(architecture=setting.architecture)}
-    contenders = [Contender.of(text, known, setting) for text in (known if methods is None else methods)]
+    if methods is None:
+        methods = [name for name in known if not reductions(setting.architecture).options_of(name).required]
+    contenders = [Contender.of(text, known, setting) for text in methods]
     full = Contender.of(UNREDUCED, known, setting)
     runs = []
     for task in tasks:

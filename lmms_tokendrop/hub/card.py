@@ -83,13 +83,17 @@ def folder_card(
 
 
 def variant_card(variant_id: str, results: Path | None = None, *, pocket: bool = False) -> ModelCard:
-    """The card of a variant with its default checkpoint (or the bundled one), before any export."""
+    """The card of a variant with its default checkpoint (or the bundled one), before any export.
+
+    What its method must be given has the value of the example.
+    """
     entry = variant(variant_id)
     pocket = pocket or entry.pretrained == POCKET
     head = architecture(entry.architecture).heads[0]
     name = f"you/{'pocket-' if pocket else ''}{entry.model_id.replace('_', '-')}"
     config = read_config(pocket_path(entry.architecture, entry.method)) if pocket else {}
-    reduction = saved_reduction(config, entry.architecture, entry.method)
+    required = reductions(entry.architecture).options_of(entry.method).required
+    reduction = {**required, **saved_reduction(config, entry.architecture, entry.method)}
     tuned = tuned_with(config, entry.method)
     facts = Facts(name, entry, head, reduction, reduction, tuned=tuned, pocket=pocket)
     return render(facts, {} if results is None else read_scores(results, facts.subject).scores, results)

@@ -16,6 +16,7 @@ from torch import nn
 
 from lmms_tokendrop.modeling.core.tile_layout import anyres_layout
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
+from lmms_tokendrop.modeling.methods.cdpruner import CDPruner
 from lmms_tokendrop.plan.targets import Target
 
 IMAGE, WIDTH, WORDS = 3, 8, 64
@@ -121,6 +122,9 @@ class NarrowModel:
         family = target.architecture
         config = narrow_config(target, reduction, head_dim)
         self.model = family.load(family.model_class(family.heads[0]))(config).eval()
+        for part in self.model.modules():
+            if isinstance(part, CDPruner):
+                part.questions = _Noise()
 
     @torch.no_grad()
     def counts(self, prompt: Prompt) -> Counts:
@@ -182,6 +186,14 @@ def narrow_config(target: Target, reduction: dict[str, Any], head_dim: int | Non
         text.max_position_embeddings = max(text.max_position_embeddings, 2**13)
         config.image_token_id = config.image_token_index = IMAGE
     return config
+
+
+class _Noise:
+    """Stands for CLIP, which says which tokens fit a question, and not how many stay."""
+
+    def fit(self, states: torch.Tensor, questions: list[torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+        """Noise `[tiles, length]`."""
+        return torch.rand(states.shape[:2])
 
 
 class _Seen:

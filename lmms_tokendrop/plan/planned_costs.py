@@ -33,7 +33,7 @@ def contenders(target: Target) -> dict[str, dict[str, Any]]:
     known = reductions(target.architecture.name)
     methods = [name for name in known.reducers if name not in (UNREDUCED, COMPOSED)]
     budgeted = [name for name in methods if known.options_of(name).entries().keys() >= COUNT_BUDGETS]
-    return {**{name: {"method": name} for name in budgeted}, **COMPOSITIONS}
+    return {**{name: {"method": name, **known.options_of(name).required} for name in budgeted}, **COMPOSITIONS}
 
 
 def counts(target: Target, reduction: Mapping[str, Any]) -> Counts:

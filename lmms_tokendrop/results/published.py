@@ -121,7 +121,7 @@ def _command(model: str, tables: Sequence[Mapping[str, Any]]) -> str:
     """What fills the cells."""
     rows = [row for table in tables for row in table["rows"] if row["ours"] not in (None, "none")]
     known = [method.name for method in catalogue.methods()]
-    methods = sorted({row["ours"] for row in rows} & set(known), key=known.index)
+    methods = sorted({row["ours"] for row in rows}, key=lambda label: (known.index(label.partition(":")[0]), label))
     budgets = sorted({row["tokens"] for row in rows}, reverse=True)
     command = (
         f"lmms-tokendrop compare --pretrained llava-hf/{model}-hf --task {','.join(TASKS)} "

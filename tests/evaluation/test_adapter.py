@@ -1,6 +1,7 @@
 """The adapter through lmms-eval itself, on tiny random models."""
 
 import pytest
+from keyed_checkpoints import with_clip
 from lmms_eval.models import get_model
 from lmms_results import answers, counts
 from tiny_models import TEXT_BACKBONES
@@ -24,6 +25,7 @@ BUDGETS = {
     "fastv": {"K": 1, "keep_ratio": 0.4},
     "visionzip": {"keep_ratio": 0.4},
     "divprune": {"keep_ratio": 0.4},
+    "cdpruner": {"keep_ratio": 0.4, "clip": "clip"},
     "prumerge": {"keep_ratio": 0.4},
     "scope": {"keep_ratio": 0.4},
     "hiprune_like": {"keep_ratio": 0.4},
@@ -69,7 +71,7 @@ def test_full_answers_equal_the_stock_class(evaluate, tiny_checkpoint, documents
 @pytest.mark.parametrize("entry", LLAVA_VARIANTS, ids=lambda entry: entry.model_id)
 def test_answers_and_costs_do_not_depend_on_the_batch(evaluate, tiny_checkpoint, entry):
     tasks = ["tiny_generate", "tiny_choice"]
-    options = {"pretrained": tiny_checkpoint("llama"), **BUDGETS[entry.method]}
+    options = {"pretrained": tiny_checkpoint("llama"), **with_clip(BUDGETS[entry.method], tiny_checkpoint("llama"))}
     alone, *others = [evaluate(entry.model_id, tasks, batch_size=size, **options) for size in (1, 3, "auto")]
     for results in others:
         assert answers(results, "tiny_generate") == answers(alone, "tiny_generate")
@@ -97,7 +99,7 @@ def test_each_image_is_loaded_once(evaluate, tiny_checkpoint, monkeypatch, pool)
 
 @pytest.mark.parametrize("entry", variants(architecture="llava"), ids=lambda entry: entry.model_id)
 def test_llava_answers_in_batches_as_it_does_alone(evaluate, tiny_llava_checkpoint, documents, entry):
-    options = {"pretrained": tiny_llava_checkpoint, **BUDGETS[entry.method]}
+    options = {"pretrained": tiny_llava_checkpoint, **with_clip(BUDGETS[entry.method], tiny_llava_checkpoint)}
     alone, batched = (evaluate(entry.model_id, "tiny_generate", batch_size=size, **options) for size in (1, 3))
     assert answers(batched, "tiny_generate") == answers(alone, "tiny_generate")
     full = 36 * sum(len(document["images"]) for document in documents) / len(documents)
@@ -108,7 +110,8 @@ def test_llava_answers_in_batches_as_it_does_alone(evaluate, tiny_llava_checkpoi
 
 @pytest.mark.parametrize("entry", LLAVA_VARIANTS, ids=lambda entry: entry.model_id)
 def test_costs_reach_the_results(evaluate, tiny_checkpoint, entry):
-    options = {name: value for name, value in BUDGETS[entry.method].items() if name != "keep_ratio"}
+    given = with_clip(BUDGETS[entry.method], tiny_checkpoint("llama"))
+    options = {name: value for name, value in given.items() if name != "keep_ratio"}
     if "keep_ratio" in BUDGETS[entry.method]:
         options["visual_tokens"] = 50
     results = evaluate(entry.model_id, "tiny_generate", pretrained=tiny_checkpoint("llama"), batch_size=4, **options)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from keyed_checkpoints import with_clip
 from tiny_models import tiny_image
 
 from lmms_tokendrop.evaluation.accounting import decoder_macs
@@ -22,6 +23,7 @@ REDUCTIONS = {
     "fastv": {"K": 1, "keep_ratio": 0.4},
     "visionzip": {"keep_ratio": 0.4},
     "divprune": {"keep_ratio": 0.4},
+    "cdpruner": {"keep_ratio": 0.4, "clip": "clip"},
     "prumerge": {"keep_ratio": 0.4},
     "scope": {"keep_ratio": 0.4},
     "hiprune_like": {"keep_ratio": 0.4},
@@ -36,9 +38,10 @@ GREEDY = {"do_sample": False}
 
 @pytest.fixture(scope="module")
 def engines(tiny_checkpoint) -> dict[str, Engine]:
-    options = LoadOptions(pretrained=str(tiny_checkpoint("llama")))
+    folder = tiny_checkpoint("llama")
+    options, device = LoadOptions(pretrained=str(folder)), torch.device("cpu")
     return {
-        method: Engine(*load_model("llava_next", method, options, reduction, torch.device("cpu")))
+        method: Engine(*load_model("llava_next", method, options, with_clip(reduction, folder), device))
         for method, reduction in REDUCTIONS.items()
     }
 
@@ -113,10 +116,11 @@ def test_a_ragged_batch_scores_as_each_prompt_alone(engines, method):
 
 @pytest.mark.parametrize("method", REDUCTIONS)
 @pytest.mark.parametrize("pretrained", ["tiny", "pocket"])
-def test_an_answer_that_ends_with_a_stop_string_is_the_longer_one_cut(tiny_checkpoint, method, pretrained):
+def test_an_answer_that_ends_with_a_stop_string_is_the_longer_one_cut(tiny_checkpoint, tmp_path, method, pretrained):
     path = "pocket" if pretrained == "pocket" else str(tiny_checkpoint("llama"))
     options = LoadOptions(pretrained=path)
-    engine = Engine(*load_model("llava_next", method, options, REDUCTIONS[method], torch.device("cpu")))
+    reduction = with_clip(REDUCTIONS[method], tmp_path, width=192 if pretrained == "pocket" else 64)
+    engine = Engine(*load_model("llava_next", method, options, reduction, torch.device("cpu")))
     questions = [
         prompt(engine, "what is in the picture ?", (60, 40)),
         prompt(engine, "yes or no ?", seed=1),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from keyed_checkpoints import with_clip
 from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor
@@ -40,6 +41,7 @@ from lmms_tokendrop.hub.staging import staged
 from lmms_tokendrop.modeling.core.decoder_options import FORMAT
 from lmms_tokendrop.modeling.core.tested_transformers import TESTED
 from lmms_tokendrop.modeling.core.token_drop_config import flat_code
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.pocket.registry import pocket_path
 
 QUESTION_ANSWERING = "AutoModelForVisualQuestionAnswering"
@@ -198,7 +200,10 @@ def test_every_variant_passes_its_self_check(bases, tmp_path):
             base = with_parameters(entry, base, tmp_path / f"base_{entry.model_id}")
         folder = tmp_path / entry.model_id
         folder.mkdir()
-        examples[folder] = build(entry.model_id, folder, base=str(base), form="full")
+        width = 192 if entry.architecture == "llava_next" else 64
+        required = reductions(entry.architecture).options_of(entry.method).required
+        options = with_clip(dict.fromkeys(required, "clip"), tmp_path / f"clip_{width}", width)
+        examples[folder] = build(entry.model_id, folder, base=str(base), form="full", token_reduction=options)
     self_check(examples)
     assert {Manifest.read(folder).self_check for folder in examples} == {"weights"}
 

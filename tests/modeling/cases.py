@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from keyed_checkpoints import with_clip
 from sizes import one_fast
 from tiny_models import tiny_image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
@@ -48,6 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dart": {"method": "dart", "R": 0.6},
     "visionzip": {"method": "visionzip", "keep_ratio": 0.3},
     "divprune": {"method": "divprune", "keep_ratio": 0.3},
+    "cdpruner": {"method": "cdpruner", "keep_ratio": 0.3, "clip": "clip"},
     "prumerge": {"method": "prumerge", "keep_ratio": 0.3},
     "scope": {"method": "scope", "keep_ratio": 0.3},
     "hiprune_like": {"method": "hiprune_like", "keep_ratio": 0.3, "anchor_ratio": 0.5},
@@ -160,7 +162,7 @@ class Workshop:
         def load():
             folder = self.checkpoint(text, **options)
             return LlavaNextTokenDropForConditionalGeneration.from_pretrained(
-                folder, token_reduction=reduction, attn_implementation=attention
+                folder, token_reduction=with_clip(reduction, folder), attn_implementation=attention
             )
 
         return self._keep(("reduced", repr(reduction), text, attention, *sorted(options.items())), load)

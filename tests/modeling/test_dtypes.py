@@ -10,6 +10,7 @@ import torch
 from cases import METHODS as LLAVA_METHODS
 from cases import PROMPTS, greedy, stacked_logits
 from fusion_architectures import ARCHITECTURES
+from keyed_checkpoints import with_clip
 from sizes import one_fast
 from tiny_models import tiny_image
 
@@ -45,7 +46,7 @@ def logits_of(workshop, fusion_checkpoint):
     def load_llava_next(method: str, dtype: torch.dtype):
         reduction, folder = REDUCTIONS["llava_next"][method], workshop.checkpoint()
         model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(
-            folder, token_reduction=reduction, dtype=dtype
+            folder, token_reduction=with_clip(reduction, folder), dtype=dtype
         )
         processor = FlatLlavaNextProcessor.from_pretrained(folder) if "packing" in reduction else workshop.processor()
         [(text, sizes)] = PROMPTS["one_image"]

@@ -9,6 +9,7 @@ import torch
 import transformers.modeling_flash_attention_utils as glue
 from cases import METHODS, greedy, largest_difference, stacked_logits
 from flash_emulation import FlashEmulation
+from keyed_checkpoints import with_clip
 from tiny_models import TEXT_BACKBONES
 from transformers import LlavaNextForConditionalGeneration
 
@@ -26,8 +27,9 @@ def flash(monkeypatch) -> FlashEmulation:
 
 def flash_model(workshop, reduction, text="llama"):
     """A model with flash attention, which no other test shares."""
+    folder = workshop.checkpoint(text)
     return LlavaNextTokenDropForConditionalGeneration.from_pretrained(
-        workshop.checkpoint(text), token_reduction=reduction, attn_implementation=FLASH
+        folder, token_reduction=with_clip(reduction, folder), attn_implementation=FLASH
     )
 
 

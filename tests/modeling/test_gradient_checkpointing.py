@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import KEEP_ALL, METHODS, greedy, stacked_logits
+from keyed_checkpoints import with_clip
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 
 
 def training_model(workshop, reduction: dict, checkpointing: bool = True):
+    folder = workshop.checkpoint()
     model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(
-        workshop.checkpoint(), token_reduction=reduction
+        folder, token_reduction=with_clip(reduction, folder)
     ).train()
     if checkpointing:
         new_name = getattr(model, "activation_checkpointing_enable", None)  # transformers before 5.23 has the old one

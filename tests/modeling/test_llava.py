@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import METHODS, PROMPTS, WHOLE_CACHES, greedy, largest_difference, masks, merges_windows, stacked_logits
+from keyed_checkpoints import with_clip
 from masked_reference import masked_generation
 from safetensors.torch import load_file
 from tiny_models import TEXT_BACKBONES, TEXT_CONFIGS, save_tiny_llava, tiny_image
@@ -27,6 +28,7 @@ FOR_LLAVA_NEXT = {
     "fastv": METHODS["fastv"],
     "visionzip": METHODS["visionzip"],
     "divprune": METHODS["divprune"],
+    "cdpruner": METHODS["cdpruner"],
     "prumerge": METHODS["prumerge"],
     "scope": METHODS["scope"],
     "hiprune_like": METHODS["hiprune_like"],
@@ -48,6 +50,7 @@ KEEP_ALL = {
     "fastv": {"method": "fastv", "R": 0.0},
     "visionzip": {"method": "visionzip", "keep_ratio": 1.0},
     "divprune": {"method": "divprune", "keep_ratio": 1.0},
+    "cdpruner": {"method": "cdpruner", "keep_ratio": 1.0, "clip": "clip"},
     "prumerge": {"method": "prumerge", "keep_ratio": 1.0},
     "scope": {"method": "scope", "keep_ratio": 1.0},
     "hiprune_like": {"method": "hiprune_like", "keep_ratio": 1.0},
@@ -87,7 +90,8 @@ def inputs(folders):
 
 
 def reduced(folder, options: dict) -> LlavaTokenDropForConditionalGeneration:
-    return LlavaTokenDropForConditionalGeneration.from_pretrained(folder, token_reduction=options).eval()
+    reduction = with_clip(options, folder)
+    return LlavaTokenDropForConditionalGeneration.from_pretrained(folder, token_reduction=reduction).eval()
 
 
 @cache

@@ -12,6 +12,7 @@ import pytest
 import torch
 from cases import METHODS, PROMPTS, greedy, stacked_logits
 from fusion_reference import METHODS as ENCODER_METHODS
+from keyed_checkpoints import with_clip
 from meter_reference import METER_METHODS
 
 import lmms_tokendrop
@@ -106,12 +107,14 @@ def run_fresh(code: str) -> str:
     return done.stdout
 
 
-def test_importing_and_running_changes_no_stock_object():
+def test_importing_and_running_changes_no_stock_object(tmp_path):
     paths = [str(PACKAGE.parent), str(Path(__file__).parents[1])]
+    methods = [with_clip(options, tmp_path) for options in METHODS.values()]
+    methods = [options | ({"tokenizer": options["clip"]} if "clip" in options else {}) for options in methods]
     output = run_fresh(
         SNAPSHOT.format(
             paths=paths,
-            methods=list(METHODS.values()),
+            methods=methods,
             encoder_methods=list(ENCODER_METHODS.values()),
             meter_methods=list(METER_METHODS.values()),
         )

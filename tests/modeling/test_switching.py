@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases import METHODS, greedy, stacked_logits
 from fusion_architectures import ARCHITECTURES
+from keyed_checkpoints import with_clip
 from tiny_models import tiny_image
 from transformers import AutoProcessor
 
@@ -43,7 +44,8 @@ def load_llava_next(workshop, options):
 
 def test_llava_next_takes_every_method(workshop):
     inputs = workshop.inputs("ragged_batch")
-    cases = [*METHODS.values(), COMPOSED, METHODS["none"], METHODS["budget"]]
+    methods = [with_clip(case, workshop.checkpoint()) for case in METHODS.values()]
+    cases = [*methods, COMPOSED, METHODS["none"], METHODS["budget"]]
     assert {reductions("llava_next").from_dict(case).method for case in cases} == set(reductions("llava_next").reducers)
     check_switching(
         lambda options: load_llava_next(workshop, options),
@@ -60,7 +62,8 @@ def test_llava_takes_every_method(tiny_llava_checkpoint):
         return LlavaTokenDropForConditionalGeneration.from_pretrained(tiny_llava_checkpoint, token_reduction=options)
 
     own = reductions("llava")
-    cases = [{name: value for name, value in case.items() if name not in own.implied} for case in METHODS.values()]
+    methods = [with_clip(case, tiny_llava_checkpoint) for case in METHODS.values()]
+    cases = [{name: value for name, value in case.items() if name not in own.implied} for case in methods]
     check_switching(load, lambda model: stacked_logits(greedy(model, inputs, steps=2)), [*cases, COMPOSED])
 
 

@@ -135,7 +135,7 @@ def test_the_similarity_order_needs_flat_packing():
 @pytest.mark.parametrize("method", REDUCERS)
 def test_an_option_that_the_method_does_not_read_is_an_error(method):
     values = {"layers": [1], "merge_threshold": 0.5, "keep_ratio": 0.5, "seed": 3, "decode_interval": 4}
-    parts = {"features": "random"} if method == "composed" else {}
+    parts = {"features": "random"} if method == "composed" else dict.fromkeys(REDUCERS[method].Options.required, "x")
     for key, value in values.items():
         if key in REDUCERS[method].Options.entries():
             TokenReductionConfig.from_dict({"method": method, **parts, key: value})

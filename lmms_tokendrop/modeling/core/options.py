@@ -29,11 +29,14 @@ class Options:
     calibrated : tuple[str, float] or None
         Where the data decide how many tokens are left: the option that, the higher it is, leaves the fewer, and its
         largest value of interest. A budget is met by finding its value on samples.
+    required : dict[str, str]
+        Options that have to be given, and a value for each as an example.
     """
 
     presets: ClassVar[dict[str, dict]] = {}
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
     calibrated: ClassVar[tuple[str, float] | None] = None
+    required: ClassVar[dict[str, str]] = {}
 
     method: str = option("none", "The method.")
 
@@ -76,6 +79,9 @@ class Options:
                 raise ValueError(f"token_reduction: unknown option {key!r}{hint}; allowed: method, {', '.join(known)}")
             if value != known[key].default:
                 raise ValueError(f"token_reduction: method {method!r} has no option {key!r}; its options: {allowed}")
+        for name, example in cls.required.items():
+            if values.get(name) is None:
+                raise ValueError(f"token_reduction: method {method!r} needs {name}, such as {name}={example!r}")
         cls.check_exclusions({**implied, **values})
         earlier = cls.earlier_defaults({**implied, **values})
         preset = cls.presets.get(values.pop("preset", None), {})

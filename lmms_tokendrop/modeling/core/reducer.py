@@ -161,6 +161,8 @@ class Host:
         Whether each of the layers is a pair, of the text's and the image's, of which options count both (METER).
     feature_block : int
         Last block of the tower whose output a decoder reads; -1: none.
+    checkpoint : str
+        Folder or repository that the model was loaded from; empty: it was not.
     places : frozenset[str]
         Places at which the reducer is asked; in a composition the others are another method's.
     """
@@ -171,6 +173,7 @@ class Host:
     vision_layers: int = 0
     in_pairs: bool = False
     feature_block: int = -1
+    checkpoint: str = ""
     places: frozenset[str] = frozenset(PLACES)
 
 
@@ -189,7 +192,7 @@ class TokenReducer(nn.Module):
     Options : type[Options]
         The options of the method.
     needs : frozenset[str]
-        Providers that the model has to compute before the method asks, such as `"cls_attention"`.
+        Providers that the model has to compute before the method asks: `"cls_attention"`, `"questions"`.
     builds_on : Mapping[str, str]
         Places whose stages read what the method's own stages at another place carried, and that place.
     joint : bool

@@ -65,13 +65,10 @@ class StagedGenerationMixin(GenerationMixin):
         self, inputs_tensor, model_kwargs, model_input_name, generation_config
     ):
         if model_input_name == "input_ids" and model_kwargs.get("pixel_values") is not None:
-            placeholders = inputs_tensor == self.config.image_token_id
-            cache = model_kwargs.get(CACHE)
-            if cache is not None and placeholders.shape[1] > cache.get_seq_length():
-                placeholders = placeholders[:, cache.get_seq_length() :]
-            model_kwargs["images_per_request"] = self.model.images_per_request(
-                placeholders, model_kwargs["pixel_values"], model_kwargs.get("image_sizes")
-            )
+            ids, cache = inputs_tensor, model_kwargs.get(CACHE)
+            if cache is not None and ids.shape[1] > cache.get_seq_length():
+                ids = ids[:, cache.get_seq_length() :]
+            model_kwargs |= self.model.of_requests(ids, model_kwargs["pixel_values"], model_kwargs.get("image_sizes"))
         return super()._maybe_prepare_encoder_kwargs_for_generation(
             inputs_tensor, model_kwargs, model_input_name, generation_config
         )

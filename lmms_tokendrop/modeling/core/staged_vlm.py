@@ -39,7 +39,7 @@ class StagedVlm(Switchable):
     config: Any
     get_image_features: Callable[..., Any]
     get_input_embeddings: Callable[[], Any]
-    images_per_request: Callable[..., list[int] | None]
+    of_requests: Callable[..., dict[str, Any]]
 
     @part_by_part_under(takes_cache, merge_with_config_defaults, can_return_tuple)
     def forward(
@@ -81,7 +81,9 @@ class StagedVlm(Switchable):
         self._check(input_ids, pixel_values, inputs_embeds, mm_encoder_outputs, use_cache)
         images = (mm_encoder_outputs or {}).get("image")
         if images is None and pixel_values is not None and pixel_values.size(0) > 0:
-            arguments = self._image_arguments(input_ids, pixel_values, kwargs)
+            past = 0 if cache is None else checked_cache(cache).seen
+            prompt = None if prompt_length is None else prompt_length - past
+            arguments = self._image_arguments(input_ids, pixel_values, kwargs, prompt)
             images = self.get_image_features(pixel_values, **arguments, return_dict=True)
         cache, tokens = self._enter(input_ids, inputs_embeds, images, prompt_length, cache)
         outputs = self._stock_forward()(
@@ -110,12 +112,11 @@ class StagedVlm(Switchable):
             raise ValueError("decode_interval: the output-aware policy shrinks a cache; it needs use_cache=True")
 
     @on_host
-    def _image_arguments(self, input_ids: torch.Tensor | None, pixel_values, inputs: dict) -> dict[str, Any]:
+    def _image_arguments(self, input_ids: torch.Tensor | None, pixel_values, inputs: dict, prompt) -> dict[str, Any]:
         """What `get_image_features` takes beside `pixel_values`."""
         given = {name: inputs[name] for name in self.image_inputs if inputs.get(name) is not None}
         if input_ids is not None:
-            placeholders, sizes = self._placeholders(input_ids, None), given.get("image_sizes")
-            given["images_per_request"] = self.images_per_request(placeholders, pixel_values, sizes)
+            given |= self.of_requests(input_ids, pixel_values, given.get("image_sizes"), prompt)
         return given
 
     @on_host

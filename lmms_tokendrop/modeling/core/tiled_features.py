@@ -21,8 +21,8 @@ from .staged_decoder import staged_decoder
 from .staged_vlm import StagedVlm
 from .tile_layout import TiledImages, Tiles, anyres_layout, pack_flat
 from .token_drop_config import TokenDropConfig
-from .vision_inputs import check_features, feature_layers, last_read
-from .visual_tokens import VisualTokens, images_of_rows
+from .vision_inputs import check_features, check_questions, feature_layers, last_read
+from .visual_tokens import VisualTokens, images_of_rows, texts_behind
 
 CLIP = "clip_vision_model"
 
@@ -70,10 +70,13 @@ class TiledFeatures(StagedVlm):
         text_config, vision_config = self.config.text_config, self.config.vision_config
         layers, blocks = text_config.num_hidden_layers, vision_config.num_hidden_layers
         read = last_read(self.config.vision_feature_layer, blocks) - 1
-        host = Host(layers, text_config.hidden_size, vision_config.image_size, blocks, feature_block=read)
+        sizes = (layers, text_config.hidden_size, vision_config.image_size, blocks)
+        host = Host(*sizes, feature_block=read, checkpoint=self.config.name_or_path)
         reducer = self.config_class.reduction_class.build(options, host)
         check_stages(
-            reducer, {"vision": blocks, "features": 0, "decoder": layers, "decode": layers}, ("cls_attention",)
+            reducer,
+            {"vision": blocks, "features": 0, "decoder": layers, "decode": layers},
+            ("cls_attention", "questions"),
         )
         if reads_tower(reducer):
             self._check_tower(reducer.options.method)
@@ -128,6 +131,7 @@ class TiledFeatures(StagedVlm):
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         images_per_request: list[int] | None = None,
+        questions: list[torch.Tensor] | None = None,
         **kwargs,
     ) -> TokenDropImageOutput:
         """Encode images. The number of rows is that of the placeholders; merged values stand in their slots.
@@ -144,6 +148,8 @@ class TiledFeatures(StagedVlm):
             Default: the checkpoint's.
         images_per_request : list[int], optional
             Images of each sequence, over which `scope="request"` shares a budget; default: one each.
+        questions : list[torch.LongTensor], optional
+            For each image the ids, `[tokens]`, of the text that asks about it, for methods that read it in the tower.
 
         Returns
         -------
@@ -153,15 +159,21 @@ class TiledFeatures(StagedVlm):
         Raises
         ------
         ValueError
-            If arguments are of another shape or number, or name what the model does not have.
+            If arguments are of another shape or number, or name what the model does not have, or the method reads
+            questions and there are none.
         """
         images = self._tiled(
             pixel_values, image_sizes, vision_feature_layer, vision_feature_select_strategy, images_per_request
         )
+        check_questions(self.used_reducer, questions, len(images.tiles_per_image))
         if images.tiles is None:
             return self._image_output(images, self._plain_features(images), images.layout)
         vision = self.vision_tower.forward_staged(
-            images.pixel_values, images.layers, self.used_reducer, tiles=lambda: images.tiles
+            images.pixel_values,
+            images.layers,
+            self.used_reducer,
+            tiles=lambda: images.tiles,
+            questions=lambda: questions,
         )
         patches = vision.features[:, 1:]
         if compiling():
@@ -231,13 +243,25 @@ class TiledFeatures(StagedVlm):
             ]
         return self._image_output(images, dense, tokens)
 
-    def images_per_request(self, placeholders: torch.Tensor, pixel_values, image_sizes=None) -> list[int] | None:
-        """Images of each sequence, told from its placeholders `[batch, length]`; None where no budget needs it."""
-        if setting(self.used_reducer.options, "scope") != "request":
-            return None
+    def of_requests(
+        self, ids: torch.Tensor, pixel_values: torch.Tensor, image_sizes: Any = None, prompt: int | None = None
+    ) -> dict[str, Any]:
+        """What `get_image_features` takes of sequences `ids [batch, length]`, where the method or a budget reads it.
+
+        The first `prompt` tokens are the prompt, of which questions are parts; None: all.
+        """
+        reads_images = setting(self.used_reducer.options, "scope") == "request"
+        reads_questions = "questions" in self.used_reducer.needs
+        if not (reads_images or reads_questions):
+            return {}
+        placeholders = ids == self.config.image_token_id
         tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
         lengths = [len(image) for image in anyres_layout(pack, tiles_per_image, self._side)]
-        return images_of_rows(lengths, placeholders.sum(-1).tolist())
+        images = images_of_rows(lengths, placeholders.sum(-1).tolist())
+        found: dict[str, Any] = {"images_per_request": images} if reads_images else {}
+        if reads_questions:
+            found["questions"] = texts_behind(ids[:, :prompt], placeholders[:, :prompt], images)
+        return found
 
     @property
     def _side(self) -> int:

@@ -58,6 +58,16 @@ def check_features(strategy: str | None, per_request: list[int] | None, images: 
         raise ValueError(f"images_per_request={per_request}; allowed: numbers that add up to {images}")
 
 
+def check_questions(reducer: Any, questions: list | None, images: int) -> None:
+    """Raise a ValueError where a method reads questions, unless there is one for each image."""
+    given = None if questions is None else len(questions)
+    if "questions" in reducer.needs and given != images:
+        raise ValueError(
+            f"questions of {given} images; method={reducer.options.method!r} reads one for each of {images}: give "
+            "input_ids, or questions to get_image_features"
+        )
+
+
 def check_image_sizes(pixel_values: torch.Tensor, image_sizes: Any) -> None:
     """Raise a ValueError unless tiles and sizes fit each other.
 

@@ -191,6 +191,22 @@ def images_of_rows(lengths: list[int], totals: list[int]) -> list[int]:
     return counts
 
 
+def texts_behind(ids: torch.Tensor, placeholders: torch.Tensor, images: list[int]) -> list[torch.Tensor]:
+    """Text behind the first image of its sequence, `[tokens]` ids for each image.
+
+    Parameters
+    ----------
+    ids : torch.LongTensor
+        `[batch, length]`.
+    placeholders : torch.BoolTensor
+        `[batch, length]`, True where images go.
+    images : list[int]
+        Images of each sequence.
+    """
+    behind = ~placeholders & (placeholders.cumsum(-1) > 0)
+    return [text[marked] for text, marked, count in zip(ids, behind, images, strict=True) for _ in range(count)]
+
+
 def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Consecutive numbers for the distinct combinations of `parts` among the marked entries, -1 elsewhere."""
     numbers = torch.full(inside.shape, -1, dtype=torch.long, device=inside.device)

@@ -45,8 +45,9 @@ class PruMerge(FeatureReducer):
 
     The attention is that of the tower's last block, of all heads as one. A patch that stays gets the features of those
     with the nearest keys added, each times its attention; the others, times theirs, add up to one token more, in the
-    slot of the last of them. Without a budget the outliers of an image's attention say which share of each tile stays;
-    a budget counts the one token more, which a tile of a single token does without.
+    slot of the last of them. Without a budget the outliers of an image's attention say which share of each tile stays,
+    none where nothing stands out, so that one token is left of a tile; a budget counts the one token more, which a tile
+    of a single token does without.
     """
 
     Options: type[Any] = PruMergeOptions

@@ -99,11 +99,14 @@ def coverage_first(
 
 
 @torch.no_grad()
-def pivoted_qr(gram: torch.Tensor, valid: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+def pivoted_qr(
+    gram: torch.Tensor, valid: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor | float = 1.0
+) -> torch.Tensor:
     """Order of pivots of a QR factorisation: each is the vector of which the earlier ones leave the longest rest.
 
     It is read off a pivoted Cholesky factorisation of the inner products. What is a millionth of the longest vector,
-    squared, or less, counts as nothing.
+    squared, or less, counts as nothing. With weights the same order is that in which a determinantal point process
+    with the kernel `weight_i gram_ij weight_j` is given its likeliest next entry.
 
     Parameters
     ----------
@@ -113,6 +116,8 @@ def pivoted_qr(gram: torch.Tensor, valid: torch.Tensor, counts: torch.Tensor) ->
         `[batch, entries]`.
     counts : torch.LongTensor
         `[batch]`.
+    weight : torch.Tensor or float
+        `[batch, entries]`, by which the length of a rest is multiplied.
 
     Returns
     -------
@@ -125,7 +130,7 @@ def pivoted_qr(gram: torch.Tensor, valid: torch.Tensor, counts: torch.Tensor) ->
     factors = gram.new_zeros(len(gram), picks.most, gram.shape[1])
     for number in range(picks.most):
         rest = rest.masked_fill(rest <= least, 0.0)
-        best = picks.take(number, rest)
+        best = picks.take(number, rest * weight**2)
         pivot = rest[rows, best].unsqueeze(-1)
         known = (factors[rows, :number, best].unsqueeze(1) @ factors[:, :number]).squeeze(1)
         column = (gram[rows, best] - known) * (pivot > 0) / pivot.clamp_min(least).sqrt()
