@@ -21,6 +21,7 @@ from lmms_tokendrop.hub.command import app as hub_commands
 from lmms_tokendrop.plan.command import plan
 from lmms_tokendrop.progress import progress_bar
 from lmms_tokendrop.report.command import report
+from lmms_tokendrop.show.command import show
 from lmms_tokendrop.training.command import train
 from lmms_tokendrop.user_errors import one_line_errors
 
@@ -169,6 +170,9 @@ app.command(
     epilog="Example: lmms-tokendrop train --recipe vilt-vqav2 --teacher TEACHER --data DATA --output runs/vilt"
 )(train)
 app.command()(bench)
+app.command(epilog="Example: lmms-tokendrop show picture.jpg 'what color is the cross?' --model-args keep_ratio=0.25")(
+    show
+)
 
 
 def _prepare(pretrained: str, verbose: bool) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -14,8 +16,61 @@ GAP = 12
 CAPTION = 34
 DROPPED = (250, 250, 250)
 INK = (40, 40, 40)
+MERGED = (0, 90, 200)
+KEY = (200, 0, 90)
+COLD, HOT = (25, 20, 70), (255, 225, 60)
 Cell = tuple[int, int, int]
 """Tile, row and column of a patch; tile 0 is the base view."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model sees of an image.
+
+    Parameters
+    ----------
+    picture
+        Its pixels.
+    shape
+        Rows and columns of patches.
+    cells
+        Row and column in the view of each patch.
+    """
+
+    picture: Image.Image
+    shape: tuple[int, int]
+    cells: Mapping[Cell, tuple[int, int]]
+
+    def box(self, place: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of a place in the view, both ends within."""
+        (rows, columns), (width, height) = self.shape, self.picture.size
+        top, left = place[0] * height / rows, place[1] * width / columns
+        return left, top, left + width / columns - 1, top + height / rows - 1
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn of the patches of an image.
+
+    Parameters
+    ----------
+    caption
+        Two lines at most.
+    owner
+        The patch that each patch is part of, itself if it is there by itself; one that is missing left. None: all stay.
+    keys
+        Patches that are marked.
+    heat
+        From 0 to 1, drawn in place of the pixels where it is given.
+    share
+        How much of a patch is there, 1 if not given.
+    """
+
+    caption: str
+    owner: Mapping[Cell, Cell] | None = None
+    keys: frozenset[Cell] = frozenset()
+    heat: Mapping[Cell, float] | None = None
+    share: Mapping[Cell, float] = field(default_factory=dict)
 
 
 def draw_kept_tokens(
@@ -46,96 +101,11 @@ def draw_kept_tokens(
         One column for the whole input and one per stage: the tiles above, if the model cuts images, and the base view
         below. Patches that left are blank.
     """
-    columns: dict[str, Collection[Cell] | None] = {"input": None}
+    panels = [Panel("input")]
     for name, rows in kept.items():
         cells = {place[1:] for place in rows[row] if place[0] == 0}
-        columns[f"{name}\n{len(cells)} tokens"] = cells
-    return draw_columns(image, columns, config, size)
-
-
-def draw_columns(
-    image: Image.Image, columns: Mapping[str, Collection[Cell] | None], config: Any, size: int = 240
-) -> Image.Image:
-    """Draw an image as often as there are columns, each with some of its patches.
-
-    Parameters
-    ----------
-    image
-        The picture that the model saw.
-    columns
-        Caption of a column, of two lines at most, and the (tile, row, column) of the patches that it shows; None for
-        all.
-    config
-        The LLaVA's configuration.
-    size
-        Height of a view in pixels.
-
-    Returns
-    -------
-    PIL.Image.Image
-        The columns from left to right: the caption, the tiles, the base view. Patches that are not shown are blank.
-    """
-    image = to_rgb(image)
-    side = config.vision_config.image_size // config.vision_config.patch_size
-    views = _views(image, config, size)
-    width = views[0][0].width + GAP
-    height = CAPTION + sum(view.height + GAP for view, _ in views) - GAP
-    picture = Image.new("RGB", (width * len(columns) - GAP, height), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
-    for number, (caption, cells) in enumerate(columns.items()):
-        left, top = number * width, CAPTION
-        pen.multiline_text((left, 0), caption, fill=INK, font=font, spacing=1)
-        for view, grid in views:
-            shown = view if cells is None else _blank_patches(view, cells, grid, side)
-            picture.paste(shown, (left, top))
-            top += view.height + GAP
-    return picture
-
-
-def _views(image: Image.Image, config: Any, size: int) -> list[tuple[Image.Image, tuple[int, int] | None]]:
-    """What a model sees of an image: its tiles, with their rows and columns, if it cuts images, and the base view."""
-    if not hasattr(config, "image_grid_pinpoints"):
-        return [(ImageOps.fit(image, (size, size)), None)]
-    grid = get_anyres_image_grid_shape(
-        (image.height, image.width), config.image_grid_pinpoints, config.vision_config.image_size
-    )
-    tiles = _letterbox(image, grid[1] * size // grid[0], size)
-    return [(tiles, tuple(grid)), (image.resize((size // 2, size // 2)), None)]
-
-
-def _blank_patches(view: Image.Image, cells: Collection[Cell], grid: tuple[int, int] | None, side: int) -> Image.Image:
-    """A view with every patch outside `cells` blanked."""
-    if grid is None:
-        return _blank(view, {place[1:] for place in cells if place[0] == 0}, (side, side))
-    fine = {_fine_cell(place, grid[1], side) for place in cells if place[0] > 0}
-    return _blank(view, fine, (grid[0] * side, grid[1] * side))
-
-
-def _fine_cell(place: Cell, tiles_per_row: int, side: int) -> tuple[int, int]:
-    tile, row, column = place
-    return (tile - 1) // tiles_per_row * side + row, (tile - 1) % tiles_per_row * side + column
-
-
-def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The image as large as it fits, centred, as any-resolution preprocessing places it."""
-    scale = min(width / image.width, height / image.height)
-    resized = image.resize((round(image.width * scale), round(image.height * scale)))
-    canvas = Image.new("RGB", (width, height), "black")
-    canvas.paste(resized, ((width - resized.width) // 2, (height - resized.height) // 2))
-    return canvas
-
-
-def _blank(view: Image.Image, cells: set[tuple[int, int]], shape: Sequence[int]) -> Image.Image:
-    """The view with every cell outside `cells` blanked."""
-    view = view.copy()
-    pen = ImageDraw.Draw(view)
-    rows, columns = shape
-    for row in range(rows):
-        for column in range(columns):
-            if (row, column) not in cells:
-                top, left = row * view.height / rows, column * view.width / columns
-                pen.rectangle((left, top, left + view.width / columns - 1, top + view.height / rows - 1), fill=DROPPED)
-    return view
+        panels.append(Panel(f"{name}\n{len(cells)} tokens", {cell: cell for cell in cells}))
+    return draw_panels(llava_views(image, config, size), panels)
 
 
 def draw_kept_patches(image: Image.Image, report: Any, row: int = 0, size: int = 240) -> Image.Image:
@@ -157,17 +127,126 @@ def draw_kept_patches(image: Image.Image, report: Any, row: int = 0, size: int =
     PIL.Image.Image
         One column for the whole input and one per layer. Patches that left, or merged into another, are blank.
     """
-    columns = [("input", {(line, column) for line, column in report.patches[row].tolist() if line >= 0})]
-    shape = [max(cell[side] for cell in columns[0][1]) + 1 for side in (0, 1)]
+    [view] = encoder_views(image, patches_of(report, row), size)
+    panels, before = [Panel("input")], len(view.cells)
     for name, rows in report.kept.items():
-        cells = {place[2:] for place in rows[row]}
-        if len(cells) < len(columns[-1][1]):
-            columns.append((f"{name}\n{len(cells)} patches", cells))
-    view = to_rgb(image).resize((size * shape[1] // shape[0], size))
-    picture = Image.new("RGB", ((view.width + GAP) * len(columns) - GAP, CAPTION + size), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
-    for number, (caption, cells) in enumerate(columns):
-        left = number * (view.width + GAP)
-        pen.multiline_text((left, 0), caption, fill=INK, font=font, spacing=1)
-        picture.paste(_blank(view, cells, shape), (left, CAPTION))
+        cells = {(0, *place[2:]) for place in rows[row]}
+        if len(cells) < before:
+            panels.append(Panel(f"{name}\n{len(cells)} patches", {cell: cell for cell in cells}))
+        before = len(cells)
+    return draw_panels([view], panels)
+
+
+def patches_of(report: Any, row: int = 0) -> list[tuple[int, int]]:
+    """Row and column of each patch of a row of a `FusionReport`, in their order."""
+    return [(line, column) for line, column in report.patches[row].tolist() if line >= 0]
+
+
+def encoder_views(image: Image.Image, patches: Sequence[tuple[int, int]], size: int) -> list[View]:
+    """The only view of an encoder that has patches at these rows and columns."""
+    rows, columns = (max(place[side] for place in patches) + 1 for side in (0, 1))
+    picture = to_rgb(image).resize((max(size * columns // rows, 1), size))
+    return [View(picture, (rows, columns), {(0, *place): place for place in patches})]
+
+
+def llava_views(image: Image.Image, config: Any, size: int) -> list[View]:
+    """What a LLaVA sees: the tiles at their place in the image, if it cuts images, and the base view."""
+    image, side = to_rgb(image), config.vision_config.image_size // config.vision_config.patch_size
+    base = {(0, row, column): (row, column) for row in range(side) for column in range(side)}
+    if not hasattr(config, "image_grid_pinpoints"):
+        return [View(ImageOps.fit(image, (size, size)), (side, side), base)]
+    grid = get_anyres_image_grid_shape(
+        (image.height, image.width), config.image_grid_pinpoints, config.vision_config.image_size
+    )
+    tiles = _letterbox(image, grid[1] * size // grid[0], size)
+    cells = {
+        (1 + down * grid[1] + right, row, column): (down * side + row, right * side + column)
+        for down in range(grid[0])
+        for right in range(grid[1])
+        for _, row, column in base
+    }
+    return [
+        View(tiles, (grid[0] * side, grid[1] * side), cells),
+        View(image.resize((size // 2, size // 2)), (side, side), base),
+    ]
+
+
+def draw_panels(
+    views: Sequence[View], panels: Sequence[Panel], columns: int | None = None, narrowest: int = 0
+) -> Image.Image:
+    """Draw panels from left to right, so many in a row and none narrower: the caption, then the views."""
+    columns = columns or len(panels)
+    width = max(narrowest, *(view.picture.width for view in views)) + GAP
+    height = CAPTION + sum(view.picture.height + GAP for view in views)
+    lines = -(-len(panels) // columns)
+    sheet = Image.new("RGB", (width * min(columns, len(panels)) - GAP, height * lines - GAP), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for number, panel in enumerate(panels):
+        left, top = number % columns * width, number // columns * height
+        pen.multiline_text((left, top), panel.caption, fill=INK, font=font, spacing=1)
+        sheet.paste(stacked(paint(view, panel) for view in views), (left, top + CAPTION))
+    return sheet
+
+
+def stacked(pictures: Iterable[Image.Image]) -> Image.Image:
+    """Pictures one below the other."""
+    pictures = list(pictures)
+    size = max(picture.width for picture in pictures), sum(picture.height + GAP for picture in pictures) - GAP
+    sheet, top = Image.new("RGB", size, "white"), 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height + GAP
+    return sheet
+
+
+def paint(view: View, panel: Panel) -> Image.Image:
+    """Draw the patches of a view: blank where they left, with a line around those that merged, and marked if key."""
+    picture = view.picture.copy()
+    pen = ImageDraw.Draw(picture)
+    owner = {cell: cell for cell in view.cells} if panel.owner is None else panel.owner
+    for cell, place in view.cells.items():
+        box = view.box(place)
+        if panel.heat is not None and cell in panel.heat:
+            pen.rectangle(box, fill=_between(COLD, HOT, panel.heat[cell]))
+        if cell not in owner:
+            pen.rectangle(box, fill=DROPPED)
+        elif panel.share.get(cell, 1) < 1:
+            corner = round(box[0]), round(box[1]), round(box[2]) + 1, round(box[3]) + 1
+            part = picture.crop(corner)
+            picture.paste(Image.blend(Image.new("RGB", part.size, DROPPED), part, panel.share[cell]), corner)
+    sizes = Counter(owner.values())
+    groups = {place: owner[cell] for cell, place in view.cells.items() if cell in owner}
+    for place, group in groups.items():
+        if sizes[group] > 1:
+            _outline(pen, view, place, groups)
+    for cell in panel.keys & view.cells.keys():
+        pen.rectangle(view.box(view.cells[cell]), outline=KEY, width=2)
     return picture
+
+
+def _outline(pen: Any, view: View, place: tuple[int, int], groups: Mapping[tuple[int, int], Cell]) -> None:
+    """Draw a line where a patch that merged meets one of another group."""
+    left, top, right, bottom = view.box(place)
+    row, column = place
+    sides = {
+        (row - 1, column): (left, top, right, top),
+        (row + 1, column): (left, bottom, right, bottom),
+        (row, column - 1): (left, top, left, bottom),
+        (row, column + 1): (right, top, right, bottom),
+    }
+    for beside, line in sides.items():
+        if groups.get(beside) != groups[place]:
+            pen.line(line, fill=MERGED, width=2)
+
+
+def _between(first: tuple[int, ...], last: tuple[int, ...], share: float) -> tuple[int, ...]:
+    return tuple(round(a + (b - a) * share) for a, b in zip(first, last, strict=True))
+
+
+def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The image as large as it fits, centred, as any-resolution preprocessing places it."""
+    scale = min(width / image.width, height / image.height)
+    resized = image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1)))
+    canvas = Image.new("RGB", (width, height), "black")
+    canvas.paste(resized, ((width - resized.width) // 2, (height - resized.height) // 2))
+    return canvas

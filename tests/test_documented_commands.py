@@ -37,7 +37,7 @@ SHORTER = {
     r"--methods (stock|mustdrop,)[\w,:=-]+|--parts throughput,[\w,]+|--batch-size 16 |--max-batch-size 40 ": "",
     r"--seconds \d+": "--seconds 0",
     r"pocket_experiments.py (\w+)": r"pocket_experiments.py \1 --speed 0.01",
-    r"draw_tokens.py docs/tokens.png": "draw_tokens.py docs/tokens.png --questions 30",
+    r"choose_scene.py docs/scene.png": "choose_scene.py docs/scene.png --questions 30",
     r"measure_budgets.py (\w+)": r"measure_budgets.py \1 --rows full --questions 4 --output \1.json",
     r"^mypy$": "mypy --version",  # a step of its own in .ci/run
     r"python -m pytest( -n 2)?": "python -m pytest --collect-only tests/test_docs.py",

@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"catalogue", "modeling", "pocket"},
     "compare": {"catalogue", "modeling", "results", "evaluation", "report"},
     "report": {"results", "benchmark"},
+    "show": {"catalogue", "modeling", "evaluation", "report"},
     "training": {"catalogue", "modeling", "pocket", "evaluation"},
     "benchmark": {"catalogue", "modeling", "results", "evaluation", "training"},
     "plan": {"catalogue", "modeling", "evaluation", "benchmark"},

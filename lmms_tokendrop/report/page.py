@@ -16,6 +16,23 @@ from lmms_tokendrop.report.section import Section
 UNQUOTED = "".join(sorted(set(punctuation) - set('#%&"'))) + " \n"
 """What stays as it is in the address of a drawing between double quotes, beside letters and digits."""
 
+STYLE = """\
+:root { color-scheme: light dark; }
+body { background: Canvas; color: CanvasText; font: 15px/1.5 system-ui, sans-serif; margin: 0 auto;
+  max-width: 84rem; padding: 1rem; }
+main, section, figure { margin: 0; }
+h2 { border-top: 1px solid GrayText; margin-top: 2.5rem; padding-top: 1rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid GrayText; padding: .25rem .5rem; text-align: right; white-space: nowrap; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+img { background: #fff; display: block; height: auto; max-width: 100%; }
+summary { cursor: pointer; padding: .25rem 0; }
+li, p { max-width: 60rem; overflow-wrap: anywhere; }
+:focus-visible { outline: 3px solid Highlight; outline-offset: 2px; }
+"""
+"""Of pages that need nothing else, in light and dark colours."""
+
 PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -23,20 +40,7 @@ PAGE = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light dark; }}
-body {{ background: Canvas; color: CanvasText; font: 15px/1.5 system-ui, sans-serif; margin: 0 auto;
-  max-width: 84rem; padding: 1rem; }}
-main, section, figure {{ margin: 0; }}
-h2 {{ border-top: 1px solid GrayText; margin-top: 2.5rem; padding-top: 1rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ border-bottom: 1px solid GrayText; padding: .25rem .5rem; text-align: right; white-space: nowrap; }}
-th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
-.scroll {{ overflow-x: auto; margin: 1rem 0; }}
-img {{ background: #fff; display: block; height: auto; max-width: 100%; }}
-summary {{ cursor: pointer; padding: .25rem 0; }}
-li, p {{ max-width: 60rem; overflow-wrap: anywhere; }}
-:focus-visible {{ outline: 3px solid Highlight; outline-offset: 2px; }}
-</style>
+{style}</style>
 <main>
 <h1>{title}</h1>
 <nav aria-label="Contents">
@@ -69,7 +73,7 @@ def page(title: str, sections: Sequence[Section], drawings: Mapping[str, str]) -
     """
     contents = (f'<li><a href="#s{place}">{escape(one.title)}</a></li>' for place, one in enumerate(sections))
     parts = (_section(f"s{place}", one, drawings) for place, one in enumerate(sections))
-    return PAGE.format(title=escape(title), contents="\n".join(contents), sections="\n".join(parts))
+    return PAGE.format(title=escape(title), style=STYLE, contents="\n".join(contents), sections="\n".join(parts))
 
 
 def _section(anchor: str, section: Section, drawings: Mapping[str, str]) -> str:

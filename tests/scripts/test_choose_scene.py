@@ -1,8 +1,7 @@
-"""The README's picture: where the object is, and how much of it is left."""
+"""The scene of the README's picture: where the object is, and how much of it is left."""
 
-import draw_tokens
+import choose_scene
 import pytest
-from tiny_models import tiny_config
 
 from lmms_tokendrop.modeling.core.token_report import TokenReport
 from lmms_tokendrop.pocket.questions import Question
@@ -19,24 +18,13 @@ def asked():
         method: TokenReport(average_visual_tokens=[10.0], kept={"before layer 0": [[]], "after layer 1": [places]})
         for method, places in {"none": [], **kept}.items()
     }
-    return draw_tokens.Asked(scene, question, {"none": "2", "mustdrop": "2", "random": "7"}, reports)
+    return choose_scene.Asked(scene, question, {"none": "2", "mustdrop": "2", "random": "7"}, reports)
 
 
 def test_an_object_has_two_by_two_patches_of_the_tile_that_shows_it(asked):
-    assert draw_tokens.object_patches(asked.question) == {(2, 4, 0), (2, 4, 1), (2, 5, 0), (2, 5, 1)}
+    assert choose_scene.object_patches(asked.question) == {(2, 4, 0), (2, 4, 1), (2, 5, 0), (2, 5, 1)}
 
 
 def test_what_is_left_is_counted_in_the_tiles_after_the_last_stage(asked):
     assert (asked.share("mustdrop"), asked.share("random")) == (0.75, 0.25)
     assert (asked.right("mustdrop"), asked.right("random")) == (True, False)
-
-
-def test_the_object_is_framed_in_every_column(asked):
-    picture = draw_tokens.draw(asked, tiny_config(image_size=42))
-    step = draw_tokens.SIZE // 6
-    for column in range(3):
-        corner = (
-            column * (draw_tokens.SIZE + draw_tokens.GAP) + 3 * step,
-            draw_tokens.HEADLINE + draw_tokens.CAPTION + 2 * step,
-        )
-        assert picture.getpixel(corner) == draw_tokens.MARK
