@@ -8,6 +8,7 @@ from pathlib import Path
 from lmms_tokendrop.results.budget_names import TEXT_RATIOS
 from lmms_tokendrop.results.budgets import ablation_table, budget_table
 from lmms_tokendrop.results.compared_table import compared_tables
+from lmms_tokendrop.results.gpu import GPU_TABLES
 from lmms_tokendrop.results.measured import measured_table
 from lmms_tokendrop.results.planned import planned_table
 from lmms_tokendrop.results.pocket_encoders import encoder_table
@@ -34,5 +35,6 @@ RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
     **{f"speed-{shape}": measured_table(f"speed_{shape}.json", speed_table) for shape in SPEED_SHAPES},
     "throughput-vilt": measured_table("throughput_vilt.json", throughput_table),
     "throughput-meter": measured_table("throughput_meter.json", throughput_table),
+    **GPU_TABLES,
 }
 """From the folder of the results files to a table in Markdown. A missing file is a table that says so."""
