@@ -27,6 +27,13 @@ def compare(
             "Default: all but those with an option that must be given."
         ),
     ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            help="Further methods, written like the others, of which only the best at each budget is run: on the first "
+            "500 documents of the task's own _validation. Such as compositions: composed:vision=scope:decoder=fastv."
+        ),
+    ] = None,
     budgets: Annotated[
         str, typer.Option(help="Shares of the visual tokens, or average numbers of them, separated by commas.")
     ] = "50%,25%,11%",
@@ -57,6 +64,7 @@ def compare(
         check_drawing()
         from lmms_eval.utils import simple_parse_args_string
 
+        from lmms_tokendrop.compare.choosing import Choice
         from lmms_tokendrop.compare.launch import Machine, do_runs, held, time_runs
         from lmms_tokendrop.compare.plan import architecture_of, listed, numbers, planned
         from lmms_tokendrop.compare.runs import Setting
@@ -73,9 +81,19 @@ def compare(
         tasks = listed(task)
         named = None if methods is None else listed(methods)
         runs = planned(setting, tasks, named, listed(budgets), counter, numbers("seeds", seeds), calibrate_on)
-        task_manager(dict.fromkeys(chain(tasks, (run.calibrate_on for run in runs if run.calibrates))), include_path)
+        choice = None
+        if candidates is not None:
+            choice = Choice(setting, tasks, listed(candidates), listed(budgets), counter, numbers("seeds", seeds))
+        tried = [] if choice is None else choice.trials()
+        others = (run.calibrate_on if run.calibrates else run.task for run in (*runs, *tried))
+        task_manager(dict.fromkeys(chain(tasks, others)), include_path)
         with held(out):
             do_runs(out, setting, runs, machine, typer.echo)
+            if choice is not None:
+                do_runs(out, choice.trial_setting, tried, machine, typer.echo)
+                winners = choice.winners(out)
+                do_runs(out, setting, winners, machine, typer.echo)
+                runs += [run for run in winners if run not in runs]
             if time:
                 time_runs(out, setting, runs, machine)
             report = write_report(out, out, f"Methods compared on {', '.join(tasks)}")

@@ -17,7 +17,7 @@ from lmms_tokendrop.evaluation.arguments import parse_model_args
 from lmms_tokendrop.modeling.core.decoder_options import COUNT_BUDGETS
 from lmms_tokendrop.modeling.core.options import takes_list
 from lmms_tokendrop.modeling.methods.available import reductions
-from lmms_tokendrop.results.compared import FULL
+from lmms_tokendrop.results.compared import FULL, VALIDATION
 
 COUNTERS = ("input", "release")
 """What a budget can count."""
@@ -27,9 +27,6 @@ SEPARATOR = ":"
 
 CALIBRATED = "calibrated"
 """Stands for the value of an option that is to be found."""
-
-VALIDATION = "_validation"
-"""With it a task's name is that of the one on which options are chosen."""
 
 
 def planned(

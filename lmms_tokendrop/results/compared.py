@@ -14,6 +14,9 @@ from lmms_tokendrop.json_files import read_json_object
 FULL = "full"
 """Label of the unreduced model."""
 
+VALIDATION = "_validation"
+"""With it a task's name is that of the one on which options and candidates are chosen."""
+
 COSTS = ("visual_tokens", "visual_tokens_release", "full_visual_tokens", "decoder_macs", "kv_bytes")
 LAYERS = "visual_tokens_per_layer"
 """Entry of a result with the visual tokens that each layer receives."""

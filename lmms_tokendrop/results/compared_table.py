@@ -53,7 +53,7 @@ def task_table(rows: Sequence[Row]) -> str:
         full = _find(done, FULL, row, anywhere=True)
         ahead = None if row.budget is None else _find(done, leader, row)
         gaps = (_gap(row, full, scale), _gap(ahead, row, scale))
-        lines.append((*what, _measured(row.scores, row.value, scale), *gaps, *_costs(row)))
+        lines.append((*what, measured(row.scores, row.value, scale), *gaps, *_costs(row)))
     reasons = [f"- {code(row.label)}, {row.setting}: {escaped(row.reason)}" for row in rows if row.reason]
     return "\n\n".join(filter(None, (_caption(done), markdown_table(header, lines), "\n".join(reasons))))
 
@@ -72,10 +72,10 @@ def _find(rows: Sequence[Row], label: str, beside: Row, anywhere: bool = False) 
 def _gap(row: Row | None, other: Row | None, scale: int) -> str:
     if row is None or other is None or row is other:
         return ""
-    return _measured(row.minus(other), row.value - other.value, scale, "+.1f")
+    return measured(row.minus(other), row.value - other.value, scale, "+.1f")
 
 
-def _measured(scores: Sequence[float] | None, value: float, scale: int, form: str = ".1f") -> str:
+def measured(scores: Sequence[float] | None, value: float, scale: int, form: str = ".1f") -> str:
     """A mean with its standard error, where there are scores of at least two documents."""
     if scores is None or len(scores) < 2:
         return number(scale * value, form)

@@ -8,6 +8,7 @@ from pathlib import Path
 from lmms_tokendrop.results.budget_names import TEXT_RATIOS
 from lmms_tokendrop.results.budgets import ablation_table, budget_table
 from lmms_tokendrop.results.compared_table import compared_tables
+from lmms_tokendrop.results.compositions import compositions_table
 from lmms_tokendrop.results.gpu import GPU_TABLES
 from lmms_tokendrop.results.measured import measured_table
 from lmms_tokendrop.results.planned import planned_table
@@ -24,6 +25,7 @@ RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
     "pocket-scenes": budget_table("pocket_scenes"),
     "easy-vqa": budget_table("easy_vqa"),
     "compared": compared_tables,
+    "compositions": compositions_table,
     "published-costs": published_costs,
     **{f"published-{model}": published_table(model) for model in ("llava-1.5-7b", "llava-v1.6-vicuna-7b")},
     **{f"planned-{model}": planned_table(model) for model in REAL_MODELS},
