@@ -9,7 +9,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lmms_tokendrop.modeling.core.budget import Budget
+from lmms_tokendrop import TokenReductionConfig
+from lmms_tokendrop.modeling.core.budget import Budget, unreachable
 from lmms_tokendrop.modeling.core.drop_layers import drop_layers
 from lmms_tokendrop.modeling.methods.mustdrop import PAPER_LAYERS
 from lmms_tokendrop.modeling.ops.selecting import fit_counts
@@ -123,6 +124,20 @@ def test_an_unreachable_budget_names_a_floor_that_is_reachable(counter):
 def test_the_error_of_a_ratio_names_keep_ratio():
     with pytest.raises(ValueError, match="keep_ratio"):
         run_plan(Budget(None, 0.01, "image", "input"), 576, 576, 1, (2, 6, 10, 14), 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"method": "mustdrop"}, "Allow more tokens, or lower layers, or lower key_ratio."),
+        ({"method": "fastv"}, "Allow more tokens, or lower K."),
+        ({"method": "divprune"}, "Allow more tokens."),
+        ({"features": "uniform", "decoder": "pyramiddrop"}, "Allow more tokens, or lower pyramiddrop.layers."),
+    ],
+)
+def test_the_error_names_options_that_the_method_has(options, hint):
+    budget = TokenReductionConfig.from_dict({**options, "visual_tokens": 10}).budget()
+    assert str(unreachable(torch.tensor([10.0]), torch.tensor([36.0]), budget)).endswith(f"36.00. {hint}")
 
 
 plans = st.tuples(

@@ -133,3 +133,18 @@ def test_text_never_leaves(workshop):
         for record in cache.records:
             for row in range(len(text)):
                 assert set(text[row].nonzero().flatten().tolist()) <= set(record.index[row].tolist())
+
+
+@pytest.mark.parametrize("size", [(2, 400), (3, 200)])
+@pytest.mark.parametrize("newlines", ["drop", "row", "keep"])
+def test_slivers_of_which_unpadding_leaves_newlines_alone_meet_a_budget_per_tile(workshop, size, newlines):
+    """These newlines belong to the base view, so that no tile is without patches."""
+    inputs = workshop.inputs([("USER: <image>\nyes or no ? ASSISTANT:", [size])])
+    plain = workshop.reduced("none").model.get_image_features(inputs["pixel_values"], inputs["image_sizes"])
+    [tokens] = plain.visual_tokens
+    assert bool(tokens.newline.any())
+    assert set(tokens.tile[tokens.newline].tolist()) == set(tokens.tile[~tokens.newline].tolist()) == {0}
+    model = workshop.reduced(
+        {**METHODS["random"], "newlines": newlines, "keep_ratio": None, "visual_tokens": 30, "scope": "tile"}
+    )
+    assert cache_of(model(**inputs, use_cache=True)).report().average_visual_tokens == [30]

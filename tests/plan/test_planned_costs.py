@@ -9,7 +9,7 @@ import pytest
 from budget_goldens import GOLDENS
 
 from lmms_tokendrop.plan.narrow_model import Counts
-from lmms_tokendrop.plan.planned_costs import contenders, costs, counts
+from lmms_tokendrop.plan.planned_costs import BUDGETS, contenders, costs, counts
 from lmms_tokendrop.plan.targets import read_target
 
 PLANNED = Path(__file__).resolve().parents[2] / "model_cards" / "results" / "planned_costs.json"
@@ -73,3 +73,11 @@ def test_the_results_file_has_what_is_planned(label):
     [row] = [row for row in rows if (row["method"], row["budget"], row["counter"]) == (label, 64, "input")]
     found = counts(target, {**contenders(target)[label], "visual_tokens": 64, "counter": "input"})
     assert costs(target, found) == pytest.approx(row["costs"], rel=0.03)
+
+
+def test_every_method_with_a_budget_has_rows():
+    planned = json.loads(PLANNED.read_text())
+    for name, budgets in BUDGETS.items():
+        found = {(row["method"], row["budget"]) for row in planned[name]["rows"]}
+        wanted = {(label, budget) for label in contenders(read_target(name)) for budget in budgets}
+        assert found == wanted, "planned_costs.json is stale; write it anew with: python scripts/plan_real_models.py"

@@ -21,12 +21,15 @@ class Budget:
     counter : {"input", "release"}
         "input" counts the tokens that a layer receives. "release" counts them after the drop that follows the
         layer, as the MustDrop release does.
+    lowered_by : tuple[str, ...]
+        Options of the method that lower the smallest average that it can leave, for the error.
     """
 
     tokens: float | None
     ratio: float | None
     scope: str
     counter: str
+    lowered_by: tuple[str, ...] = ()
 
     def target(self, available: torch.Tensor) -> torch.Tensor:
         """Average to meet, `[groups]` float64, given the tokens that can stay, `[groups]`; never above them."""
@@ -112,10 +115,11 @@ def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> Un
     """The error for budgets below what the layers before the first drop allow."""
     worst = int((floor - target).argmax())
     option = "keep_ratio" if budget.ratio is not None else "visual_tokens"
+    lowered_by = "".join(f", or lower {name}" for name in budget.lowered_by)
     return UnreachableBudget(
         f"{option}: an average of {float(target[worst]):.2f} visual tokens per {budget.scope} "
         f"(counter={budget.counter!r}) can't be reached; the smallest reachable average is {float(floor[worst]):.2f}. "
-        "Allow more tokens; an earlier drop (`layers`, `K`) and a smaller `key_ratio` lower it."
+        f"Allow more tokens{lowered_by}."
     )
 
 

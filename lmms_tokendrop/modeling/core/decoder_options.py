@@ -14,6 +14,10 @@ DEFAULT_KEEP_RATIO = 1 / 9
 COUNT_BUDGETS = frozenset({"visual_tokens", "keep_ratio"})
 
 
+LOWERING = ("layers", "K", "key_ratio")
+"""Options, of whatever method, on which the smallest average depends that it can leave: lower ones leave less."""
+
+
 FRAMEWORK = {"newlines": "drop", "position_mode": "original", "packing": "spatial", "scope": "image"}
 """What the framework does for methods that have no such option."""
 
@@ -133,7 +137,12 @@ class BudgetOptions(DecoderOptions):
 
     def budget(self) -> Budget:
         """The count budget."""
-        return Budget(self.visual_tokens, self.keep_ratio, self.scope, self.counter)
+        return Budget(self.visual_tokens, self.keep_ratio, self.scope, self.counter, self.lowered_by)
+
+    @property
+    def lowered_by(self) -> tuple[str, ...]:
+        """Options that lower the smallest average that the method can leave."""
+        return tuple(name for name in LOWERING if name in self.entries())
 
 
 @dataclass

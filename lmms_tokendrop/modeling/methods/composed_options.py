@@ -112,6 +112,12 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
         """Also those of the places."""
         return (self.method, *self.parts)
 
+    @property
+    def lowered_by(self) -> tuple[str, ...]:
+        """Those of the methods that count."""
+        counting = (part for part in self.parts.values() if part.counts)
+        return tuple(f"{part.name}.{name}" for part in counting for name in part.options.lowered_by)
+
     @classmethod
     def merged(cls, saved: dict, given: dict) -> dict:
         """As :meth:`Options.merged`; given methods replace everything that is saved."""
