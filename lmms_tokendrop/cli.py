@@ -129,7 +129,7 @@ def calibrate(
 ) -> None:
     """Find the option by which a method whose counts depend on the data meets a budget: MustDrop's threshold, ..."""
     _prepare(pretrained, verbose)
-    with one_line_errors(ModuleNotFoundError):
+    with one_line_errors(ModuleNotFoundError), Console(stderr=True).status("loading") as status:
         from lmms_eval.utils import simple_parse_args_string
 
         from lmms_tokendrop.benchmark.calibrate import calibrate as find_value
@@ -155,6 +155,7 @@ def calibrate(
         )
         adapter = getattr(adapters, model)(**given)
         batches = task_batches(adapter, task, limit, include_path)
+        status.update(f"trying values on {limit} documents")
         found = find_value(adapter.engine.model, batches, budget, tolerance=tolerance, counter=counter, **reduction)
     for name, value in found.token_reduction.items():
         if isinstance(value, float):

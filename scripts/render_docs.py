@@ -8,6 +8,7 @@ from lmms_tokendrop.json_files import read_json_object
 from lmms_tokendrop.report.budgets import budget_picture
 from lmms_tokendrop.report.comparisons import score_picture
 from lmms_tokendrop.report.drawing import drawn
+from lmms_tokendrop.report.kinds import read_sections
 from lmms_tokendrop.report.writing import write_report
 from lmms_tokendrop.results.compared import read_tasks
 
@@ -20,7 +21,7 @@ PLOTTED = {"pocket_scenes": "budgets_pocket_scenes.json", "easy-VQA": "budgets_e
 
 def main() -> None:
     fill_documents(RESULTS, [ROOT / "README.md", *sorted(DOCS.glob("*.md"))])
-    write_report(RESULTS, DOCS / "report", TITLE)
+    write_report(read_sections(RESULTS), DOCS / "report", TITLE)
     budgets = [budget_picture(task, read_json_object(RESULTS / file)) for task, file in PLOTTED.items()]
     compared = [score_picture(task, rows) for task, rows in read_tasks(RESULTS / "compare").items()]
     for name, pictures in {"accuracy": budgets, "compared": compared}.items():

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lmms_tokendrop.catalogue import POCKET
+from lmms_tokendrop.progress import progress_bar
 from lmms_tokendrop.report.command import check_drawing
 from lmms_tokendrop.user_errors import check_output_folder, one_line_errors
 
@@ -69,6 +70,7 @@ def compare(
         from lmms_tokendrop.compare.plan import architecture_of, listed, numbers, planned
         from lmms_tokendrop.compare.runs import Setting
         from lmms_tokendrop.evaluation.task_managers import task_manager
+        from lmms_tokendrop.report.kinds import read_sections
         from lmms_tokendrop.report.writing import PAGE, write_report
 
         here = pretrained.startswith(POCKET) or Path(pretrained).exists()
@@ -87,15 +89,15 @@ def compare(
         tried = [] if choice is None else choice.trials()
         others = (run.calibrate_on if run.calibrates else run.task for run in (*runs, *tried))
         task_manager(dict.fromkeys(chain(tasks, others)), include_path)
-        with held(out):
-            do_runs(out, setting, runs, machine, typer.echo)
+        with held(out), progress_bar() as progress:
+            do_runs(out, setting, runs, machine, typer.echo, progress)
             if choice is not None:
-                do_runs(out, choice.trial_setting, tried, machine, typer.echo)
+                do_runs(out, choice.trial_setting, tried, machine, typer.echo, progress)
                 winners = choice.winners(out)
-                do_runs(out, setting, winners, machine, typer.echo)
+                do_runs(out, setting, winners, machine, typer.echo, progress)
                 runs += [run for run in winners if run not in runs]
             if time:
-                time_runs(out, setting, runs, machine)
-            report = write_report(out, out, f"Methods compared on {', '.join(tasks)}")
+                time_runs(out, setting, runs, machine, typer.echo, progress)
+            report = write_report(read_sections(out), out, f"Methods compared on {', '.join(tasks)}", progress)
     typer.echo(report)
     typer.echo(out / PAGE)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from lmms_tokendrop.compare.runs import Run, Setting
-from lmms_tokendrop.evaluation.cost import SampleCost
-from lmms_tokendrop.evaluation.running import REDUCTION, run_task
-
-COUNTS = tuple(field.name for field in fields(SampleCost) if field.name != "seconds")
+from lmms_tokendrop.evaluation.cost import COUNTS
+from lmms_tokendrop.evaluation.running import LAYERS, REDUCTION, run_task
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,8 @@ class Result:
         Means over documents of `COUNTS`, which are fields of `lmms_tokendrop.evaluation.cost.SampleCost`.
     seconds
         Per document.
+    visual_tokens_per_layer
+        Visual tokens that each layer receives, means over documents.
     """
 
     metric: str
@@ -48,6 +48,7 @@ class Result:
     reduction: Mapping[str, Any]
     cost: Mapping[str, float]
     seconds: float
+    visual_tokens_per_layer: Sequence[float] = ()
 
 
 def evaluated(
@@ -132,6 +133,7 @@ def result_of(results: Mapping[str, Any], task: str, metric: str | None) -> Resu
         reduction=results[REDUCTION],
         cost={name: results["throughput"][f"avg_{name}"] for name in COUNTS},
         seconds=results["throughput"]["avg_seconds"],
+        visual_tokens_per_layer=results[LAYERS],
     )
 
 

@@ -16,11 +16,14 @@ import torch
 
 from lmms_tokendrop.compare.files import unfinished, write_json, write_run
 from lmms_tokendrop.compare.runs import Run, Setting
-from lmms_tokendrop.compare.worker import JOB, RUNNING
+from lmms_tokendrop.compare.worker import JOB, ROUNDS, RUNNING
 from lmms_tokendrop.evaluation.batching import Batches
 from lmms_tokendrop.evaluation.loading import resolve_device
 from lmms_tokendrop.json_files import read_json_object
 from lmms_tokendrop.results.compared import FULL, without_result
+
+Progress = Callable[[str, int, int], None]
+"""Takes what is done, how many of it, and of how many."""
 
 LOG = "compare.log"
 """What the processes write beside their results, in the folder of the comparison."""
@@ -92,7 +95,14 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def do_runs(folder: Path, setting: Setting, runs: Sequence[Run], machine: Machine, tell: Callable[[str], None]) -> None:
+def do_runs(
+    folder: Path,
+    setting: Setting,
+    runs: Sequence[Run],
+    machine: Machine,
+    tell: Callable[[str], None],
+    progress: Progress | None = None,
+) -> None:
     """Do the runs that have no result yet.
 
     Parameters
@@ -104,7 +114,9 @@ def do_runs(folder: Path, setting: Setting, runs: Sequence[Run], machine: Machin
     machine
         How.
     tell
-        Takes a line for each run that ended without a result.
+        Takes a line for each run that ended.
+    progress
+        Is told after each.
 
     Raises
     ------
@@ -114,8 +126,14 @@ def do_runs(folder: Path, setting: Setting, runs: Sequence[Run], machine: Machin
         If the processes did not come to the first run, or left one out.
     """
     pending = unfinished(folder, setting, runs)
+
+    def ended(line: str) -> None:
+        tell(line)
+        if progress is not None:
+            progress("runs", sum((folder / run.file).exists() for run in runs), len(runs))
+
     while pending:
-        status = _work(folder, setting, pending, machine, timed=False)
+        status = _work(folder, setting, pending, machine, ended, timed=False)
         left = [run for run in pending if not (folder / run.file).exists()]
         if status:
             at = _running(folder, pending)
@@ -126,13 +144,20 @@ def do_runs(folder: Path, setting: Setting, runs: Sequence[Run], machine: Machin
             if at.label == FULL and "failed" in found:
                 raise ValueError(f"{at.name}: {found['failed']}; there is nothing to compare with")
             if "result" not in found:
-                tell(f"{at.name}: {without_result(found)}")
+                ended(f"{at.name}: {without_result(found)}")
         elif left:
             raise OSError(f"{left[0].name}: its process ended without a result; what it wrote is in {folder / LOG}")
         pending = left
 
 
-def time_runs(folder: Path, setting: Setting, runs: Sequence[Run], machine: Machine) -> None:
+def time_runs(
+    folder: Path,
+    setting: Setting,
+    runs: Sequence[Run],
+    machine: Machine,
+    tell: Callable[[str], None],
+    progress: Progress | None = None,
+) -> None:
     """Measure the time of the runs that have a result; arguments as of :func:`do_runs`.
 
     Raises
@@ -141,26 +166,42 @@ def time_runs(folder: Path, setting: Setting, runs: Sequence[Run], machine: Mach
         If a process ends before that.
     """
     there = [run for run in runs if "result" in read_json_object(folder / run.file)]
-    if _work(folder, setting, there, machine, timed=True):
+
+    def ended(line: str) -> None:
+        tell(line)
+        if progress is not None:
+            rounds = (len(read_json_object(folder / run.file).get("seconds", ())) for run in there)
+            progress("timed runs", sum(rounds), ROUNDS * len(there))
+
+    if _work(folder, setting, there, machine, ended, timed=True):
         raise OSError(f"the time was not measured to the end; the reason is in {folder / LOG}")
 
 
-def _work(folder: Path, setting: Setting, runs: Sequence[Run], machine: Machine, *, timed: bool) -> int:
+def _work(
+    folder: Path, setting: Setting, runs: Sequence[Run], machine: Machine, tell: Callable[[str], None], *, timed: bool
+) -> int:
     """Give processes a job, and return the status that they end with."""
     (folder / RUNNING).unlink(missing_ok=True)
     options: dict[str, Any] = {"batch_size": machine.batch_size, "device": machine.device, "timed": timed}
     options["include_path"] = machine.include_path and str(machine.include_path)
     write_json(folder / JOB, {"setting": asdict(setting), "runs": [asdict(run) for run in runs], **options})
-    return start(folder, machine)
+    return start(folder, machine, tell)
 
 
-def start(folder: Path, machine: Machine) -> int:
-    """Start the processes, wait, and return the status that they end with. If this process ends, they do."""
+def start(folder: Path, machine: Machine, tell: Callable[[str], None]) -> int:
+    """Start the processes, tell what they print, a line at a time, and return the status that they end with.
+
+    If this process ends, they do.
+    """
     command = machine.command("lmms_tokendrop.compare.worker", str(folder))
     with (
         (folder / LOG).open("a") as log,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, env=machine.environment()) as processes,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=machine.environment()
+        ) as processes,
     ):
+        for line in processes.stdout:
+            tell(line.rstrip("\n"))
         return processes.wait()
 
 

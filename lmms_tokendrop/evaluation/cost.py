@@ -36,6 +36,8 @@ class SampleCost:
         Generated tokens, the end token included.
     seconds
         This sample's share of its batch's time, from encoding the images to the answer.
+    layers
+        Visual tokens that each layer receives.
     """
 
     prompt_tokens: float = 0.0
@@ -46,6 +48,7 @@ class SampleCost:
     kv_bytes: float = 0.0
     output_tokens: float = 0.0
     seconds: float = 0.0
+    layers: Sequence[float] = ()
 
     @property
     def input_tokens(self) -> int:
@@ -53,13 +56,17 @@ class SampleCost:
         return round(self.prompt_tokens - self.full_visual_tokens + self.visual_tokens)
 
 
-_FIELDS = tuple(field.name for field in fields(SampleCost))
+COUNTS = tuple(field.name for field in fields(SampleCost) if field.name not in ("seconds", "layers"))
+"""Fields that are one number and the same on every machine."""
+
+_FIELDS = (*COUNTS, "seconds")
 
 
 def mean_cost(costs: Sequence[SampleCost], *, seconds: float) -> SampleCost:
     """Return the mean cost of several runs of the model for one sample, which took ``seconds`` together."""
     means = {name: sum(getattr(cost, name) for cost in costs) / len(costs) for name in _FIELDS}
-    return SampleCost(**{**means, "seconds": seconds})
+    layers = [sum(layer) / len(costs) for layer in zip(*(cost.layers for cost in costs), strict=True)]
+    return SampleCost(**{**means, "seconds": seconds}, layers=layers)
 
 
 def sample_costs(
@@ -117,6 +124,7 @@ def sample_costs(
                 kv_bytes=kv_bytes,
                 output_tokens=outputs[number],
                 seconds=seconds / samples,
+                layers=[layer[first] for layer in report.visual_tokens_per_layer],
             )
         )
     return costs
@@ -139,29 +147,41 @@ class CostLedger:
 
     lmms-eval reports one throughput per run, not per task: with several tasks in a run the means are over the samples
     of all of them. ``avg_speed`` divides the generated tokens by all seconds, those of scoring candidates included.
+
+    Attributes
+    ----------
+    layers
+        Visual tokens that each layer received, means of what was logged last; in the first process.
     """
 
     def __init__(self) -> None:
+        self.layers: list[float] = []
         self.reset()
 
     def reset(self) -> None:
         """Forget everything that was counted."""
         self._sums = torch.zeros(len(_FIELDS), dtype=torch.float64)
+        self._layers = torch.zeros(0, dtype=torch.float64)
         self._samples = 0
 
     def add(self, cost: SampleCost) -> None:
         """Count one sample."""
         self._sums += torch.tensor([getattr(cost, name) for name in _FIELDS], dtype=torch.float64)
+        layers = torch.tensor(cost.layers, dtype=torch.float64)
+        self._layers = self._layers + layers if self._samples else layers
         self._samples += 1
 
     def gathered(self, device: torch.device) -> tuple[int, SampleCost]:
         """Return the number of samples and their sum over all processes. Every process must call this."""
-        values = torch.cat([self._sums, torch.tensor([self._samples], dtype=torch.float64)])
+        values, layers = torch.cat([self._sums, torch.tensor([self._samples], dtype=torch.float64)]), self._layers
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             values = values.to(device)
             torch.distributed.all_reduce(values)
+            parts: list[torch.Tensor] = [layers] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, layers)
+            layers = torch.stack([part for part in parts if len(part)] or [layers]).sum(0)
         *sums, samples = values.tolist()
-        return int(samples), SampleCost(**dict(zip(_FIELDS, sums, strict=True)))
+        return int(samples), SampleCost(**dict(zip(_FIELDS, sums, strict=True)), layers=layers.tolist())
 
     def log(self, device: torch.device, *, first_process: bool) -> None:
         """Hand the means over to lmms-eval (its results' ``throughput``) and start over.
@@ -175,6 +195,7 @@ class CostLedger:
         if not samples or not first_process:
             return
         means = {name: getattr(total, name) / samples for name in _FIELDS}
+        self.layers = [layer / samples for layer in total.layers]
         log_metrics(
             total_elapsed_time=total.seconds,
             total_gen_tokens=int(total.output_tokens),

@@ -171,6 +171,7 @@ def sample_costs(reports: Sequence[Any], seconds: float) -> list[SampleCost]:
             [one.average_visual_tokens_release for one in reports],
         )
     )
+    layers = list(zip(*(one.visual_tokens_per_layer for one in reports), strict=True))
     return [
         SampleCost(
             prompt_tokens=text + full[row],
@@ -179,6 +180,7 @@ def sample_costs(reports: Sequence[Any], seconds: float) -> list[SampleCost]:
             visual_tokens_release=left[row],
             output_tokens=1,
             seconds=seconds / len(texts),
+            layers=[sum(counts[row] for counts in layer) for layer in layers],
         )
         for row, text in enumerate(texts)
     ]

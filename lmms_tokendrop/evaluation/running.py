@@ -14,6 +14,9 @@ from lmms_tokendrop.evaluation.task_managers import task_manager
 REDUCTION = "reduction"
 """Key of the results under which the options of the reduction are, defaults included."""
 
+LAYERS = "visual_tokens_per_layer"
+"""Key of those under which the tokens of each layer are."""
+
 
 def run_task(
     model_id: str,
@@ -48,8 +51,8 @@ def run_task(
     Returns
     -------
     dict or None
-        lmms-eval's results, samples included, and under `REDUCTION` the options of the reduction; None in all processes
-        but the first.
+        lmms-eval's results, samples included, under `REDUCTION` the options of the reduction, and under `LAYERS` the
+        visual tokens that each layer received, means over samples; None in all processes but the first.
 
     Raises
     ------
@@ -63,4 +66,4 @@ def run_task(
     results = simple_evaluate(
         model=adapter, tasks=[task], task_manager=manager, batch_size=batch_size, limit=limit, bootstrap_iters=0
     )
-    return None if results is None else {**results, REDUCTION: reduction}
+    return None if results is None else {**results, REDUCTION: reduction, LAYERS: adapter.ledger.layers}

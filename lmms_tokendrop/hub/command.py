@@ -39,7 +39,7 @@ def export(
     from lmms_tokendrop.hub.export import export as write
     from lmms_tokendrop.hub.self_check import SelfCheckError
 
-    with one_line_errors(SelfCheckError):
+    with one_line_errors(SelfCheckError), Console(stderr=True).status(f"writing {folder} and checking it"):
         manifest = write(
             variant,
             folder,
@@ -91,7 +91,7 @@ def card(
     from lmms_tokendrop.hub.card import folder_card
     from lmms_tokendrop.hub.folder import CARD
 
-    with one_line_errors():
+    with one_line_errors(), Console(stderr=True).status("reading results"):
         if results is not None and not results.is_dir():
             raise ValueError(f"--results {results} is no folder")
         made, left_out = folder_card(folder, repo_id, results, tag=tag, base=base)
@@ -117,7 +117,7 @@ def push(
     from lmms_tokendrop.hub.push import PushError, plan
     from lmms_tokendrop.hub.push import push as send
 
-    with one_line_errors(PushError):
+    with one_line_errors(PushError), Console(stderr=True).status(f"asking the Hub about {repo_id}") as status:
         found = plan(folder, repo_id, tag=tag, redistribute=redistribute)
         table = Table("change", "file", "bytes")
         for change in ("added", "changed", "removed"):
@@ -131,6 +131,7 @@ def push(
             new = "" if found.head else f"new {'public' if public else 'private'} repository, "
             typer.echo(f"dry run: {new}tag {found.tag}; --yes pushes to {repo_id}")
         else:
+            status.update(f"pushing to {repo_id}")
             send(folder, found, private=not public)
             typer.echo(f"pushed to {repo_id}, tag {found.tag}")
 

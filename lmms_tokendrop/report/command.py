@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lmms_tokendrop.progress import progress_bar
 from lmms_tokendrop.user_errors import check_output_folder, one_line_errors
 
 
@@ -36,9 +37,12 @@ def report(
             return
         check_output_folder("out", out)
         check_drawing()
+        from lmms_tokendrop.report.kinds import read_sections
         from lmms_tokendrop.report.writing import PAGE, TEXT, write_report
 
-        write_report(folder, out or folder, title)
+        sections = read_sections(folder)
+        with progress_bar() as progress:
+            write_report(sections, out or folder, title or f"Results in {folder.resolve().name}", progress)
     for name in (TEXT, PAGE):
         typer.echo((out or folder) / name)
 

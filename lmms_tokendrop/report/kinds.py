@@ -11,6 +11,7 @@ from typing import Any
 from lmms_tokendrop.json_files import read_json
 from lmms_tokendrop.report.budgets import budget_sections, is_budgets
 from lmms_tokendrop.report.comparisons import comparison_section
+from lmms_tokendrop.report.demo import demo_section, is_demo
 from lmms_tokendrop.report.planned import planned_sections, published_sections
 from lmms_tokendrop.report.pocket import baseline_sections, encoder_section
 from lmms_tokendrop.report.section import Section
@@ -53,6 +54,7 @@ COMPARED = Kind("lmms-tokendrop compare", _has("label", "budget", "counter", "se
 
 KINDS = (
     COMPARED,
+    Kind("lmms-tokendrop demo", is_demo, lambda path, name, found: [demo_section(f"Variants compared, {name}", found)]),
     Kind(
         "measure_budgets.py",
         is_budgets,

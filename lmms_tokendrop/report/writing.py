@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lmms_tokendrop.markdown import escaped
 from lmms_tokendrop.report.drawing import svg
-from lmms_tokendrop.report.kinds import read_sections
 from lmms_tokendrop.report.page import page
 from lmms_tokendrop.report.picture import Picture
 from lmms_tokendrop.report.section import Section
@@ -17,32 +16,34 @@ PAGE, TEXT, PICTURES = "report.html", "report.md", "report_pictures"
 """What is written: two files, and a folder that has nothing else."""
 
 
-def write_report(folder: Path, out: Path, title: str | None = None) -> str:
-    """Write a report of all results files in a folder and below.
+def write_report(
+    sections: Sequence[Section], out: Path, title: str, progress: Callable[[str, int, int], None] | None = None
+) -> str:
+    """Write a report.
 
     Parameters
     ----------
-    folder
-        Of the results files.
+    sections
+        What `lmms_tokendrop.report.kinds.read_sections` read.
     out
         Folder of the report.
     title
-        Its heading; None: by the name of the folder.
+        Its heading.
+    progress
+        Takes what is drawn, how many pictures are, and of how many.
 
     Returns
     -------
     str
         The Markdown.
-
-    Raises
-    ------
-    ValueError
-        If there are no results, or if a file is broken or of no known kind; names the file.
     """
-    sections = read_sections(folder)
-    title = title or f"Results in {folder.resolve().name}"
     text = markdown(title, sections)
-    drawings = {picture.title: svg(picture) for section in sections for picture in section.pictures}
+    pictures = [picture for section in sections for picture in section.pictures]
+    drawings = {}
+    for done, picture in enumerate(pictures, 1):
+        drawings[picture.title] = svg(picture)
+        if progress is not None:
+            progress("drawing", done, len(pictures))
     (out / PICTURES).mkdir(parents=True, exist_ok=True)
     for stale in (out / PICTURES).glob("*.svg"):
         stale.unlink()

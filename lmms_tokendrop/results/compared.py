@@ -83,7 +83,7 @@ class Row:
         if all(result["scores"] is not None for result in results):
             scores = [fmean(document) for document in zip(*(result["scores"] for result in results), strict=True)]
         seconds = [median(run["seconds"]) for run in runs if "seconds" in run]
-        layers = [result[LAYERS] for result in results if LAYERS in result]
+        layers = [result[LAYERS] for result in results if result.get(LAYERS)]
         return cls(
             **what,
             metric=results[0]["metric"],

@@ -8,6 +8,7 @@ import pytest
 from card_files import SPEED
 from selenium.webdriver.common.keys import Keys
 
+from lmms_tokendrop.report.kinds import read_sections
 from lmms_tokendrop.report.writing import PAGE, write_report
 
 pytestmark = pytest.mark.browser
@@ -23,7 +24,7 @@ def written(tmp_path_factory) -> Path:
     for name in FILES:
         copyfile(RESULTS / name, folder / name)
     (folder / "speed_32x512.json").write_text(json.dumps(SPEED))
-    write_report(folder, folder, "Pocket models")
+    write_report(read_sections(folder), folder, "Pocket models")
     return folder / PAGE
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lmms_tokendrop.benchmark.report import TABLES
-from lmms_tokendrop.compare.evaluating import COUNTS, result_of
+from lmms_tokendrop.compare.evaluating import result_of
+from lmms_tokendrop.evaluation.cost import COUNTS
 from lmms_tokendrop.markdown import NOT_MEASURED
 from lmms_tokendrop.report.comparisons import CACHE, MACS, TIME, TOKENS, layer_pictures, score_picture
 from lmms_tokendrop.report.drawing import drawn
@@ -162,6 +163,7 @@ def lmms_results(value: object, scores: list, metrics: tuple[str, ...] = ("accur
         "configs": {"scenes": {"metric_list": [{"metric": name} for name in metrics]}},
         "samples": {"scenes": samples[::-1]},
         "reduction": {"method": "uniform"},
+        "visual_tokens_per_layer": [9.0, 3.0],
         "throughput": {f"avg_{name}": 1.0 for name in (*COUNTS, "seconds")},
     }
 
@@ -179,6 +181,7 @@ def lmms_results(value: object, scores: list, metrics: tuple[str, ...] = ("accur
 def test_scores_of_documents_are_kept_where_their_mean_is_the_reported_one(value, scores, kept):
     found = result_of(lmms_results(value, scores), "scenes", None)
     assert (found.metric, found.value, found.scores) == ("accuracy", value, kept)
+    assert found.visual_tokens_per_layer == [9.0, 3.0]
     assert (found.answers, found.reduction) == (["red", "red"], {"method": "uniform"})
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def here(monkeypatch):
 def in_this_process(monkeypatch) -> None:
     """Do a job in this process, with the end that another process would have."""
 
-    def start(folder: Path, machine: Machine) -> int:
+    def start(folder: Path, machine: Machine, tell: Callable[[str], None]) -> int:
+        monkeypatch.setattr(worker, "print", lambda line, **_: tell(line), raising=False)
         try:
             worker.main(folder)
         except (SystemExit, OSError, RuntimeError, TypeError):
@@ -100,11 +102,14 @@ def test_a_run_is_what_lmms_eval_gives(setting, machine, runs, task_folder, tmp_
     assert run["result"]["value"] == expected["results"]["tiny_generate"]["score,none"]
     for name, value in run["result"]["cost"].items():
         assert value == pytest.approx(expected["throughput"][f"avg_{name}"])
+    layers = run["result"]["visual_tokens_per_layer"]
+    assert sum(layers) / len(layers) == pytest.approx(run["result"]["cost"]["visual_tokens"])
     assert run["result"]["reduction"].items() >= {"method": "random", "keep_ratio": 0.4, "newlines": "drop"}.items()
     assert run["versions"].keys() >= {"lmms-tokendrop", "torch", "transformers", "lmms-eval"}
     assert "not_reachable" in found["fastv_K=3-40pct-input"]
-    assert len(told) == 1
-    assert told[0].startswith("tiny_generate, fastv:K=3, 40%, input: not reachable: keep_ratio: an average of")
+    assert len(told) == len(runs) == 5
+    [reason] = [line for line in told if "fastv" in line]
+    assert reason.startswith("tiny_generate, fastv:K=3, 40%, input: not reachable: keep_ratio: an average of")
 
 
 def test_a_comparison_goes_on_where_it_was_killed(setting, machine, runs, here, tmp_path):
@@ -139,8 +144,10 @@ def test_a_run_that_fails_ends_no_other_and_is_tried_again(setting, machine, run
     name = "tiny_generate, random, 40%, input, seed 0"
     ends[name] = end
     told: list[str] = []
-    do_runs(tmp_path, setting, runs, machine, told.append)
-    assert told == [f"{name}: {reason}"]
+    calls: list[tuple] = []
+    do_runs(tmp_path, setting, runs, machine, told.append, lambda *call: calls.append(call))
+    assert told[1] == f"{name}: {reason}"
+    assert calls == [("runs", done, 3) for done in (1, 2, 3)]
     assert sorted("result" in run for run in contents(tmp_path).values()) == [False, True, True]
     started.clear()
     do_runs(tmp_path, setting, runs, machine, told.append)
@@ -155,13 +162,13 @@ def test_without_the_unreduced_model_there_is_no_comparison(setting, machine, ru
 
 
 def test_processes_that_do_not_come_to_a_run_are_an_error(setting, machine, runs, monkeypatch, tmp_path):
-    monkeypatch.setattr(launch, "start", lambda folder, machine: 1)
+    monkeypatch.setattr(launch, "start", lambda folder, machine, tell: 1)
     with pytest.raises(OSError, match=r"no run was started; the reason is in .*compare\.log"):
         do_runs(tmp_path, setting, runs, machine, print)
 
 
 def test_processes_that_leave_a_run_out_are_an_error(setting, machine, runs, monkeypatch, tmp_path):
-    monkeypatch.setattr(launch, "start", lambda folder, machine: 0)
+    monkeypatch.setattr(launch, "start", lambda folder, machine, tell: 0)
     with pytest.raises(OSError, match="tiny_generate, full: its process ended without a result"):
         do_runs(tmp_path, setting, runs, machine, print)
 
@@ -192,7 +199,7 @@ def test_the_value_that_is_found_is_run_and_kept(setting, machine, here, tmp_pat
     method = "mustdrop:global_threshold=calibrated"
     runs = planned(setting, ["tiny_generate"], [method], ["25"], "input", [0])
     do_runs(tmp_path, setting, runs, machine, print)
-    time_runs(tmp_path, setting, runs, machine)
+    time_runs(tmp_path, setting, runs, machine, print)
     assert given == [{}, {"global_threshold": 0.01}] * 2
     assert contents(tmp_path)["mustdrop_global_threshold=calibrated-25-input"]["calibration"] == asdict(found)
     assert unfinished(tmp_path, setting, runs) == []
@@ -200,13 +207,16 @@ def test_the_value_that_is_found_is_run_and_kept(setting, machine, here, tmp_pat
 
 def test_time_is_measured_in_rounds_and_goes_on_where_it_ended(setting, machine, runs, here, tmp_path, monkeypatch):
     started, ends = here
-    monkeypatch.setattr(worker, "ROUNDS", 2)
+    for module in (worker, launch):
+        monkeypatch.setattr(module, "ROUNDS", 2)
     runs = [run for run in runs if run.label in ("full", "uniform")]
     do_runs(tmp_path, setting, runs, machine, print)
     counts = contents(tmp_path)["full"]["result"]
     started.clear()
-    time_runs(tmp_path, setting, runs[:1], machine)
-    time_runs(tmp_path, setting, runs, machine)
+    calls: list[tuple] = []
+    time_runs(tmp_path, setting, runs[:1], machine, print)
+    time_runs(tmp_path, setting, runs, machine, print, lambda *call: calls.append(call))
+    assert calls == [("timed runs", 3, 4), ("timed runs", 4, 4)]
     assert started == [f"tiny_generate, {name}" for name in ["full"] * 2 + ["uniform, 40%, input"] * 2]
     found = contents(tmp_path)
     assert all(len(run["seconds"]) == 2 and min(run["seconds"]) > 0 for run in found.values())
@@ -214,7 +224,7 @@ def test_time_is_measured_in_rounds_and_goes_on_where_it_ended(setting, machine,
     ends["tiny_generate, full"] = RuntimeError()
     (tmp_path / "tiny_generate" / "full.json").write_text(json.dumps({**found["full"], "seconds": [1.0]}))
     with pytest.raises(OSError, match=r"the time was not measured to the end; the reason is in .*compare\.log"):
-        time_runs(tmp_path, setting, runs, machine)
+        time_runs(tmp_path, setting, runs, machine, print)
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,14 @@ def empty_history():
 def test_means_are_weighted_by_samples_and_logged_once():
     ledger = CostLedger()
     for tokens in (10.0, 20.0, 60.0):
-        ledger.add(SampleCost(visual_tokens=tokens, kv_bytes=2 * tokens, output_tokens=2, seconds=0.5))
+        layers = [tokens + 1, tokens - 1]
+        ledger.add(SampleCost(visual_tokens=tokens, kv_bytes=2 * tokens, output_tokens=2, seconds=0.5, layers=layers))
     ledger.log(torch.device("cpu"), first_process=True)
     ledger.log(torch.device("cpu"), first_process=True)
     assert len(gen_metrics.get_logged_metrics_history()) == 1
     summary = gen_metrics.summarize_logged_metrics()
     assert summary["avg_visual_tokens"] == 30
+    assert ledger.layers == [31, 29]
     assert summary["avg_n"] == 3
     assert summary["avg_kv_bytes"] == 60
     assert summary["total_gen_tokens"] == 6

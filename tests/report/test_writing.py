@@ -11,12 +11,24 @@ import pytest
 from card_files import SPEED
 from typer.testing import CliRunner
 
+from lmms_tokendrop.benchmark.comparison import Measurement, to_json
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.report.kinds import KINDS, read_sections
 from lmms_tokendrop.report.writing import PAGE, PICTURES, TEXT, write_report
 
 RESULTS = Path(__file__).resolve().parents[2] / "model_cards" / "results"
+DEMO = [
+    Measurement("llava_next_full", "all", 4, 4, 1.0, 0.0, 0.0, 0.0, 192.0, 192.0, 3.8e6, 0.04),
+    Measurement("llava_next_mustdrop", "25%", 4, 4, 0.75, 0.25, -0.25, 0.25, 45.0, 192.0, 9e5, 0.02),
+]
+MADE = {"speed_32x512.json": json.dumps(SPEED), "demo.json": to_json(DEMO)}
+"""Files that the repository has none of."""
+
 SHOWN = {
+    "lmms-tokendrop demo": (
+        "demo.json",
+        "| `llava_next_mustdrop` | 25% | 75.0 ± 25.0 | -25.0 ± 25.0 | 45.0 | 900 | 20 |",
+    ),
     "lmms-tokendrop compare": ("compare/pocket_scenes/full.json", "| all | `full` | 92.1 ± 0.6 |"),
     "measure_budgets.py": ("budgets_pocket_scenes.json", "| decode alone | 89.4 ± 1.0 |"),
     "pocket_experiments.py": ("pocket_vilt.json", "| ToMe | 84.3 ± 0.8 |"),
@@ -32,8 +44,8 @@ SHOWN = {
 def copied(folder: Path, name: str) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    if name.startswith("speed_"):
-        path.write_text(json.dumps(SPEED))
+    if name in MADE:
+        path.write_text(MADE[name])
     else:
         shutil.copyfile(RESULTS / name, path)
     return path
@@ -71,7 +83,7 @@ class Fetched(HTMLParser):
 def test_the_page_has_everything_in_itself_and_the_same_as_the_markdown(tmp_path):
     copied(tmp_path / "results", "throughput_vilt.json")
     copied(tmp_path / "results", "speed_32x512.json")
-    text = write_report(tmp_path / "results", tmp_path / "out", "Speed & <memory>")
+    text = write_report(read_sections(tmp_path / "results"), tmp_path / "out", "Speed & <memory>")
     assert (tmp_path / "out" / TEXT).read_text() == text
     assert text.startswith(
         "# Speed \\& \\<memory\\>\n\n## Speed of parts, speed_32x512\n\nFrom `speed_32x512.json`.\n\n!["
@@ -90,9 +102,9 @@ def test_the_page_has_everything_in_itself_and_the_same_as_the_markdown(tmp_path
 
 def test_pictures_of_an_earlier_report_are_gone(tmp_path):
     file = copied(tmp_path, "throughput_vilt.json")
-    write_report(tmp_path, tmp_path)
+    write_report(read_sections(tmp_path), tmp_path, "Speed")
     file.rename(tmp_path / "throughput_again.json")
-    write_report(tmp_path, tmp_path)
+    write_report(read_sections(tmp_path), tmp_path, "Speed")
     assert all("again" in path.name for path in (tmp_path / PICTURES).iterdir())
 
 
@@ -137,7 +149,7 @@ def test_other_mistakes_are_one_line_too(tmp_path):
 def test_the_command_says_what_it_wrote_and_leaves_out_its_own_files(tmp_path):
     path = copied(tmp_path, "speed_32x512.json")
     (tmp_path / ".job.json").write_text("{")
-    assert invoke(tmp_path).output.split() == [str(tmp_path / TEXT), str(tmp_path / PAGE)]
+    assert invoke(tmp_path).stdout.split() == [str(tmp_path / TEXT), str(tmp_path / PAGE)]
     first = (tmp_path / TEXT).read_text()
     assert invoke(tmp_path, "--title", "Mine").exit_code == 0
     assert (tmp_path / TEXT).read_text().splitlines()[0] == "# Mine"
