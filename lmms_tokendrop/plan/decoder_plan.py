@@ -20,6 +20,7 @@ ON_DATA = (
     "With these options the picture and the question decide how many tokens stay: the counts are those of noise, and "
     "another picture has others."
 )
+QUESTIONS = "How well patches fit the question is noise; the text tower that would read it is not counted."
 AFTER_TOKENS = "What leaves the cache while the answer is written is not counted."
 TOO_LONG = "Prompt and answer have more tokens than the {positions} positions that the model was made for."
 EVERY_LAYER = "Every layer has these visual tokens, as papers count them; tower and projector are left out."
@@ -150,4 +151,5 @@ def _assumptions(reducer: Any) -> list[str]:
     budget = getattr(options, "visual_tokens", None) or getattr(options, "keep_ratio", None)
     on_data = type(options).calibrated is not None and budget is None
     later = any(stage.point == "after_token" for stage in reducer.stages_at("decode"))
-    return [NOISE, *([ON_DATA] if on_data else []), *([AFTER_TOKENS] if later else [])]
+    said = {ON_DATA: on_data, QUESTIONS: "questions" in reducer.needs, AFTER_TOKENS: later}
+    return [NOISE, *(sentence for sentence, holds in said.items() if holds)]

@@ -144,6 +144,14 @@ def test_new_tokens_and_concurrent_requests_add_to_the_cache():
     assert several.macs[DECODE].full == sum(steps)
 
 
+@pytest.mark.parametrize("reduction", [{"method": "cdpruner"}, {"method": "composed", "features": "cdpruner"}], ids=str)
+def test_a_method_that_asks_a_checkpoint_is_planned_without_it(reduction):
+    name = "clip" if reduction["method"] == "cdpruner" else "cdpruner.clip"
+    found = plan(POCKET, {**reduction, name: "no/checkpoint", "visual_tokens": 48}, Request())
+    assert found.visual_tokens == (48,) * 12
+    assert "the text tower that would read it is not counted" in " ".join(found.assumed)
+
+
 def test_what_the_data_decide_is_said():
     def assumed(reduction):
         return " ".join(plan(POCKET, reduction, Request()).assumed)
