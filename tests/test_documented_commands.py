@@ -31,6 +31,7 @@ SHORTER = {
     r"lmms-tokendrop calibrate": "lmms-tokendrop calibrate --limit 4",
     r"--max-steps 400": "--max-steps 2",
     r"--recipe [\w-]+": r"\g<0> --image-size 96",  # the bundled model's
+    r"--repeats \d": "--repeats 1",
     r"plan_real_models.py": "plan_real_models.py llava-1.5-7b",
     r"(--shape \d+)x\d+ --tower \d+x\d+ --images \w+": r"\1x64 --tower 3x64 --images 336x336 --repeats 1",
     r"--shape (vilt|meter)": r"--shape \1 --batch-size 1 --methods full --parts throughput",

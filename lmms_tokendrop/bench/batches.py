@@ -50,9 +50,15 @@ class Limits:
 
 @torch.inference_mode()
 def measure_batches(
-    setting: Setting, reductions: Mapping[str, Mapping[str, Any]], limits: Limits, progress: Progress
+    setting: Setting,
+    reductions: Mapping[str, Mapping[str, Any]],
+    limits: Limits,
+    stock_attention: str,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Requests per second, from the pixels to the last new token, by PuMer's protocol.
+
+    The stock model runs with an implementation of attention of its own.
 
     Returns
     -------
@@ -61,6 +67,7 @@ def measure_batches(
         `speed_up` over the stock model (spread of ratios within rounds).
     """
     device, models, rows = torch.device(setting.device), build(setting, reductions), []
+    models.stock.set_attn_implementation(stock_attention)
     clock = clock_of(device)
     for image in setting.images:
         run = _Batches(setting, models, image)

@@ -59,8 +59,12 @@ def bench(
         ),
     ] = None,
     images: Annotated[
-        str, typer.Option(help="Heights and widths of images; each is a context that is measured.")
-    ] = "672x672,336x336",
+        str | None,
+        typer.Option(
+            help="Heights and widths of images; each is a context that is measured. Default: 672x672,336x336; of llava "
+            "336x336."
+        ),
+    ] = None,
     text_tokens: Annotated[int, typer.Option(help="Of the prompt, beside the image.")] = 60,
     new_tokens: Annotated[int, typer.Option(help="That are generated.")] = 16,
     repeats: Annotated[int, typer.Option(help="Timed rounds, after one that is not.")] = 7,
@@ -134,7 +138,7 @@ def bench(
                     pretrained=pretrained,
                     budget=budget,
                     counter=counter,
-                    images=tuple(listed(images)),
+                    images=() if images is None else tuple(listed(images)),
                     text_tokens=text_tokens,
                     new_tokens=new_tokens,
                     batch_size=batch_size or 1,

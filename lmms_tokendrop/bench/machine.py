@@ -29,9 +29,9 @@ def machine(device: torch.device) -> dict[str, Any]:
         `machine`, `processor`, `threads`, `python`, `torch`, `transformers`, `lmms_tokendrop`, and `commit`, which is
         None where the package is no checkout, and ends in `+` where files differ from it.
     """
-    on_cpu = device.type == "cpu"
+    on_cuda = device.type == "cuda"
     return {
-        "machine": f"{platform.machine()} CPU" if on_cpu else torch.cuda.get_device_name(device),
+        "machine": torch.cuda.get_device_name(device) if on_cuda else f"{platform.machine()} {device.type.upper()}",
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

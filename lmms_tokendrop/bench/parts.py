@@ -46,8 +46,8 @@ class Batches:
 
     def bytes_allowed(self, device: torch.device) -> float:
         """Of the machine's memory, or of a GPU's."""
-        on_cpu = device.type == "cpu"
-        total = psutil.virtual_memory().total if on_cpu else torch.cuda.get_device_properties(device).total_memory
+        on_cuda = device.type == "cuda"
+        total = torch.cuda.get_device_properties(device).total_memory if on_cuda else psutil.virtual_memory().total
         return self.max_memory * total
 
     def check_first(self, first: int) -> None:
@@ -108,7 +108,7 @@ def decoder_results(
         limits = Limits(
             batches.seconds, batches.window, batches.bytes_allowed(device), batches.batch_size, batches.max_batch_size
         )
-        results["throughput"] = measure_batches(setting, reductions, limits, progress)
+        results["throughput"] = measure_batches(setting, reductions, limits, results["stock_attention"], progress)
     return results
 
 

@@ -21,6 +21,7 @@ from lmms_tokendrop.modeling.core.options import checked_number
 DTYPES = ("float32", "bfloat16", "float16", "4bit")
 """Types of weights; with 4bit bitsandbytes quantises the language model, and the rest is bfloat16."""
 
+IMAGES = ("672x672", "336x336")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 SIZE = re.compile(r"(\d+)x(\d+)")
 
@@ -40,7 +41,8 @@ class Setting:
     budget, counter : str
         What methods with a count budget keep: ``1/9``, ``25%`` or a number of tokens; and what is counted.
     images : tuple[str, ...]
-        Height and width in pixels of the image that a prompt has; each is measured.
+        Height and width in pixels of the image that a prompt has; each is measured. None: `IMAGES`, a long and a
+        short context, or where an image is one tile whatever its size, the tower's.
     text_tokens, new_tokens : int
         Of the prompt, and those that are generated.
     batch_size : int
@@ -62,7 +64,7 @@ class Setting:
     pretrained: str | None = None
     budget: str = "1/9"
     counter: str = "input"
-    images: tuple[str, ...] = ("672x672", "336x336")
+    images: tuple[str, ...] = ()
     text_tokens: int = 60
     new_tokens: int = 16
     batch_size: int = 1
@@ -79,11 +81,13 @@ class Setting:
                 raise ValueError(f"{name}={getattr(self, name)!r}; allowed: {', '.join(values)}")
         for name, least in (("text_tokens", 2), ("new_tokens", 1), ("batch_size", 1), ("repeats", 1)):
             checked_number(name, getattr(self, name), whole=True, low=least)
-        if not self.images or len(set(self.images)) < len(self.images):
-            raise ValueError(f"images={','.join(self.images)}; allowed: at least one, and each once")
+        tiled = "newlines" in architecture(self.architecture).provides
+        if not self.images:
+            object.__setattr__(self, "images", IMAGES if tiled else IMAGES[-1:])
+        if len(set(self.images)) < len(self.images):
+            raise ValueError(f"images={','.join(self.images)}; allowed: each once")
         for name, text in (("shape", self.shape), ("tower", self.tower), *(("images", text) for text in self.images)):
             pair(name, text)
-        tiled = "newlines" in architecture(self.architecture).provides
         if len(self.images) > 1 and not tiled:
             raise ValueError(
                 f"images={','.join(self.images)}; allowed: one, which {self.architecture} reads as one tile"

@@ -10,10 +10,9 @@ from lmms_tokendrop.markdown import code, escaped, markdown_table, number
 
 def speed_table(measured: Mapping[str, Any]) -> str:
     """Times of each part, what they could be, and the shares of scoring and selecting."""
-    parts = [_setting(measured), _times(measured["rows"])]
-    if measured["shares"]:
-        parts.append(_shares(measured["shares"]))
-    return "\n\n".join(parts)
+    tables = {"rows": _times, "shares": _shares}
+    found = [table(measured[name]) for name, table in tables.items() if measured[name]]
+    return "\n\n".join([_setting(measured), *found])
 
 
 def _setting(measured: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from lmms_tokendrop.bench.setting import Setting, reductions_for
 from lmms_tokendrop.bench.watching import seconds_of_parts
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.evaluation.accounting import decoder_macs, kv_bytes
+from lmms_tokendrop.modeling.core.budget import Budget
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
 IMAGE, VISUAL, TEXT = "336x336", 1176, 60
@@ -132,6 +133,21 @@ def test_what_stages_do_is_told_apart_by_where_they_are(kind, parts):
     assert len(cache.records) == drops + (kind != "none")
 
 
+@torch.inference_mode()
+def test_a_budget_is_worked_out_once_for_each_stage(monkeypatch):
+    runner = runners(TINY, METHODS["inside"])[METHODS["inside"]]
+    runner.embeddings  # noqa: B018, the tower has a budget of its own
+    asked, found = [], Budget.next_count
+
+    def next_count(budget, *known):
+        asked.append(len(known[1]))
+        return found(budget, *known)
+
+    monkeypatch.setattr(Budget, "next_count", next_count)
+    runner.prefill()
+    assert asked == [2, 3]  # layers so far
+
+
 def test_each_part_has_a_row_per_model_with_what_is_allowed(results):
     names = [STOCK, METHODS["inside"], f"published {METHODS['inside']}"]
     found = {(row["part"], row["name"]): row for row in results["rows"]}
@@ -158,14 +174,16 @@ def test_each_part_has_a_row_per_model_with_what_is_allowed(results):
 
 def test_requests_per_second_of_a_batch(monkeypatch):
     setting = replace(ONE_TILE, new_tokens=1)
-    stock, reduced = measure_batches(setting, reductions_for(setting, ["random"]), Limits(0, 0, batch_size=2), silent)
+    stock, reduced = measure_batches(
+        setting, reductions_for(setting, ["random"]), Limits(0, 0, batch_size=2), "sdpa", silent
+    )
     assert (stock["name"], reduced["name"], reduced["batch_size"]) == (STOCK, "random", 2)
     assert stock["speed_up"] == {"median": 1, "low": 1, "high": 1}
     assert reduced["requests_per_second"]["low"] > 0
     rates = {16: 1.0, 24: 3.0, 32: 2.0}
     monkeypatch.setattr(batches, "try_batch_sizes", lambda run, sizes, *limits, **how: dict.fromkeys(sizes, 1.0))
     monkeypatch.setattr(batches, "alternate", lambda runs, sizes, *times: {name: [1.0] for name in runs})
-    rows = measure_batches(setting, reductions_for(setting, ["random"]), Limits(max_batch_size=32), silent)
+    rows = measure_batches(setting, reductions_for(setting, ["random"]), Limits(max_batch_size=32), "sdpa", silent)
     assert list(rows[0]["tried"]) == list(rates)
 
 
@@ -226,7 +244,10 @@ def test_the_command_writes_what_it_compares(tmp_path, results):
         (["--tower", "0x64"], "tower='0x64'; allowed: two whole numbers such as 8x1024"),
         (["--images", "672"], "images='672'; allowed: two whole numbers"),
         (["--architecture", "vilt"], "architecture='vilt'; allowed: llava_next, llava"),
-        (["--architecture", "llava"], "images=672x672,336x336; allowed: one, which llava reads as one tile"),
+        (
+            ["--architecture", "llava", "--images", "672x672,336x336"],
+            "images=672x672,336x336; allowed: one, which llava reads as one tile",
+        ),
         (["--methods", "pumer"], "methods: 'pumer'; allowed for llava_next: none, mustdrop"),
         (["--methods", "mustdrop:text_ratio=calibrated"], "methods: 'mustdrop:text_ratio=calibrated'; allowed: values"),
         (["--methods", "fastv", "--images", IMAGE], "keep_ratio: an average of 128.00 visual tokens per image"),

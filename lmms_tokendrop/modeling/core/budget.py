@@ -124,11 +124,26 @@ def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> Un
 
 
 def _geometric_factor(current: torch.Tensor, least: torch.Tensor, left: torch.Tensor, weights: list[int]):
-    """The factor r in [0, 1] with `sum(w_i * max(least, current * r**i) for i = 1..) == left`, by bisection."""
-    low, high = torch.zeros_like(current), torch.ones_like(current)
+    """The factor r in [0, 1] with `sum(w_i * max(least, current * r**i) for i = 1..) == left`, by bisection.
+
+    It is found on the host, since a step is a handful of numbers.
+    """
+    counts, fewest, wanted = current.tolist(), least.tolist(), left.tolist()
+    low, high = [0.0] * len(counts), [1.0] * len(counts)
     for _ in range(60):
-        middle = (low + high) / 2
-        counts = [torch.maximum(least, current * middle**power) for power in range(1, len(weights) + 1)]
-        cost = sum(weight * count for weight, count in zip(weights, counts, strict=True))
-        low, high = torch.where(cost <= left, middle, low), torch.where(cost <= left, high, middle)
-    return torch.where(current * sum(weights) <= left, torch.ones_like(low), low)
+        middle = [(below + above) / 2 for below, above in zip(low, high, strict=True)]
+        powers = zip(*_powers(middle, len(weights)), strict=True)
+        for group, factors in enumerate(powers):
+            terms = (max(fewest[group], counts[group] * factor) for factor in factors)
+            cost = sum(weight * term for weight, term in zip(weights, terms, strict=True))
+            (low if cost <= wanted[group] else high)[group] = middle[group]
+    factor = torch.tensor(low, dtype=current.dtype, device=current.device)
+    return torch.where(current * sum(weights) <= left, torch.ones_like(factor), factor)
+
+
+def _powers(values: list[float], number: int) -> list[list[float]]:
+    """The first powers of values."""
+    squares = [value * value for value in values]
+    cubes = [square * value for square, value in zip(squares, values, strict=True)]
+    higher = [(torch.tensor(values, dtype=torch.float64) ** power).tolist() for power in range(4, number + 1)]
+    return [values, squares, cubes, *higher][:number]

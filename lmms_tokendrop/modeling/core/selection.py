@@ -1,6 +1,6 @@
 """From priorities to a decision in decoders: counts, newlines, and at least one token per image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class DecoderCounts:
         Number of decoder layers.
     protected : torch.BoolTensor
         `[batch, length]`, tokens that stay to the end.
+    known : dict[Stage, torch.Tensor]
+        What :meth:`fitted` gave.
     """
 
     options: Any
@@ -42,6 +44,7 @@ class DecoderCounts:
     processed: list[torch.Tensor]
     num_layers: int
     protected: torch.Tensor
+    known: dict[Any, torch.Tensor] = field(default_factory=dict)
 
     @property
     def current(self) -> torch.Tensor:
@@ -61,10 +64,13 @@ class DecoderCounts:
         ValueError
             If the budget can't be reached.
         """
-        count = self.options.budget().next_count(
-            self.available, self.processed, self.current, self.least(), reducer.drop_layers, self.num_layers
-        )
-        return torch.minimum(count, self.available)  # the tokens before the first drop may have newlines among them
+        if stage not in self.known:
+            count = self.options.budget().next_count(
+                self.available, self.processed, self.current, self.least(), reducer.drop_layers, self.num_layers
+            )
+            # the tokens before the first drop may have newlines among them
+            self.known[stage] = torch.minimum(count, self.available)
+        return self.known[stage]
 
     def least(self) -> torch.Tensor:
         """Tokens that each group must keep, `[groups]`.

@@ -55,6 +55,7 @@ class StagedPrefill:
         self.received: list[torch.Tensor] = []
         self.received_release: list[torch.Tensor] = []
         self.lengths: list[int] = []
+        self.counted: DecoderTokens | None = None
         batch = sequence.place.shape[0]
         seeds = request.sample_seeds
         self.sample_seeds = torch.zeros(batch, dtype=torch.long) if seeds is None else seeds
@@ -63,8 +64,13 @@ class StagedPrefill:
 
     def receive(self, sequence: DecoderTokens) -> None:
         """Note what the next layer receives."""
-        self.processed.append(self._count(sequence.tokens.visual, sequence))
-        self.received.append(sequence.tokens.visual.sum(-1))
+        if sequence is self.counted:
+            self.processed.append(self.processed[-1])
+            self.received.append(self.received[-1])
+        else:
+            self.processed.append(self._count(sequence.tokens.visual, sequence))
+            self.received.append(sequence.tokens.visual.sum(-1))
+            self.counted = sequence
         self.lengths.append(sequence.place.shape[1])
 
     def acts_before_layers(self) -> bool:
@@ -119,7 +125,8 @@ class StagedPrefill:
 
     def left(self, sequence: DecoderTokens) -> None:
         """Note what a layer, and the stage after it, left."""
-        self.received_release.append(sequence.tokens.visual.sum(-1))
+        known = sequence is self.counted
+        self.received_release.append(self.received[-1] if known else sequence.tokens.visual.sum(-1))
 
     def finish(self, sequence: DecoderTokens) -> None:
         """After the last layer: compact the cache if the method does, and hand over the accounts."""

@@ -33,6 +33,8 @@ class VisualTokens:
         False for what the vision encoder left out: it leaves before the first decoder layer.
     carry : dict[str, torch.Tensor]
         What a vision stage, or the vision tower, says of each token, by name; 0 for text.
+    numbered : dict[str, tuple[torch.LongTensor, int]]
+        What :meth:`groups` gave.
     """
 
     image: torch.Tensor
@@ -43,6 +45,7 @@ class VisualTokens:
     newline: torch.Tensor
     present: torch.Tensor
     carry: dict[str, torch.Tensor] = field(default_factory=dict)
+    numbered: dict[str, tuple[torch.Tensor, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def text(cls, batch: int, length: int, device: torch.device) -> "VisualTokens":
@@ -135,9 +138,11 @@ class VisualTokens:
         tuple[torch.LongTensor, int]
             `[batch, length]` group of each visual token, -1 for text, and the number of groups.
         """
-        rows = torch.arange(self.image.shape[0], device=self.image.device).unsqueeze(-1).expand_as(self.image)
-        parts = {"request": (rows,), "image": (rows, self.image), "tile": (rows, self.image, self.tile)}[scope]
-        return _number(parts, self.visual)
+        if scope not in self.numbered:
+            rows = torch.arange(self.image.shape[0], device=self.image.device).unsqueeze(-1).expand_as(self.image)
+            parts = {"request": (rows,), "image": (rows, self.image), "tile": (rows, self.image, self.tile)}[scope]
+            self.numbered[scope] = _number(parts, self.visual)
+        return self.numbered[scope]
 
     def lines(self, scope: str) -> torch.Tensor:
         """Number the image rows that end in a newline.
