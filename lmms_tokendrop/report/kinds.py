@@ -15,7 +15,7 @@ from lmms_tokendrop.report.demo import demo_section, is_demo
 from lmms_tokendrop.report.planned import planned_sections, published_sections
 from lmms_tokendrop.report.pocket import baseline_sections, encoder_section
 from lmms_tokendrop.report.section import Section
-from lmms_tokendrop.report.speed import parts_section, throughput_section
+from lmms_tokendrop.report.speed import gpu_section, parts_section, throughput_section
 from lmms_tokendrop.results.compared import read_rows
 from lmms_tokendrop.results.measured import rendered
 
@@ -74,6 +74,11 @@ KINDS = (
         "lmms-tokendrop bench",
         _has("rows", "costs", "shares", "stock_attention"),
         lambda path, name, found: [parts_section(f"Speed of parts, {name}", found)],
+    ),
+    Kind(
+        "measure_gpu.py",
+        _has("dry_run", "machine", "rows"),
+        lambda path, name, found: [gpu_section(f"On a GPU, {name}", found)],
     ),
     Kind(
         "lmms-tokendrop bench, of encoders",

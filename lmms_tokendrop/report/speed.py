@@ -7,6 +7,7 @@ from typing import Any
 
 from lmms_tokendrop.report.picture import Line, Panel, Picture, Point, Value, drawable
 from lmms_tokendrop.report.section import Section
+from lmms_tokendrop.results.gpu import RENDERERS, measured_rows
 from lmms_tokendrop.results.speed import speed_table
 from lmms_tokendrop.results.throughput import throughput_table
 
@@ -28,6 +29,20 @@ def parts_section(title: str, measured: Mapping[str, Any]) -> Section:
         milliseconds = _spread({name: 1000 * value for name, value in row["seconds"].items()})
         found.setdefault(row["name"], {})[f"{row['part']} {row['image']}, ms"] = milliseconds
     return Section(title, speed_table(measured), list(filter(None, [_panels(f"{title}: time", found)])))
+
+
+def gpu_section(title: str, measured: Mapping[str, Any]) -> Section:
+    """What `measure_gpu.py` measured."""
+    text = "\n\n".join(render(measured) for render in RENDERERS.values())
+    found = {
+        f"{row['method']} {row['budget'] or 'all'} {row['attention']}": {
+            "first token, s": _spread(row["first_token_seconds"]),
+            "a token, s": _spread(row["token_seconds"]),
+        }
+        for row in measured_rows(measured)
+        if row["kind"] == "decoder"
+    }
+    return Section(title, text, list(filter(None, [_panels(f"{title}: batch 1", found)])))
 
 
 def _bars(title: str, rows: Sequence[Mapping[str, Any]], read: Any) -> Picture | None:

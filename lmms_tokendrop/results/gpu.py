@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, number
@@ -28,8 +27,8 @@ ENCODERS = ("encoder", "variant", "batch", "examples per second")
 CHECKS = ("method", "budget", "logits from the CPU's", "same tokens", "synchronisations in prefill", "in a step")
 
 
-def gpu_table(header: tuple[str, ...], cells: Callable[[list[Row]], list[tuple[str, ...]]]) -> Callable[[Path], str]:
-    """Make the function that renders a table of the file.
+def gpu_table(header: tuple[str, ...], cells: Callable[[list[Row]], list[tuple[str, ...]]]) -> Callable[[Any], str]:
+    """Make the function that renders a table of what the file holds.
 
     Parameters
     ----------
@@ -41,19 +40,24 @@ def gpu_table(header: tuple[str, ...], cells: Callable[[list[Row]], list[tuple[s
     Returns
     -------
     Callable
-        From the folder of the results files to Markdown; a dry run is no measurement.
+        From what the file holds to Markdown; a dry run is no measurement.
     """
 
     def render(found: Mapping[str, Any]) -> str:
-        rows = cells([row for row in found["rows"] if "left_out" not in row])
-        if found["dry_run"] or not rows:
+        rows = cells(measured_rows(found))
+        if not rows:
             return NOT_MEASURED
         machine = found["machine"]
         names = ("machine", "torch", "transformers")
         setting = ", ".join(escaped(part) for part in (*(machine[name] for name in names), found["dtype"]))
         return f"{setting}.\n\n{markdown_table(header, rows)}"
 
-    return measured_table(FILE, render)
+    return render
+
+
+def measured_rows(found: Mapping[str, Any]) -> list[Row]:
+    """Rows for which there was time; none of a dry run."""
+    return [] if found["dry_run"] else [row for row in found["rows"] if "left_out" not in row]
 
 
 def decoder_cells(rows: list[Row]) -> list[tuple[str, ...]]:
@@ -110,8 +114,12 @@ def _milliseconds(spread: Mapping[str, float]) -> str:
     return "{} ({} to {})".format(*(number(1000 * spread[name], ".1f") for name in ("median", "low", "high")))
 
 
-GPU_TABLES = {
+RENDERERS = {
     "gpu-decoder": gpu_table(DECODER, decoder_cells),
     "gpu-encoders": gpu_table(ENCODERS, encoder_cells),
     "gpu-checks": gpu_table(CHECKS, check_cells),
 }
+"""From what the file holds to a table in Markdown."""
+
+GPU_TABLES = {name: measured_table(FILE, render) for name, render in RENDERERS.items()}
+"""From the folder of the results files."""
