@@ -138,5 +138,9 @@ def _names() -> Iterator[str]:
 def _compared(task: Path, source: Path) -> Iterator[Section]:
     """A task of a comparison, if it has a result."""
     rows = read_rows(task)
-    if any(not row.reason for row in rows):
+    if all(row.reason for row in rows):
+        return
+    try:
         yield replace(comparison_section(f"Methods compared, {source}", rows), source=f"{source}/")
+    except ValueError as error:
+        raise ValueError(f"{task}: {error}") from error

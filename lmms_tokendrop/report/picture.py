@@ -18,11 +18,21 @@ class Value:
         The number: a mean, or a median.
     low, high
         Standard errors below and above, or the smallest and largest.
+
+    Raises
+    ------
+    ValueError
+        If one of them is infinite or not a number.
     """
 
     mean: float
     low: float | None = None
     high: float | None = None
+
+    def __post_init__(self) -> None:
+        for value in (self.mean, self.low, self.high):
+            if value is not None:
+                number(value)
 
     @classmethod
     def of(cls, mean: float, stderr: float | None = None) -> Value:

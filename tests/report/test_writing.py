@@ -158,6 +158,20 @@ def test_a_file_that_can_not_be_shown_is_named_in_one_line(tmp_path, name, conte
     assert not (tmp_path / PAGE).exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "named"),
+    [
+        ("compare/pocket_scenes/full.json", "3789", "compare/pocket_scenes: nan is no"),
+        ("pocket_vilt.json", "145.0", "vilt.json"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_file(tmp_path, name, number, named):
+    path = copied(tmp_path, name)
+    path.write_text(re.sub(rf"{number}[\d.]*", "NaN", path.read_text()))
+    with pytest.raises(ValueError, match=named):
+        read_sections(tmp_path)
+
+
 def test_other_mistakes_are_one_line_too(tmp_path):
     for arguments, message in {
         (tmp_path / "none",): "none'; allowed: a folder of results files",
