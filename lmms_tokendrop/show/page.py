@@ -99,14 +99,14 @@ def page(
         Names and values that say what ran.
     """
     title = f"What the model sees when asked: {question}"
-    parts = [_setting(setting), _table(answers), f"<p>{escape(LEGEND)}</p>"]
+    parts = [_setting(setting), answers_table(answers), f"<p>{escape(LEGEND)}</p>"]
     for number, (answer, seen) in enumerate(zip(answers, views, strict=True)):
         if isinstance(answer, Answer) and answer.stages:
             opened = " open" if number == 0 else ""
-            figures = _figures(seen, stage_panels(answer)), _figures(seen, score_panels(answer))
+            drawings = figures(seen, stage_panels(answer)), figures(seen, score_panels(answer))
             parts.append(f"<h2>{escape(heading(answer.method))}</h2>")
-            parts.append(f"<details{opened}><summary>Tokens, stage by stage</summary>{figures[0]}</details>")
-            parts.append(f"<details{opened}><summary>Scores</summary>{figures[1]}</details>" if figures[1] else "")
+            parts.append(f"<details{opened}><summary>Tokens, stage by stage</summary>{drawings[0]}</details>")
+            parts.append(f"<details{opened}><summary>Scores</summary>{drawings[1]}</details>" if drawings[1] else "")
     return PAGE.format(title=escape(title), style=STYLE, body="\n".join(parts))
 
 
@@ -114,7 +114,8 @@ def _setting(setting: Sequence[tuple[str, str]]) -> str:
     return f"<p>{escape('; '.join(f'{name}: {value}' for name, value in setting))}</p>"
 
 
-def _table(answers: Sequence[Answer | str]) -> str:
+def answers_table(answers: Sequence[Answer | str]) -> str:
+    """Answers, or why there is none, as HTML."""
     head = "<tr><th scope=col>Method<th scope=col>Answer<th scope=col>Image tokens<th scope=col>Seconds</tr>"
     rows = []
     for one in answers:
@@ -128,13 +129,14 @@ def _table(answers: Sequence[Answer | str]) -> str:
     return f"<table><caption>Answers</caption>{head}{''.join(rows)}</table><p>{note}</p>"
 
 
-def _figures(views: Sequence[View], panels: Sequence[Described]) -> str:
-    figures = [
+def figures(views: Sequence[View], panels: Sequence[Described]) -> str:
+    """Panels as HTML with words for them; empty if there are none."""
+    drawings = [
         f'<figure><img alt="{escape(one.words)}" src="{data_url(drawn(views, one))}">'
         f"<figcaption>{escape(one.panel.caption)}</figcaption></figure>"
         for one in panels
     ]
-    return f'<div class="panels">{"".join(figures)}</div>' if figures else ""
+    return f'<div class="panels">{"".join(drawings)}</div>' if drawings else ""
 
 
 def drawn(views: Sequence[View], described: Described) -> Image.Image:
