@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -51,27 +50,15 @@ class Result:
     visual_tokens_per_layer: Sequence[float] = ()
 
 
-def evaluated(
-    setting: Setting,
-    run: Run,
-    *,
-    limit: int | None,
-    batch_size: int | str,
-    device: str | None,
-    include_path: Path | None,
-) -> Result | None:
+def evaluated(setting: Setting, run: Run, **options: Any) -> Result | None:
     """Do a run.
 
     Parameters
     ----------
     setting, run
         What is run.
-    limit
-        The first so many documents; None for all.
-    batch_size, device
-        As for lmms-eval.
-    include_path
-        Folder of task files; None for the bundled ones.
+    **options
+        Of `run_task`: `limit`, `batch_size`, `device`, `include_path`.
 
     Returns
     -------
@@ -84,15 +71,7 @@ def evaluated(
         If the task has no such metric, or reports no number for it.
     """
     model_args = {"pretrained": setting.pretrained, **setting.model_args, **run.options}
-    results = run_task(
-        run.variant,
-        run.task,
-        model_args,
-        limit=limit,
-        batch_size=batch_size,
-        device=device,
-        include_path=include_path,
-    )
+    results = run_task(run.variant, run.task, model_args, **options)
     return None if results is None else result_of(results, run.task, setting.metric)
 
 

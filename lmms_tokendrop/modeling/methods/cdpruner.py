@@ -74,10 +74,9 @@ class CDPruner(TokenReducer):
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Minus the number of the pick."""
         groups = TokenGroups.of(context)
-        states = torch.nn.functional.normalize(groups.gather(context.hidden_states).float(), dim=-1)
         relevance = stretched(groups.gather(context.tokens.carry["relevance"]), groups.valid)
-        count = self.count(stage, context.counts).to(states.device)
-        return groups.spread(-pivoted_qr(states @ states.transpose(1, 2), groups.valid, count, relevance), context)
+        count = self.count(stage, context.counts).to(groups.valid.device)
+        return groups.spread(-pivoted_qr(groups.products(context), groups.valid, count, relevance), context)
 
 
 def stretched(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

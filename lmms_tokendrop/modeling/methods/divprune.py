@@ -42,6 +42,5 @@ class DivPrune(TokenReducer):
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Minus the number of the pick."""
         groups = TokenGroups.of(context)
-        states = torch.nn.functional.normalize(groups.gather(context.hidden_states).float(), dim=-1)
-        count = self.count(stage, context.counts).to(states.device)
-        return groups.spread(-farthest_first(states @ states.transpose(1, 2), groups.valid, count), context)
+        count = self.count(stage, context.counts).to(groups.valid.device)
+        return groups.spread(-farthest_first(groups.products(context), groups.valid, count), context)

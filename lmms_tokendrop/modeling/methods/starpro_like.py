@@ -67,6 +67,5 @@ class StarProLike(TokenReducer):
 
     def _pivots(self, stage: Stage, context: Context) -> torch.Tensor:
         groups = TokenGroups.of(context)
-        states = groups.gather(context.hidden_states).float()
-        count = self.count(stage, context.counts).to(states.device)
-        return groups.spread(-pivoted_qr(states @ states.transpose(1, 2), groups.valid, count), context)
+        count = self.count(stage, context.counts).to(groups.valid.device)
+        return groups.spread(-pivoted_qr(groups.products(context, unit=False), groups.valid, count), context)
