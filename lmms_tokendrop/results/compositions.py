@@ -6,25 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmms_tokendrop.markdown import NOT_MEASURED, code, markdown_table
-from lmms_tokendrop.results.compared import VALIDATION, Row, read_tasks
+from lmms_tokendrop.results.compared import VALIDATION, Row, read_rows, read_tasks
 from lmms_tokendrop.results.compared_table import measured, score_scale
 
 COMPOSED = "composed"
 """The method of a composition, with which its label begins."""
 
-HEADER = ("task", "budget", "composition", "validation", "best single there", "minus it")
-HEADER += ("task's own", "best single there", "minus it")
+FOLDER = "compositions"
+"""Of the runs, in that of the results files."""
+
+HEADER = ("task", "budget", "composition", "validation", "best single", "ahead by", "task", "best single", "ahead by")
 
 
 def compositions_table(results: Path) -> str:
     """A row for each task and budget, from the folder of the results files; `NOT_MEASURED` before anything was run.
 
-    The composition is the best on the task's validation; what the last columns say was not known to the choice.
+    The composition is the best of those in `FOLDER` on the task's validation; what the last columns say was not known
+    to the choice. Single methods of the task itself are also those of the comparison of all.
     """
-    tasks = read_tasks(results / "compare")
     lines = []
-    for task, rows in tasks.items():
-        trials = [row for row in tasks.get(task + VALIDATION, ()) if not row.reason and row.budget is not None]
+    for name, tried in read_tasks(results / FOLDER).items():
+        if not name.endswith(VALIDATION):
+            continue
+        task = name.removesuffix(VALIDATION)
+        rows = [row for folder in (FOLDER, "compare") for row in read_rows(results / folder / task)]
+        trials = [row for row in tried if not row.reason and row.budget is not None]
         for setting in dict.fromkeys(row.setting for row in trials):
             there = [row for row in trials if row.setting == setting]
             composed = [row for row in there if is_composed(row)]

@@ -62,13 +62,14 @@ def test_a_candidate_without_a_budget_is_refused(candidate):
 
 def test_the_table_sets_the_chosen_composition_beside_the_best_single_method(tmp_path):
     assert compositions_table(tmp_path) == NOT_MEASURED
-    folder = tmp_path / "compare"
+    folder = tmp_path / "compositions"
     trials = {(FIRST, "25%"): (1, 1, 1, 1), ("divprune", "25%"): (1, 1, 0, 1), ("uniform", "25%"): (1, 0, 0, 1)}
     write_trials(folder, choice(FIRST, SECOND, "uniform", "divprune"), trials)
     for run in choice(FIRST, "uniform", "divprune").winners(folder):
         write_run(folder, SETTING, run, result=result(1, 0, 0, 0))
     own = {"label": "uniform", "budget": "25%", "counter": "input", "setting": json.loads(json.dumps(vars(SETTING)))}
-    (folder / "scenes" / "uniform.json").write_text(json.dumps({**own, "result": result(1, 1, 0, 0)}))
+    (tmp_path / "compare" / "scenes").mkdir(parents=True)
+    (tmp_path / "compare" / "scenes" / "uniform.json").write_text(json.dumps({**own, "result": result(1, 1, 0, 0)}))
     quarter, ninth = compositions_table(tmp_path).splitlines()[2:]
     cells = [cell.strip() for cell in quarter.strip("|").split("|")]
     assert cells == [
