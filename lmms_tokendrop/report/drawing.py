@@ -83,7 +83,8 @@ def _lines(place: Axes, picture: Picture, panel: Panel) -> None:
             )
     if panel.up in picture.levels:
         place.axhline(picture.levels[panel.up], color="0.4", linestyle="--", label="all tokens")
-    place.set(xlabel=panel.across, xlim=(0, None))
+    there = [point.values[panel.across].mean for _, point in picture.points() if panel.across in point.values]
+    place.set(xlabel=panel.across, xlim=(0, 1.05 * max(there, default=0) or 1))
     if place.get_subplotspec().is_first_col():
         place.set_ylabel(panel.up)
 

@@ -55,6 +55,7 @@ def test_lines_are_drawn_from_left_to_right_with_errors_and_the_level():
     assert other.get_linestyle() == "None"
     assert tokens.containers[0].lines[2][0].get_segments()[0].tolist() == [[45, 72.5], [45, 75.5]]
     assert tokens.lines[-1].get_ydata() == [92.1, 92.1]
+    assert tokens.get_xlim() == (0, pytest.approx(94.5))
     assert [container.get_label() for container in ms.containers] == ["mustdrop"]
     colours = {container.lines[0].get_color() for container in tokens.containers}
     assert len(colours) == 2
