@@ -19,7 +19,7 @@ _SOURCES = {
     "LlavaTokenDropForConditionalGeneration": "lmms_tokendrop.modeling.architectures.modeling_llava_tokendrop",
     "StagedCache": "lmms_tokendrop.modeling.core.staged_cache",
     "TokenReductionConfig": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
-    "FusionReductionConfig": "lmms_tokendrop.modeling.architectures.staged_vilt_model",
+    "FusionReductionConfig": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
     "MeterReductionConfig": "lmms_tokendrop.modeling.architectures.staged_meter_model",
     "MeterConfig": "lmms_tokendrop.modeling.architectures.modeling_meter",
     "MeterForImageAndTextRetrieval": "lmms_tokendrop.modeling.architectures.modeling_meter",
@@ -115,6 +115,7 @@ if TYPE_CHECKING:
         MeterTokenDropModel,
     )
     from lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop import (
+        FusionReductionConfig,
         ViltTokenDropConfig,
         ViltTokenDropForImageAndTextRetrieval,
         ViltTokenDropForImagesAndTextClassification,
@@ -124,7 +125,6 @@ if TYPE_CHECKING:
     )
     from lmms_tokendrop.modeling.architectures.processing_meter import meter_processor
     from lmms_tokendrop.modeling.architectures.staged_meter_model import MeterReductionConfig
-    from lmms_tokendrop.modeling.architectures.staged_vilt_model import FusionReductionConfig
     from lmms_tokendrop.modeling.core.staged_cache import StagedCache
     from lmms_tokendrop.modeling.core.switching import set_token_reduction, use_token_reduction
     from lmms_tokendrop.modeling.core.transformers_compat import cache_of

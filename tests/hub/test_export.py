@@ -91,7 +91,7 @@ def test_an_export_has_its_own_method_and_is_flat(entry):
 @pytest.mark.parametrize("entry", variants(architecture="vilt"), ids=lambda entry: entry.model_id)
 def test_an_export_of_an_encoder_is_small_and_has_neither_cache_nor_generation(entry):
     code = variant_code(entry)
-    assert len(code) <= 21
+    assert len(code) <= 20
     assert not {"staged_cache.py", "staged_vlm.py", "decoder_run.py"} & code.keys()
 
 

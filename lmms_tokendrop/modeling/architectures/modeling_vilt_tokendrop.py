@@ -1,15 +1,22 @@
-"""ViLT with fewer tokens, with its heads."""
+"""ViLT with fewer tokens: configuration, encoder, and heads."""
 
 from ..core.tested_transformers import TESTED  # noqa: F401, warns before an import of another version fails
 
 # isort: split
+from dataclasses import replace
+from typing import ClassVar
+
 import torch
+from torch import nn
 from transformers import (
+    ViltConfig,
     ViltForImageAndTextRetrieval,
     ViltForImagesAndTextClassification,
     ViltForQuestionAnswering,
+    ViltModel,
     ViltPreTrainedModel,
 )
+from transformers.models.vilt.modeling_vilt import ViltPooler
 from transformers.utils.generic import can_return_tuple
 
 from ..core.fusion_heads import (
@@ -20,13 +27,23 @@ from ..core.fusion_heads import (
     FusionHeadOutput,
     RankHead,
     SeveralImagesHead,
+    check_inputs,
+    check_pixel_mask,
+    check_tensor,
+    check_text_length,
+    check_token_type,
+    checked_seeds,
 )
-from .staged_vilt_model import (
-    ViltTokenDropConfig,
-    ViltTokenDropModel,
-    ViltTokenDropModelOutput,
-    ViltTokenDropPreTrainedModel,
-)
+from ..core.fusion_plan import build_fusion_reducer
+from ..core.fusion_tokens import FusionTokens
+from ..core.loading import TokenDropLoading
+from ..core.options import Options
+from ..core.reducer import TokenReducer
+from ..core.switching import Switchable
+from ..core.token_drop_config import TokenDropConfig
+from ..methods.available import reductions
+from ..ops.eager_parts import on_host
+from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder, ViltTokenDropModelOutput
 
 __all__ = [
     "FusionHeadOutput",
@@ -39,6 +56,111 @@ __all__ = [
     "ViltTokenDropModelOutput",
     "ViltTokenDropPreTrainedModel",
 ]
+
+FusionReductionConfig = reductions("vilt")
+"""The methods, and what options mean for them."""
+
+
+class ViltTokenDropConfig(TokenDropConfig, ViltConfig):
+    """ViLT's configuration and a `token_reduction`."""
+
+    model_type = "vilt_tokendrop"
+    keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "report"]
+    reduction_class = FusionReductionConfig
+
+
+class ViltTokenDropPreTrainedModel(TokenDropLoading, ViltPreTrainedModel):
+    """Loading and attention backends that all classes share."""
+
+    config: ViltTokenDropConfig
+    config_class = ViltTokenDropConfig
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _no_split_modules: ClassVar = ["ViltTokenDropModel"]
+
+
+class ViltTokenDropModel(Switchable, ViltTokenDropPreTrainedModel, ViltModel):
+    """ViLT without head, with a token reducer."""
+
+    def __init__(self, config: ViltTokenDropConfig, add_pooling_layer: bool = True):
+        ViltPreTrainedModel.__init__(self, config)
+        self.embeddings = StagedViltEmbeddings(config)
+        self.encoder = StagedViltEncoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pooler = ViltPooler(config) if add_pooling_layer else None
+        self.token_reducer = self.build_reducer(ViltTokenDropConfig.reduction_of(config))
+        self.post_init()
+
+    def build_reducer(self, options: Options) -> TokenReducer:
+        """The reducer of checked options; see :func:`build_fusion_reducer`."""
+        return build_fusion_reducer(FusionReductionConfig, options, self.config)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        image_token_type_idx: int | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        sample_seeds: torch.Tensor | None = None,
+    ) -> ViltTokenDropModelOutput:
+        """Run the encoder.
+
+        Parameters
+        ----------
+        sample_seeds : torch.LongTensor, optional
+            `[batch]`, seeds of methods that draw at random; default: 0.
+        *args, **kwargs
+            As the stock class takes them; unknown names raise a TypeError.
+
+        Raises
+        ------
+        ValueError
+            If not exactly one of each pair of inputs is given, if their numbers or shapes differ, if text is padded
+            on the left or longer than the model's positions, if the model lacks the image's token type, or if
+            `image_embeds` are given to a method that scales images down.
+        """
+        texts = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
+        images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
+        attention_mask = check_inputs(texts, images, attention_mask)
+        check_text_length(attention_mask.shape[1], self.config.max_position_embeddings)
+        check_token_type(image_token_type_idx, self.config.modality_type_vocab_size)
+        check_pixel_mask(pixel_mask, pixel_values, image_embeds)
+        if token_type_ids is not None:
+            check_tensor("token_type_ids", token_type_ids, attention_mask.shape)
+        if image_embeds is not None and self.used_reducer.image_scale != 1:
+            raise ValueError("image_embeds; allowed with the option image_size: pixel_values, which it scales down")
+        sample_seeds = checked_seeds(sample_seeds, len(attention_mask))
+        texts["token_type_ids"], scale = token_type_ids, self.used_reducer.image_scale
+        embeddings, tokens, patches = self.embeddings(
+            texts, attention_mask.bool(), pixel_values, pixel_mask, image_embeds, image_token_type_idx, scale
+        )
+        keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        outputs = self.encoder(embeddings, tokens, self.used_reducer, sample_seeds, keep_attentions, keep_states)
+        outputs.report.patches = patches
+        outputs.report.full_visual_tokens = self.full_image_tokens(tokens, pixel_values, pixel_mask)
+        states = self.layernorm(outputs.last_hidden_state)
+        pooled = None if self.pooler is None else self.pooler(states)
+        return replace(outputs, last_hidden_state=states, pooler_output=pooled)
+
+    @on_host
+    def full_image_tokens(
+        self, tokens: FusionTokens, pixel_values: torch.Tensor | None, pixel_mask: torch.Tensor | None
+    ) -> list[int]:
+        """Tokens of each image before it was scaled down, given those that went in; padding as the method counts it."""
+        counts = tokens.counts()[1]
+        if pixel_values is not None and self.used_reducer.image_scale != 1:
+            counts = self.embeddings.image_token_counts(pixel_values, pixel_mask)
+        if self.used_reducer.counts_padding:
+            counts = counts.max().expand_as(counts)
+        return counts.tolist()
 
 
 class _ViltHead(FusionHead, ViltTokenDropPreTrainedModel):
