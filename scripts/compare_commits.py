@@ -32,6 +32,7 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from lmms_tokendrop.catalogue import variants
+from lmms_tokendrop.modeling.methods.available import reductions
 from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 from lmms_tokendrop.user_errors import one_line_errors
@@ -181,7 +182,7 @@ def described_jobs(folder: Path, questions: int, only: str) -> list[dict[str, An
             if only in described["name"]:
                 prepare(folder, [job])
                 chosen.append(described)
-        if entry.pocket is None or not questions:
+        if entry.pocket is None or not questions or reductions(entry.architecture).options_of(entry.method).required:
             continue
         for model_args in MODEL_ARGS.get(entry.model_id, [{}]):
             options = " ".join(f"{name}={value}" for name, value in model_args.items()) or "defaults"

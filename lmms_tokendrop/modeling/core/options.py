@@ -56,22 +56,21 @@ class Options:
         reductions : Reductions
             The methods of the architecture.
         """
-        own, method, values = reductions.offered(cls), options["method"], {}
+        own, given, values = reductions.offered(cls), dict(options), {}
+        method = given.pop("method")
         implied = {name: value for name, value in reductions.implied.items() if name in cls.entries()}
-        for key, value in options.items():
-            if key == "method":
-                continue
+        for key, value in given.items():
             if key in own:
                 values[key] = checked_value(own[key], value)
                 continue
             allowed = ", ".join(sorted(own)) or "none"
-            if key in implied:
-                if value not in (implied[key], cls.entries()[key].default):
-                    raise ValueError(
-                        f"token_reduction: {key}={value!r} has no meaning here, where {key} can only be "
-                        f"{implied[key]!r}; options of method {method!r}: {allowed}"
-                    )
+            if key in implied and value in (implied[key], cls.entries()[key].default):
                 continue
+            if key in implied:
+                raise ValueError(
+                    f"token_reduction: {key}={value!r} has no meaning here, where {key} can only be "
+                    f"{implied[key]!r}; options of method {method!r}: {allowed}"
+                )
             known = reductions.entries()
             if key not in known:
                 near = get_close_matches(str(key), ("method", *known), n=1)
@@ -173,9 +172,7 @@ class Reductions:
             options that exclude each other. The message names the key and what is allowed.
         """
         if not isinstance(options, dict | None):
-            raise ValueError(
-                f"token_reduction={options!r}; allowed: a dict of options, such as {{'method': 'mustdrop'}}"
-            )
+            raise ValueError(f"token_reduction={options!r}; allowed: a dict such as {{'method': 'mustdrop'}}")
         options = dict(options or {})
         composed = not options.keys().isdisjoint(COMPOSABLE) and COMPOSED in self.reducers
         method = options.setdefault("method", COMPOSED if composed else "none")

@@ -73,11 +73,8 @@ class TiledFeatures(StagedVlm):
         sizes = (layers, text_config.hidden_size, vision_config.image_size, blocks)
         host = Host(*sizes, feature_block=read, checkpoint=self.config.name_or_path)
         reducer = self.config_class.reduction_class.build(options, host)
-        check_stages(
-            reducer,
-            {"vision": blocks, "features": 0, "decoder": layers, "decode": layers},
-            ("cls_attention", "questions"),
-        )
+        places = {"vision": blocks, "features": 0, "decoder": layers, "decode": layers}
+        check_stages(reducer, places, ("cls_attention", "questions"))
         if reads_tower(reducer):
             self._check_tower(reducer.options.method)
         return reducer
