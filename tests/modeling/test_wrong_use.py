@@ -106,7 +106,7 @@ def test_options_that_would_do_nothing_are_refused(workshop, options, message):
 
 
 def test_options_that_are_no_dict_are_refused(workshop):
-    with pytest.raises(ValueError, match="allowed: a dict of options"):
+    with pytest.raises(ValueError, match="allowed: a dict such as"):
         LlavaNextTokenDropForConditionalGeneration.from_pretrained(
             workshop.checkpoint("llama"), token_reduction="mustdrop"
         )
