@@ -18,11 +18,18 @@ ENCODER_CASES = [
     for options in (*({"method": method} for method in architecture.options.reducers), RELEASE)
     for fast in [options == {"method": "pumer"}]
 ]
+
+
+def given(options: dict) -> dict:
+    """The method of a case, and what it can't be without."""
+    return {name: value for name, value in options.items() if name in ("method", "clip")}
+
+
 DECODER_CASES = one_fast(
     [
         {"method": "mustdrop", "decode_interval": 2},
         METHODS["threshold"],
-        *({"method": options["method"]} for name, options in METHODS.items() if ("llava_next", name) not in REPEATED),
+        *(given(options) for name, options in METHODS.items() if ("llava_next", name) not in REPEATED),
     ]
 )
 ROOM = {"vilt": 8, "meter": 16}
