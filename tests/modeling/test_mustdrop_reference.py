@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 from lmms_tokendrop.modeling.core.transformers_compat import cache_of
 
-FAST, ALL = 12, 150
+FAST, ALL = 12, 100
 CONFIGURATIONS = [
     pytest.param(number, marks=[] if number < FAST else pytest.mark.slow, id=str(number)) for number in range(ALL)
 ]
