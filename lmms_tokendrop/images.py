@@ -17,8 +17,8 @@ RANGES = (255, 65535)
 VILT_LONGEST = 1333 / 800
 """Longest side that ViLT's image processor leaves, in times of the shortest."""
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""What Pillow raises for files that end early or hold something else than they say."""
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for files that end early, hold something else than they say, or far more pixels than pictures."""
 
 
 @contextmanager

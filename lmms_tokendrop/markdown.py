@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NOT_MEASURED = "not measured"
@@ -59,6 +59,19 @@ def number(value: Any, form: str = ".3f") -> str:
     if abs(value) < LARGE:
         return format(value, form)
     return format(float(value), "+.3e" if form.startswith("+") else ".3e")
+
+
+def number_if_any(value: Any, form: str = ".2f", missing: str = "") -> str:
+    """As :func:`number`; `missing` for None."""
+    return missing if value is None else number(value, form)
+
+
+def median_and_range(values: Mapping[str, Any] | None, form: str = ".2f", missing: str = "", times: int = 1) -> str:
+    """`median`, `low` and `high`, each `times` as large; `missing` for None. Raises as :func:`number` does."""
+    if values is None:
+        return missing
+    median, low, high = (number(times * values[name], form) for name in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"
 
 
 def is_finite(value: Any) -> bool:

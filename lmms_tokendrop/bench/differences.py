@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmms_tokendrop.bench.tables import spread, table
+from lmms_tokendrop.bench.tables import table
 from lmms_tokendrop.json_files import read_json_object
+from lmms_tokendrop.markdown import median_and_range
 
 MEASURED = {"rows": "seconds", "throughput": None, "memory": "peak", "training_step": "step_seconds"}
 """Lists of rows, and the figure in each that is compared; throughput has one of two."""
@@ -69,7 +70,7 @@ def _checked(value: Mapping[str, float]) -> dict[str, float]:
 
 
 def _shown(value: Mapping[str, float]) -> str:
-    return spread(value, ".4g") if value["low"] < value["high"] else format(value["median"], ".4g")
+    return median_and_range(value, ".4g") if value["low"] < value["high"] else format(value["median"], ".4g")
 
 
 def _ratio(one: Mapping[str, float], other: Mapping[str, float]) -> str:

@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lmms_tokendrop.bench.encoder_variants import FULL, STOCK
+from lmms_tokendrop.markdown import median_and_range, number_if_any
+from lmms_tokendrop.results.speed import time_figures
 
 
 def result_tables(results: Mapping[str, Any]) -> list[Any]:
@@ -54,30 +56,13 @@ def table(title: str, caption: str, header: Sequence[str], rows: Iterable[Sequen
     return made
 
 
-def spread(values: Mapping[str, float] | None, form: str = ".2f") -> str:
-    """A median and its range."""
-    if values is None:
-        return ""
-    median, low, high = (format(values[name], form) for name in ("median", "low", "high"))
-    return f"{median} ({low} to {high})"
-
-
-def number(value: float | None, form: str = ".2f") -> str:
-    """A number, or nothing."""
-    return "" if value is None else format(value, form)
-
-
 def _times(rows: Sequence[Mapping[str, Any]]) -> Table:
     cells = [
         (
             row["part"],
             row["image"],
             row["name"],
-            spread({name: 1000 * value for name, value in row["seconds"].items()}, ".1f"),
-            spread(row["speed_up"]),
-            number(row.get("allowed")),
-            number(row.get("quotient")),
-            spread(row.get("over_published")),
+            *time_figures(row),
         )
         for row in rows
     ]
@@ -124,10 +109,18 @@ def _throughput(rows: Sequence[Mapping[str, Any]]) -> Table:
         rate = row.get("requests_per_second") or row["examples_per_second"]
         over_stock = row.get("speed_up") or row.get(f"speed_up_over_{STOCK}")
         over_full = row.get(f"speed_up_over_{FULL}")
-        allowed, quotient = number(row.get("macs_speed_up")), number(row.get("quotient"))
+        allowed, quotient = number_if_any(row.get("macs_speed_up")), number_if_any(row.get("quotient"))
         name = " ".join(filter(None, (row.get("image"), row["name"])))
         cells.append(
-            (name, str(row["batch_size"]), spread(rate), spread(over_stock), spread(over_full), allowed, quotient)
+            (
+                name,
+                str(row["batch_size"]),
+                median_and_range(rate),
+                median_and_range(over_stock),
+                median_and_range(over_full),
+                allowed,
+                quotient,
+            )
         )
     header = ("model", "batch", "a second", "over stock", "over full", "MACs allow", "quotient")
     return table("Throughput", "median (smallest to largest)", header, cells)
@@ -139,7 +132,7 @@ def _memory(rows: Sequence[Mapping[str, Any]]) -> Table:
             " ".join(filter(None, (row.get("image"), row["name"], row.get("mode")))),
             str(row["batch_size"]),
             f"{(row['peak'] - row['before']) / 1e6:.1f}",
-            number(row.get("change_of_added"), "+.0%"),
+            number_if_any(row.get("change_of_added"), "+.0%"),
             f"{row['peak'] / 1e6:.0f}",
         )
         for row in rows
@@ -150,6 +143,7 @@ def _memory(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _training(rows: Sequence[Mapping[str, Any]]) -> Table:
     cells = [
-        (row["name"], str(row["batch_size"]), spread(row["step_seconds"]), spread(row["speed_up"])) for row in rows
+        (row["name"], str(row["batch_size"]), median_and_range(row["step_seconds"]), median_and_range(row["speed_up"]))
+        for row in rows
     ]
     return table("Training step", "median (smallest to largest)", ("model", "batch", "seconds", "over full"), cells)

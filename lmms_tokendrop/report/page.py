@@ -43,15 +43,15 @@ PAGE = """\
 {style}</style>
 <main>
 <h1>{title}</h1>
-<nav aria-label="Contents">
-<ul>
-{contents}
-</ul>
-</nav>
-{sections}
+{body}
 </main>
 </html>
 """
+
+
+def whole_page(title: str, body: str, style: str = "") -> str:
+    """A page of HTML that needs nothing else; `style` comes after what all pages have."""
+    return PAGE.format(title=escape(title), style=STYLE + style, body=body)
 
 
 def page(title: str, sections: Sequence[Section], drawings: Mapping[str, str]) -> str:
@@ -73,7 +73,7 @@ def page(title: str, sections: Sequence[Section], drawings: Mapping[str, str]) -
     """
     contents = (f'<li><a href="#s{place}">{escape(one.title)}</a></li>' for place, one in enumerate(sections))
     parts = (_section(f"s{place}", one, drawings) for place, one in enumerate(sections))
-    return PAGE.format(title=escape(title), style=STYLE, contents="\n".join(contents), sections="\n".join(parts))
+    return whole_page(title, "\n".join(['<nav aria-label="Contents">\n<ul>', *contents, "</ul>\n</nav>", *parts]))
 
 
 def _section(anchor: str, section: Section, drawings: Mapping[str, str]) -> str:

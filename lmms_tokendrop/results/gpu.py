@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, number
+from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, median_and_range, number
 from lmms_tokendrop.results.measured import measured_table
 
 FILE = "gpu.json"
@@ -68,7 +68,10 @@ def decoder_cells(rows: list[Row]) -> list[tuple[str, ...]]:
             code(row["attention"]),
             number(row["batch_size"], "d"),
             number(row["visual_tokens"], ".1f"),
-            *(_milliseconds(row[name]) for name in ("vision_seconds", "first_token_seconds", "token_seconds")),
+            *(
+                median_and_range(row[name], ".1f", times=1000)
+                for name in ("vision_seconds", "first_token_seconds", "token_seconds")
+            ),
             NOT_MEASURED if row["peak_bytes"] is None else number(row["peak_bytes"] / 1e9, ".2f"),
             number(row["kv_bytes"] / 1e6, ".1f"),
         )
@@ -108,10 +111,6 @@ def check_cells(rows: list[Row]) -> list[tuple[str, ...]]:
 
 def _variant(row: Row) -> tuple[str, str]:
     return code(row["method"]), "all" if row["budget"] is None else number(row["budget"], "d")
-
-
-def _milliseconds(spread: Mapping[str, float]) -> str:
-    return "{} ({} to {})".format(*(number(1000 * spread[name], ".1f") for name in ("median", "low", "high")))
 
 
 RENDERERS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmms_tokendrop.markdown import code, escaped, markdown_table, number
+from lmms_tokendrop.markdown import code, escaped, markdown_table, median_and_range, number, number_if_any
 
 
 def speed_table(measured: Mapping[str, Any]) -> str:
@@ -38,16 +38,23 @@ def _times(rows: Sequence[Mapping[str, Any]]) -> str:
             escaped(row["part"]),
             escaped(row["image"]),
             code(row["name"]),
-            _spread({name: 1000 * value for name, value in row["seconds"].items()}, ".1f"),
-            _spread(row["speed_up"]),
-            _number(row.get("allowed")),
-            _number(row.get("quotient")),
-            _spread(row.get("over_published")),
+            *time_figures(row),
         )
         for row in rows
     ]
     header = ("part", "image", "model", "ms", "over `stock`", "allowed", "quotient", "over `published`")
     return markdown_table(header, lines)
+
+
+def time_figures(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Milliseconds, speed-up, what is allowed, the quotient, and the speed-up over the published implementation."""
+    return (
+        median_and_range(row["seconds"], ".1f", times=1000),
+        median_and_range(row["speed_up"]),
+        number_if_any(row.get("allowed")),
+        number_if_any(row.get("quotient")),
+        median_and_range(row.get("over_published")),
+    )
 
 
 def _shares(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -67,14 +74,3 @@ def _shares(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _percent(value: float) -> str:
     return f"{number(100 * value, '.2f')} %"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else number(value, ".2f")
-
-
-def _spread(value: Mapping[str, float] | None, form: str = ".2f") -> str:
-    if value is None:
-        return ""
-    median, low, high = (number(value[name], form) for name in ("median", "low", "high"))
-    return f"{median} ({low} to {high})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, number
+from lmms_tokendrop.markdown import NOT_MEASURED, code, escaped, markdown_table, median_and_range, number, number_if_any
 
 NOT_STATED = "not stated"
 
@@ -29,11 +29,11 @@ def _throughput(rows: list[dict[str, Any]]) -> str:
         (
             code(row["name"]),
             number(row["batch_size"], "d"),
-            _spread(row["examples_per_second"]),
-            _spread(row.get("speed_up_over_stock")),
-            _spread(row.get("speed_up_over_full")),
-            _number(row.get("macs_speed_up")),
-            _number(row.get("quotient")),
+            median_and_range(row["examples_per_second"], missing=NOT_MEASURED),
+            median_and_range(row.get("speed_up_over_stock"), missing=NOT_MEASURED),
+            median_and_range(row.get("speed_up_over_full"), missing=NOT_MEASURED),
+            number_if_any(row.get("macs_speed_up"), missing=NOT_MEASURED),
+            number_if_any(row.get("quotient"), missing=NOT_MEASURED),
             escaped(row["paper"] or NOT_STATED),
         )
         for row in rows
@@ -83,10 +83,10 @@ def _training_step(rows: list[dict[str, Any]]) -> str:
         (
             code(row["name"]),
             number(row["batch_size"], "d"),
-            _spread(row["step_seconds"]),
-            _spread(row["teacher_seconds"]),
-            _spread(row["speed_up"]),
-            _spread(row["speed_up_with_teacher"]),
+            median_and_range(row["step_seconds"], missing=NOT_MEASURED),
+            median_and_range(row["teacher_seconds"], missing=NOT_MEASURED),
+            median_and_range(row["speed_up"], missing=NOT_MEASURED),
+            median_and_range(row["speed_up_with_teacher"], missing=NOT_MEASURED),
         )
         for row in rows
     ]
@@ -101,16 +101,5 @@ def _training_step(rows: list[dict[str, Any]]) -> str:
     return markdown_table(header, lines)
 
 
-def _number(value: float | None) -> str:
-    return NOT_MEASURED if value is None else number(value, ".2f")
-
-
 def _percent(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{number(100 * value, '+.0f')} %"
-
-
-def _spread(value: dict[str, float] | None) -> str:
-    if value is None:
-        return NOT_MEASURED
-    median, low, high = (number(value[name], ".2f") for name in ("median", "low", "high"))
-    return f"{median} ({low} to {high})"

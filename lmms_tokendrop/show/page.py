@@ -9,7 +9,7 @@ from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
 
-from lmms_tokendrop.report.page import STYLE
+from lmms_tokendrop.report.page import whole_page
 from lmms_tokendrop.show.asking import Answer
 from lmms_tokendrop.show.panels import Described, last_panel, score_panels, stage_panels
 from lmms_tokendrop.visualize import GAP, INK, View, draw_panels, paint, stacked
@@ -22,22 +22,10 @@ LEGEND = (
     "Blank patches left. A blue line goes around patches that became one token, a red one around key tokens, which the "
     "method keeps to the end. In the cache a patch is as pale as it is missing from layers."
 )
-PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{style}.panels {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
-figcaption {{ white-space: pre-line; }}
-td, th {{ overflow-wrap: anywhere; white-space: normal; }}
-</style>
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-</html>
+STYLE = """\
+.panels { display: flex; flex-wrap: wrap; gap: 1rem; }
+figcaption { white-space: pre-line; }
+td, th { overflow-wrap: anywhere; white-space: normal; }
 """
 
 
@@ -78,11 +66,11 @@ def sheet(question: str, answers: Sequence[Answer | str], views: Sequence[Sequen
     font, first_font = ImageFont.load_default(16), ImageFont.load_default(20)
     width = max(picture.width, *(round(first_font.getlength(line)) for line in text))
     top = LINE * (len(text) + 1) + GAP
-    whole = Image.new("RGB", (width, top + picture.height), "white")
+    whole = Image.new("RGB", (width + 2 * GAP, top + picture.height + 2 * GAP), "white")
     pen = ImageDraw.Draw(whole)
     for number, line in enumerate(text):
-        pen.text((0, LINE * number + 6 * bool(number)), line, fill=INK, font=font if number else first_font)
-    whole.paste(picture, (0, top))
+        pen.text((GAP, GAP + LINE * number + 6 * bool(number)), line, fill=INK, font=font if number else first_font)
+    whole.paste(picture, (GAP, GAP + top))
     return whole
 
 
@@ -107,7 +95,7 @@ def page(
             parts.append(f"<h2>{escape(heading(answer.method))}</h2>")
             parts.append(f"<details{opened}><summary>Tokens, stage by stage</summary>{drawings[0]}</details>")
             parts.append(f"<details{opened}><summary>Scores</summary>{drawings[1]}</details>" if drawings[1] else "")
-    return PAGE.format(title=escape(title), style=STYLE, body="\n".join(parts))
+    return whole_page(title, "\n".join(parts), STYLE)
 
 
 def _setting(setting: Sequence[tuple[str, str]]) -> str:

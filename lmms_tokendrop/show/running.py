@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers.utils import logging
 
-from lmms_tokendrop.images import to_rgb
+from lmms_tokendrop.images import UNREADABLE, to_rgb
 from lmms_tokendrop.show.asking import Answer, LoadedVariant
 from lmms_tokendrop.show.page import SIZE, heading, lines, page, sheet
 
@@ -48,9 +48,12 @@ def write(loaded: LoadedVariant, image: Path, question: str, out: Path) -> list[
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open a picture file; a ValueError or an OSError names it."""
-    with Image.open(path) as opened:
-        return to_rgb(opened)
+    """Open a picture file; a ValueError names it."""
+    try:
+        with Image.open(path) as opened:
+            return to_rgb(opened)
+    except UNREADABLE as error:
+        raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
 @contextmanager

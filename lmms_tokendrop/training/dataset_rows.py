@@ -8,7 +8,6 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Image
 from PIL import UnidentifiedImageError
-from PIL.Image import DecompressionBombError
 from pyarrow import compute
 
 from lmms_tokendrop.images import UNREADABLE, to_rgb, whole_files
@@ -57,7 +56,7 @@ class DatasetRows:
                 row = self.data[index]
         except UnidentifiedImageError as error:
             raise ValueError("its image is of no format that Pillow reads") from error
-        except (*UNREADABLE, DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"its image cannot be read: {error}") from error
         values = {column: self._named(column, row[name]) for column, name in self.columns.items()}
         return {column: to_rgb(value) if column in self.image_columns else value for column, value in values.items()}

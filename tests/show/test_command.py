@@ -54,6 +54,7 @@ def test_it_writes_a_picture_and_a_page_and_prints_the_answers(picture, tiny_che
         ([], "IMAGE and QUESTION are missing; example: lmms-tokendrop show"),
         (["absent.png", "what?"], "absent.png"),
         (["{text}", "what?"], "cannot identify image file"),
+        (["{cut}", "what?"], "cut.png: image"),
         (["{picture}", " "], "question: it is empty"),
         (["{picture}", "what?", "--model", "llava_next_mustdorp"], "llava_next_mustdorp"),
         (["{picture}", "what?", "--model-args", "keep_ratio=2"], "keep_ratio=2; allowed"),
@@ -66,10 +67,19 @@ def test_it_writes_a_picture_and_a_page_and_prints_the_answers(picture, tiny_che
 def test_what_is_wrong_is_one_line(picture, tmp_path, arguments, error):
     text = tmp_path / "text.txt"
     text.write_text("text")
-    done = run(*(part.format(picture=picture, text=text) for part in arguments))
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(picture.read_bytes()[:-60])
+    done = run(*(part.format(picture=picture, text=text, cut=cut) for part in arguments))
     assert done.exit_code == 1
     assert done.stderr.strip().count("\n") == 0
     assert error in done.stderr
+
+
+def test_a_file_of_too_many_pixels_is_one_line(picture, monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)
+    done = run(picture, "what?")
+    assert done.exit_code == 1
+    assert done.stderr.strip().startswith(f"Error: {picture}: Image size (2400 pixels) exceeds limit")
 
 
 def test_the_help_has_an_example():
