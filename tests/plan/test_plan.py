@@ -12,7 +12,7 @@ from transformers import AutoProcessor, CLIPVisionModel, LlamaConfig, LlamaModel
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration, cache_of, pocket_path
-from lmms_tokendrop.evaluation.accounting import decode_macs
+from lmms_tokendrop.evaluation.accounting import decode_macs, decoder_macs
 from lmms_tokendrop.modeling.core.transformers_compat import cache_argument
 from lmms_tokendrop.plan.planning import Limit, fitted, plan
 from lmms_tokendrop.plan.plans import DECODE, PREFILL, Request
@@ -131,6 +131,9 @@ def test_a_plan_is_what_the_real_model_then_does(reduction, images):
     assert found.visual_tokens == tuple(row[0] for row in report.visual_tokens_per_layer)
     assert found.average_release == report.average_visual_tokens_release[0]
     assert found.kv_bytes == report.kv_bytes
+    received = [text + tokens for tokens in found.visual_tokens]
+    macs = [decoder_macs(model.config.text_config, received, causal) for causal in (False, True)]
+    assert [found.macs[PREFILL].full, found.macs[PREFILL].causal] == macs
 
 
 def test_new_tokens_and_concurrent_requests_add_to_the_cache():
