@@ -223,7 +223,7 @@ class LoadedVariant:
         shown = (cache.tokens.visual & ~cache.tokens.newline).nonzero().tolist()
         alive = [cell_of(cache.tokens, row, place) for row, place in shown]
         side = self.model.config.vision_config.image_size // self.model.config.vision_config.patch_size
-        tiles = range(max(tile for tile, _, _ in alive) + 1)
+        tiles = range(len(inputs["pixel_values"].flatten(0, -4)))  # of a banner, some have no patch of the image
         cells = [[(tile, place // side, place % side) for place in range(side**2)] for tile in tiles]
         return Run(text.strip(), cache.report(), Layout(cells, alive), cache)
 

@@ -58,8 +58,8 @@ def score_panels(answer: Answer) -> list[Described]:
             cells = {cell: cell for cell in stage.ranks}
             panel = Panel(f"{stage.name}\nscores, bright is high", cells, heat=stage.ranks)
             stay = [rank for cell, rank in stage.ranks.items() if cell in stage.owner]
-            words = f"Scores of {len(cells)} patches at {stage.name}; the mean rank of what stays is {mean(stay):.0%}."
-            found.append(Described(panel, words))
+            rank = f"the mean rank of what stays is {mean(stay):.0%}" if stay else "none of them stays"
+            found.append(Described(panel, f"Scores of {len(cells)} patches at {stage.name}; {rank}."))
     return found
 
 

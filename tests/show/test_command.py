@@ -13,6 +13,8 @@ from lmms_tokendrop.cli import app
 from lmms_tokendrop.show.asking import Answer, LoadedVariant
 from lmms_tokendrop.show.control import random_control
 from lmms_tokendrop.show.page import page, sheet
+from lmms_tokendrop.show.panels import score_panels
+from lmms_tokendrop.show.stages import StageResult
 
 QUESTION = "what <b>colour</b> is it ?"
 
@@ -101,6 +103,16 @@ def test_what_the_weights_do_not_allow_is_said_in_place_of_an_answer(dynamic):
     assert text.count("load it anew") == 2
     assert text.count("<img alt=") == 2 * len(answers[0].stages) + 1
     assert sheet("what color?", answers, views).height > 60
+
+
+@pytest.mark.parametrize(
+    ("stays", "words"), [([(0, 0, 1)], "the mean rank of what stays is 100%"), ([], "none of them stays")]
+)
+def test_scores_are_told_in_words(stays, words):
+    cells = [(0, 0, 0), (0, 0, 1)]
+    stage = StageResult("fusion", "block 2", {cell: cell for cell in stays}, dict(zip(cells, (0.0, 1.0), strict=True)))
+    answer = Answer("random", {"method": "random"}, "red", cells, 1.0, 2, 0.1, [stage], None)
+    assert [one.words for one in score_panels(answer)] == [f"Scores of 2 patches at block 2; {words}."]
 
 
 def test_an_encoders_control_has_about_as_many_tokens(fusion_checkpoint):

@@ -23,18 +23,19 @@ WRITING = {
 QUESTION = "what colour is the square ?"
 
 
-def watched(loaded):
+def watched(loaded, size=(84, 60)):
     """Run a variant, and give the run beside what became of the patches."""
     with torch.inference_mode(), watching(loaded.model) as decisions:
-        run = loaded.run(loaded.processor, tiny_image(84, 60), QUESTION)
+        run = loaded.run(loaded.processor, tiny_image(*size), QUESTION)
     return run, follow(decisions, run.layout)
 
 
+@pytest.mark.parametrize("size", [(84, 60), (400, 7)], ids=["picture", "banner"])
 @pytest.mark.parametrize("method", WRITING)
-def test_stages_leave_what_the_report_of_a_decoder_says(tiny_checkpoint, method):
+def test_stages_leave_what_the_report_of_a_decoder_says(tiny_checkpoint, method, size):
     path = tiny_checkpoint()
     loaded = LoadedVariant(f"llava_next_{method}", f"pretrained={path},{WRITING[method]}".rstrip(","), max_new_tokens=2)
-    run, stages = watched(loaded)
+    run, stages = watched(loaded, size)
     assert all(stage.owner.keys() <= set(run.layout.alive) for stage in stages)
     kept = {
         name.removeprefix("after "): len({place for place in rows[0] if place[3] < 6})
