@@ -10,6 +10,7 @@ from PIL import Image
 
 from lmms_tokendrop.benchmark.encoder_accounting import built_reducer, patch_embedding_macs, planned_macs
 from lmms_tokendrop.benchmark.meter_accounting import meter_macs
+from lmms_tokendrop.images import with_a_patch
 from lmms_tokendrop.modeling.core.fusion_plan import plan_apart
 from lmms_tokendrop.modeling.core.reducer import TokenReducer
 from lmms_tokendrop.plan.plans import Macs, Plan, Request
@@ -85,7 +86,8 @@ def vilt_image_size(config: Any, image: tuple[int, int]) -> tuple[int, int]:
     from transformers import ViltImageProcessor
 
     processor = ViltImageProcessor(size={"shortest_edge": config.image_size}, size_divisor=config.patch_size)
-    height, width = processor(Image.new("RGB", image), return_tensors="pt")["pixel_values"].shape[-2:]
+    picture = with_a_patch(Image.new("RGB", image), processor)
+    height, width = processor(picture, return_tensors="pt")["pixel_values"].shape[-2:]
     return height, width
 
 

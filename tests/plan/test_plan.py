@@ -136,6 +136,13 @@ def test_a_plan_is_what_the_real_model_then_does(reduction, images):
     assert [found.macs[PREFILL].full, found.macs[PREFILL].causal] == macs
 
 
+@pytest.mark.parametrize(("image", "patches"), [((4000, 7), 19), ((7, 4000), 19), ((1, 1), 144), ((640, 480), 192)])
+def test_of_a_picture_of_any_shape_vilt_gets_a_patch(image, patches):
+    """A banner is at most 1,333 / 800 x 384 = 639 pixels long, 19 patches; of others a side has 384 pixels. CLS counts."""
+    found = plan(read_target("vilt-b"), UNREDUCED, Request((image,)))
+    assert found.visual_tokens[0] == patches + 1
+
+
 def test_new_tokens_and_concurrent_requests_add_to_the_cache():
     one, several = (plan(POCKET, UNREDUCED, Request(new_tokens=new, concurrent=5)) for new in (0, 7))
     assert several.kv_bytes - one.kv_bytes == 7 * one.kv_bytes_per_token
