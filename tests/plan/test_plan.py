@@ -138,7 +138,7 @@ def test_a_plan_is_what_the_real_model_then_does(reduction, images):
 
 @pytest.mark.parametrize(("image", "patches"), [((4000, 7), 19), ((7, 4000), 19), ((1, 1), 144), ((640, 480), 192)])
 def test_of_a_picture_of_any_shape_vilt_gets_a_patch(image, patches):
-    """A banner is at most 1,333 / 800 x 384 = 639 pixels long, 19 patches; of others a side has 384 pixels. CLS counts."""
+    """A banner is at most 1,333 / 800 x 384 = 639 pixels long, 19 patches; others have a side of 384. CLS counts."""
     found = plan(read_target("vilt-b"), UNREDUCED, Request((image,)))
     assert found.visual_tokens[0] == patches + 1
 
