@@ -8,6 +8,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,12 @@ LONGEST = ("test_documented_commands.py", "test_hub_page.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest tests first, so that of several workers none ends long after the others."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collections that lmms-eval and accelerate ask for pass by the libraries and the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
