@@ -79,7 +79,7 @@ def rotated_keys(
     keys = attention.k_proj(layer.input_layernorm(layer_input.to(device)))
     keys = keys.view(*layer_input.shape[:2], -1, attention.head_dim).transpose(1, 2)
     cosine, sine = (part.to(device) for part in position_embeddings)
-    return apply_rotary_pos_emb(keys, keys, cosine, sine)[1]
+    return apply_rotary_pos_emb(keys[:, :0], keys, cosine, sine)[1]  # of no queries
 
 
 @dataclass(frozen=True)

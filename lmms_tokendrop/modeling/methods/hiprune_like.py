@@ -82,9 +82,9 @@ class HiPruneLike(FeatureReducer):
         """`[tiles, length]` float32, below 1, what each token is attended in the block just run."""
         if self.options.attention == "cls":
             return cls_row(context)
-        query, key = (part.unbind(1) for part in context.provided("projections"))
-        logits = (each @ other.transpose(1, 2) / each.shape[-1] ** 0.5 for each, other in zip(query, key, strict=True))
-        return sum(head.float().softmax(-1).mean(1) for head in logits) / len(query)
+        query, key = context.provided("projections")
+        heads = zip((query / query.shape[-1] ** 0.5).unbind(1), key.unbind(1), strict=True)
+        return sum((each @ other.transpose(1, 2)).float().softmax(-1).mean(1) for each, other in heads) / query.shape[1]
 
 
 def beside(marked: torch.Tensor) -> torch.Tensor:
