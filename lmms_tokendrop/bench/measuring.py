@@ -16,7 +16,7 @@ from lmms_tokendrop.bench.models import Models, build
 from lmms_tokendrop.bench.prompts import Prompt
 from lmms_tokendrop.bench.published import PublishedRunner
 from lmms_tokendrop.bench.runners import STOCK, ReducedRunner, StockRunner
-from lmms_tokendrop.bench.setting import Setting
+from lmms_tokendrop.bench.setting import Setting, pair
 from lmms_tokendrop.bench.throughput_protocol import Spread
 from lmms_tokendrop.bench.timing import Clock, clock_of, seconds_in_turn
 from lmms_tokendrop.bench.watching import seconds_of_parts
@@ -86,12 +86,12 @@ def measure(
 
 def runners_of(setting: Setting, models: Models, image: str) -> dict[str, Any]:
     """Every model on a prompt with an image of that size; the stock one first, on the first reduced model's prompt."""
+    size, text, batch = pair("images", image), setting.text_tokens, setting.batch_size
+    prompts = {name: Prompt.of(model, size, text, batch) for name, model in models.reduced.items()}
     reduced = {
-        name: ReducedRunner(name, model, Prompt.of(setting, model, image, setting.batch_size), setting.new_tokens)
-        for name, model in models.reduced.items()
+        name: ReducedRunner(name, model, prompts[name], setting.new_tokens) for name, model in models.reduced.items()
     }
-    prompt = Prompt.of(setting, next(iter(models.reduced.values())), image, setting.batch_size)
-    return {STOCK: StockRunner(models.stock, prompt, setting.new_tokens), **reduced}
+    return {STOCK: StockRunner(models.stock, next(iter(prompts.values())), setting.new_tokens), **reduced}
 
 
 def try_attentions(setting: Setting, stock: StockRunner, clock: Clock, progress: Progress) -> dict[str, float]:

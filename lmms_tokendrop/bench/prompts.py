@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from lmms_tokendrop.bench.setting import Setting, pair
 from lmms_tokendrop.modeling.core.tile_layout import anyres_layout
 
 SYSTEM = 35
@@ -35,22 +34,22 @@ class Prompt:
     image: dict[str, Any]
 
     @classmethod
-    def of(cls, setting: Setting, model: Any, image: str, batch_size: int) -> Prompt:
+    def of(cls, model: Any, size: tuple[int, int], text_tokens: int, batch_size: int) -> Prompt:
         """Random pixels and words.
 
         Parameters
         ----------
-        setting
-            With the number of text tokens.
         model
             A reduced model, which says how its images are cut and laid out.
-        image
-            Height and width in pixels, such as ``672x672``.
+        size
+            Height and width of the image in pixels.
+        text_tokens
+            Of a row, `SYSTEM` of them before the image or all but one.
         batch_size
             Rows.
         """
         config, generator = model.config, torch.Generator().manual_seed(0)
-        tower, size = config.vision_config, pair("images", image)
+        tower = config.vision_config
         pinpoints = getattr(config, "image_grid_pinpoints", None)
         shape: tuple[int, ...] = (3, tower.image_size, tower.image_size)
         given: dict[str, Any] = {}
@@ -60,9 +59,9 @@ class Prompt:
         pixels = torch.randn(batch_size, *shape, generator=generator)
         tiles, pack = model.model.tiling(pixels, given.get("image_sizes"))
         (length, *_) = (len(one) for one in anyres_layout(pack, tiles, tower.image_size // tower.patch_size))
-        first = min(SYSTEM, setting.text_tokens - 1)
+        first = min(SYSTEM, text_tokens - 1)
         vocabulary = config.get_text_config().vocab_size
-        ids = torch.randint(vocabulary - 1, (batch_size, setting.text_tokens + length), generator=generator)
+        ids = torch.randint(vocabulary - 1, (batch_size, text_tokens + length), generator=generator)
         ids += ids >= config.image_token_id  # every word but the placeholder
         ids[:, first : first + length] = config.image_token_id
         pixels = pixels.to(model.device, model.dtype)

@@ -13,9 +13,9 @@ import torch
 from gpu.schedule import Row, batch_that_fits
 from gpu.sizes import Sizes, tiny
 from lmms_tokendrop import cache_of, set_token_reduction
+from lmms_tokendrop.bench.prompts import Prompt
 from lmms_tokendrop.bench.timing import clock_of
 from lmms_tokendrop.evaluation.accounting import kv_bytes
-from lmms_tokendrop.modeling.core.tile_layout import anyres_layout
 from lmms_tokendrop.modeling.core.transformers_compat import cache_argument
 from lmms_tokendrop.plan.targets import Target
 
@@ -69,7 +69,7 @@ class Decoder:
 
     def syncs(self, row: Row) -> Found:
         """Synchronisations of the host in a prefill and in a step; None where there is no GPU."""
-        inputs = prompt(self.model, self.sizes, 1)
+        inputs = prompt(self.model, self.sizes, 1).whole
         self._run(inputs, WARM_UP)
         with synchronisations(self.device) as seen:
             output = self.model(**inputs, use_cache=True, logits_to_keep=1)
@@ -79,8 +79,8 @@ class Decoder:
         return {"prefill": prefill if counted else None, "step": len(seen) - prefill if counted else None}
 
     def _timed(self, batch: int, repeats: int, new_tokens: int) -> Found:
-        inputs = prompt(self.model, self.sizes, batch)
-        image = {name: inputs[name] for name in ("pixel_values", "image_sizes")}
+        asked = prompt(self.model, self.sizes, batch)
+        inputs = asked.whole
         self._run(inputs, WARM_UP)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -90,7 +90,7 @@ class Decoder:
             *seconds, cache = self._run(inputs, new_tokens)
             times.append(seconds)
         peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
-        vision = [self._seconds(lambda: self.model.model.get_image_features(**image)) for _ in range(repeats)]
+        vision = [self._seconds(lambda: self.model.model.get_image_features(**asked.image)) for _ in range(repeats)]
         lengths = [layer.get_seq_length() for layer in cache.layers]
         expected = batch * kv_bytes(self.model.config.text_config, lengths, self.sizes.dtype)
         if cache.kv_bytes != expected:
@@ -132,7 +132,7 @@ def agreement(row: Row, device: torch.device) -> Found:
     reduction = row.reduction if row.budget is None else {**row.reduction, "visual_tokens": sizes.budgets[0]}
     model = made(sizes.target, torch.device("cpu"), torch.float32)
     set_token_reduction(model, reduction)
-    inputs = prompt(model, sizes, 1)
+    inputs = prompt(model, sizes, 1).whole
     with torch.inference_mode():
         here = model(**inputs, use_cache=True)
         there = model.to(device)(**{name: value.to(device) for name, value in inputs.items()}, use_cache=True)
@@ -156,23 +156,10 @@ def made(target: Target, device: torch.device, dtype: torch.dtype) -> Any:
         torch.set_default_dtype(before)
 
 
-def prompt(model: Any, sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
-    """Random pixels of an image in each row, and random words before and behind it."""
-    config, (width, height) = model.config, sizes.image
-    vision = config.vision_config
-    image_sizes = torch.tensor([[height, width]] * batch)
-    tile = (3, vision.image_size, vision.image_size)
-    tiles, pack = model.model.tiling(torch.empty(batch, 1, *tile, device="meta"), image_sizes)
-    length = len(anyres_layout(pack, tiles, vision.image_size // vision.patch_size)[0])
-    generator = torch.Generator().manual_seed(0)
-    placeholder, words = config.image_token_id, config.text_config.vocab_size
-    ids = torch.randint(words - 1, (batch, sum(sizes.text) + length), generator=generator)
-    ids += ids >= placeholder
-    ids[:, sizes.text[0] : sizes.text[0] + length] = placeholder
-    pixels = torch.randn(batch, tiles[0], *tile, generator=generator)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "image_sizes": image_sizes}
-    device, dtype = model.device, model.dtype
-    return {**{name: value.to(device) for name, value in inputs.items()}, "pixel_values": pixels.to(device, dtype)}
+def prompt(model: Any, sizes: Sizes, batch: int) -> Prompt:
+    """Of the sizes' image and text."""
+    width, height = sizes.image
+    return Prompt.of(model, (height, width), sizes.text_tokens, batch)
 
 
 def spread(values: list[float]) -> dict[str, float]:

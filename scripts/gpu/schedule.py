@@ -123,7 +123,7 @@ def row_plan(sizes: Sizes, budget: int | None, new_tokens: int) -> Plan:
     """The plan of a variant, as if all layers had its average; without a budget those of the whole image."""
     vision, layers = sizes.config.vision_config, sizes.config.text_config.num_hidden_layers
     counts = Counts.constant(budget or sizes.tiles * (vision.image_size // vision.patch_size) ** 2, layers)
-    return decoder_plan(sizes.config, {}, counts, sum(sizes.text), Request(new_tokens=new_tokens, dtype=sizes.dtype))
+    return decoder_plan(sizes.config, {}, counts, sizes.text_tokens, Request(new_tokens=new_tokens, dtype=sizes.dtype))
 
 
 def tower_macs(sizes: Sizes) -> float:
@@ -143,7 +143,7 @@ def weight_bytes(sizes: Sizes) -> int:
 def batch_that_fits(sizes: Sizes, budget: int | None) -> int:
     """Requests whose caches, and twice their largest activations, fit beside the weights; at most `largest_batch`."""
     plan, text = row_plan(sizes, budget, 16), sizes.config.text_config
-    longest = row_plan(sizes, None, 16).visual_tokens[0] + sum(sizes.text)
+    longest = row_plan(sizes, None, 16).visual_tokens[0] + sizes.text_tokens
     activations = 2 * longest * (text.hidden_size + 2 * text.intermediate_size) * sizes.dtype.itemsize
     fits = (0.9 * CARD - 1.1 * weight_bytes(sizes)) / (plan.kv_bytes + activations)
     return max(1, min(int(fits), sizes.largest_batch))

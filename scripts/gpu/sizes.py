@@ -34,8 +34,8 @@ class Sizes:
         By name.
     dtype : torch.dtype
         Of all weights.
-    text : tuple[int, int]
-        Text tokens before and behind the image.
+    text_tokens : int
+        Of the prompt, beside the image.
     new_tokens, repeats : int
         Tokens that are generated in a run, and timed runs after one that is not.
     search, window : float
@@ -49,7 +49,7 @@ class Sizes:
     budgets: tuple[int, ...]
     encoders: Mapping[str, MeasuredEncoder] = field(default_factory=lambda: ENCODERS)
     dtype: torch.dtype = torch.bfloat16
-    text: tuple[int, int] = (35, 25)
+    text_tokens: int = 60
     new_tokens: int = 32
     repeats: int = 5
     search: float = 8.0
