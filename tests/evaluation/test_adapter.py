@@ -1,6 +1,7 @@
 """The adapter through lmms-eval itself, on tiny random models."""
 
 import pytest
+from fewer_tokens import FEWER_TOKENS
 from keyed_checkpoints import with_clip
 from lmms_eval.models import get_model
 from lmms_results import answers, counts
@@ -17,28 +18,6 @@ from lmms_tokendrop.modeling.methods.random_drop import RandomDrop
 
 LLAVA_VARIANTS = variants(architecture="llava_next")
 BATCHED = [entry for entry in LLAVA_VARIANTS if entry.method in ("none", "mustdrop", "random", "cdpruner", "sparsevlm")]
-
-BUDGETS = {
-    "none": {},
-    "mustdrop": {"keep_ratio": 0.4, "layers": "0+1"},
-    "random": {"keep_ratio": 0.4},
-    "uniform": {"keep_ratio": 0.4},
-    "vision_tome": {"vision_r": 5},
-    "fastv": {"K": 1, "keep_ratio": 0.4},
-    "visionzip": {"keep_ratio": 0.4},
-    "divprune": {"keep_ratio": 0.4},
-    "cdpruner": {"keep_ratio": 0.4, "clip": "clip"},
-    "prumerge": {"keep_ratio": 0.4},
-    "scope": {"keep_ratio": 0.4},
-    "hiprune_like": {"keep_ratio": 0.4},
-    "starpro_like": {"keep_ratio": 0.4},
-    "area_pooling": {"keep_ratio": 0.25},
-    "sparsevlm": {"keep_ratio": 0.4},
-    "composed": {"features": "random", "keep_ratio": 0.4},
-    "pyramiddrop": {"keep_ratio": 0.4},
-    "dart": {"K": 1, "keep_ratio": 0.4},
-}
-"""Model arguments with which every image loses tokens."""
 
 SHARES = {"none": 1.0, "vision_tome": 21 / 36, "area_pooling": 0.25}
 """Of the tokens, what they leave if it is not what most do: 5 of 36 merge in 3 blocks, 3 x 3 are left of 6 x 6."""
@@ -73,7 +52,10 @@ def test_full_answers_equal_the_stock_class(evaluate, tiny_checkpoint, documents
 @pytest.mark.parametrize("entry", BATCHED, ids=lambda entry: entry.model_id)
 def test_answers_and_costs_do_not_depend_on_the_batch(evaluate, tiny_checkpoint, entry):
     tasks = ["tiny_generate", "tiny_choice"]
-    options = {"pretrained": tiny_checkpoint("llama"), **with_clip(BUDGETS[entry.method], tiny_checkpoint("llama"))}
+    options = {
+        "pretrained": tiny_checkpoint("llama"),
+        **with_clip(FEWER_TOKENS[entry.method], tiny_checkpoint("llama")),
+    }
     alone, *others = [evaluate(entry.model_id, tasks, batch_size=size, **options) for size in (1, 3, "auto")]
     for results in others:
         assert answers(results, "tiny_generate") == answers(alone, "tiny_generate")
@@ -101,7 +83,7 @@ def test_each_image_is_loaded_once(evaluate, tiny_checkpoint, monkeypatch, pool)
 
 @pytest.mark.parametrize("entry", some_fast(variants(architecture="llava"), 3), ids=lambda entry: entry.model_id)
 def test_llava_answers_in_batches_as_it_does_alone(evaluate, tiny_llava_checkpoint, documents, entry):
-    options = {"pretrained": tiny_llava_checkpoint, **with_clip(BUDGETS[entry.method], tiny_llava_checkpoint)}
+    options = {"pretrained": tiny_llava_checkpoint, **with_clip(FEWER_TOKENS[entry.method], tiny_llava_checkpoint)}
     alone, batched = (evaluate(entry.model_id, "tiny_generate", batch_size=size, **options) for size in (1, 3))
     assert answers(batched, "tiny_generate") == answers(alone, "tiny_generate")
     full = 36 * sum(len(document["images"]) for document in documents) / len(documents)
@@ -112,9 +94,9 @@ def test_llava_answers_in_batches_as_it_does_alone(evaluate, tiny_llava_checkpoi
 
 @pytest.mark.parametrize("entry", some_fast(LLAVA_VARIANTS, 3), ids=lambda entry: entry.model_id)
 def test_costs_reach_the_results(evaluate, tiny_checkpoint, entry):
-    given = with_clip(BUDGETS[entry.method], tiny_checkpoint("llama"))
+    given = with_clip(FEWER_TOKENS[entry.method], tiny_checkpoint("llama"))
     options = {name: value for name, value in given.items() if name != "keep_ratio"}
-    if "keep_ratio" in BUDGETS[entry.method]:
+    if "keep_ratio" in FEWER_TOKENS[entry.method]:
         options["visual_tokens"] = 50
     results = evaluate(entry.model_id, "tiny_generate", pretrained=tiny_checkpoint("llama"), batch_size=4, **options)
     cost = results["throughput"]
@@ -167,7 +149,7 @@ def test_the_choice_with_the_least_loss_is_scored(evaluate, tiny_checkpoint, doc
 
 def test_every_round_sees_the_answer_before(evaluate, tiny_checkpoint):
     results = evaluate(
-        "llava_next_mustdrop", "tiny_rounds", pretrained=tiny_checkpoint("llama"), limit=3, **BUDGETS["mustdrop"]
+        "llava_next_mustdrop", "tiny_rounds", pretrained=tiny_checkpoint("llama"), limit=3, **FEWER_TOKENS["mustdrop"]
     )
     assert results["results"]["tiny_rounds"]["rounds,none"] == 2
     assert results["throughput"]["avg_visual_tokens"] > 0

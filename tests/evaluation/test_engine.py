@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from fewer_tokens import FEWER_TOKENS
 from sizes import one_fast
 from tiny_models import tiny_image
 
 from lmms_tokendrop.evaluation.accounting import decoder_macs
-from lmms_tokendrop.evaluation.arguments import LoadOptions
+from lmms_tokendrop.evaluation.arguments import LoadOptions, parse_model_args
 from lmms_tokendrop.evaluation.engine import Engine
 from lmms_tokendrop.evaluation.generation import GenerationSettings
 from lmms_tokendrop.evaluation.loading import load_model, resolve_dtype
@@ -14,16 +15,8 @@ from lmms_tokendrop.evaluation.prompts import Prompt, chat_prompt
 from lmms_tokendrop.evaluation.scoring import score_candidates
 from lmms_tokendrop.modeling.core.staged_cache import StagedCache
 
-REDUCTIONS = {
-    "mustdrop": {"keep_ratio": 0.4, "layers": [0, 1]},
-    "none": {},
-    "random": {"keep_ratio": 0.4},
-    "vision_tome": {"vision_r": 5},
-    "fastv": {"K": 1, "keep_ratio": 0.4},
-    "visionzip": {"keep_ratio": 0.4},
-    "area_pooling": {"keep_ratio": 0.25},
-    "sparsevlm": {"keep_ratio": 0.4},
-}
+METHODS = ("mustdrop", "none", "random", "vision_tome", "fastv", "visionzip", "area_pooling", "sparsevlm")
+REDUCTIONS = {method: parse_model_args(FEWER_TOKENS[method], method=method, pretrained="any")[1] for method in METHODS}
 """One method for each place that tokens leave or join at."""
 
 GREEDY = {"do_sample": False}
