@@ -1,6 +1,7 @@
 """Tables and plot of equal budgets have the numbers of the results file."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,10 @@ from lmms_tokendrop.benchmark.budget_rows import ROWS
 from lmms_tokendrop.markdown import NOT_MEASURED
 from lmms_tokendrop.report.budgets import ablation_picture, budget_picture
 from lmms_tokendrop.report.drawing import drawn
+from lmms_tokendrop.results.budget_names import RATIOS, SEEDS, row_name
 from lmms_tokendrop.results.budgets import ablation_table, budget_table
+
+RESULTS = Path(__file__).resolve().parents[2] / "model_cards" / "results"
 
 
 def run(scores: str, tokens: float = 48.0, **more):
@@ -104,3 +108,24 @@ def test_the_picture_of_options_has_a_bar_for_each_that_was_run():
     panel = drawn([ablation_picture("options", found, ["key_ratio 0"])]).axes[0]
     assert [label.get_text() for label in panel.get_yticklabels()] == ["defaults", "key_ratio 0"]
     assert [bar.get_width() for bar in panel.patches] == pytest.approx([75, 50])
+
+
+def shared_rows():
+    """Names of rows of this script, and the files of a comparison's runs of the same."""
+    yield "full", "full.json"
+    for ratio in RATIOS:
+        end = f"{100 * ratio:.0f}pct-input"
+        for method in ("mustdrop", "uniform"):
+            yield row_name(method, "input", ratio), f"{method}-{end}.json"
+        for seed in SEEDS:
+            yield row_name("random", "input", ratio, f"seed {seed}"), f"random-{end}-seed_{seed}.json"
+
+
+@pytest.mark.parametrize("task", ["pocket_scenes", "easy_vqa"])
+def test_rows_that_a_comparison_has_too_are_the_same_question_by_question(task):
+    found = json.loads((RESULTS / f"budgets_{task}.json").read_text())
+    for name, file in shared_rows():
+        compared = json.loads((RESULTS / "compare" / task / file).read_text())["result"]
+        assert "".join(map(str, compared["scores"])) == found[name]["scores"], name
+        for cost in ("visual_tokens", "visual_tokens_release", "kv_bytes"):
+            assert compared["cost"][cost] == pytest.approx(found[name][cost], rel=1e-9), (name, cost)
