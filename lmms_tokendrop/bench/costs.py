@@ -112,7 +112,7 @@ def _lengths(runner: ReducedRunner, cache: Any) -> Lengths:
     """From what the prefill says of itself: the longest row of each layer."""
     text = runner.prompt.input_ids.shape[1] - runner.prompt.visual_tokens
     received, released = (
-        [text + int(counts.max()) for counts in layers] for layers in (cache.received, cache.received_release)
+        [text + int(counts.max()) for counts in layers] for layers in (cache.received[:-1], cache.received[1:])
     )
     inside = {stage.layer for stage in runner.reducer.stages_at("decoder") if stage.point == "before_ffn"}
     compacted = {stage.layer for stage in runner.reducer.stages_at("decode") if stage.point == "after_prefill"}

@@ -42,7 +42,6 @@ def context(options=None, key: list[bool] | None = None, cls_attention: list[flo
         full=torch.tensor([4]),
         full_newlines=torch.tensor([0]),
         processed=[torch.tensor([4])],
-        num_layers=4,
         protected=protected,
     )
     providers = {"attention_rows": lambda rows: PROBABILITIES.unsqueeze(0), "cls_attention": lambda: attention}

@@ -150,12 +150,9 @@ def _check(tokens: Any, keep: Keep, stays: torch.Tensor, rules: Rules) -> None:
         broken["to drop every token of an image"] = ((had > 0) & (left == 0)).any()
     if rules.leading:
         broken = {"to move the text's CLS, which the head reads": (keep.target[:, 0] != 0).any(), **broken}
-    for new in (keep.added, keep.mixed):
-        if new is None:
-            continue
+    for places, _ in (new for new in (keep.added, keep.mixed) if new is not None):
         if not rules.adds:
             raise RuntimeError("A stage tried to add tokens, and its method does not say that it `adds`")
-        places = new[0]
         free = (stays & tokens.visual).gather(1, places.clamp_min(0))
         broken["to add a token at the place of text, or of one that leaves"] = ((places >= 0) & ~free).any()
     found = torch.stack(list(broken.values()))

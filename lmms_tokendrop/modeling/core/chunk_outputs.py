@@ -50,17 +50,11 @@ def join_states(prompt: tuple | None, answer: tuple | None) -> tuple | None:
     """
     if prompt is None or answer is None:
         return None
-    return tuple(
-        None if first is None else torch.cat([first, second], dim=1)
-        for first, second in zip(prompt, answer, strict=True)
-    )
+    return tuple(None if a is None else torch.cat([a, b], dim=1) for a, b in zip(prompt, answer, strict=True))
 
 
 def join_attentions(
-    prompt: tuple | None,
-    answer: tuple | None,
-    prompt_keys: list[torch.Tensor],
-    answer_keys: list[torch.Tensor],
+    prompt: tuple | None, answer: tuple | None, prompt_keys: list[torch.Tensor], answer_keys: list[torch.Tensor]
 ) -> tuple | None:
     """Attention probabilities of both chunks, per layer.
 

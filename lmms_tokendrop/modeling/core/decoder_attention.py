@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from ..ops.token_ops import padded_indices
+from ..ops.token_ops import padded_indices, take_tokens
 from .attention import softmax_rows
 from .staged_cache import StagedLayer
 
@@ -43,20 +43,15 @@ def decoder_attention_rows(
         `[batch, heads, queries, entries]` float32, zero where a row has fewer queries than the longest.
     """
     attention: Any = layer.self_attn
-    batch, length, channels = layer_input.shape
+    batch, length = layer_input.shape[:2]
     device = keys.device
     rows_here = rows.to(device)
     index, valid = (torch.zeros_like(rows_here, dtype=torch.long), rows_here)
     if length > 1:
         index, valid = padded_indices(rows_here, "left")
-    layer_input = layer_input.to(device)
-    queries = layer_input.gather(1, index.unsqueeze(-1).expand(-1, -1, channels))
-    queries = attention.q_proj(layer.input_layernorm(queries))
+    queries = attention.q_proj(layer.input_layernorm(take_tokens(layer_input.to(device), index)))
     queries = queries.view(batch, index.shape[1], -1, attention.head_dim).transpose(1, 2)
-    cosine, sine = (
-        part.to(device).expand(batch, -1, -1).gather(1, index.unsqueeze(-1).expand(-1, -1, part.shape[-1]))
-        for part in position_embeddings
-    )
+    cosine, sine = (take_tokens(part.to(device).expand(batch, -1, -1), index) for part in position_embeddings)
     queries, _ = apply_rotary_pos_emb(queries, queries, cosine, sine)
 
     entries = keys.shape[2]

@@ -67,10 +67,8 @@ class ReductionRequest:
 
     def chunk(self, start: int, stop: int) -> "ReductionRequest":
         """The part of the request for input tokens `start .. stop - 1`; only the first part brings images."""
-        if self.tokens is None:
-            return self
-        tokens = self.tokens.map(lambda values: values[:, start:stop]) if start == 0 else None
-        return replace(self, tokens=tokens)
+        brings = start == 0 and self.tokens is not None
+        return replace(self, tokens=self.tokens.map(lambda values: values[:, start:stop]) if brings else None)
 
 
 @dataclass(frozen=True)
@@ -101,13 +99,7 @@ class Chunk:
         padded = self.mask is not None and not bool(self.mask.all())
         if padded:
             index = index.masked_fill(~self.mask.to(device), -1)
-        tokens = None if self.request is None else self.request.tokens
-        if tokens is not None and cache.tokens is not None:
-            images_before = cache.tokens.image.amax(-1, keepdim=True) + 1
-            tokens = replace(tokens, image=torch.where(tokens.visual, tokens.image + images_before, tokens.image))
-        cache.extend(batch, length, device, tokens)
-        if tokens is None:
-            tokens = VisualTokens.text(batch, length, device)
+        tokens = cache.extend(batch, length, device, None if self.request is None else self.request.tokens)
         return DecoderTokens(index, self.position_ids, tokens, padded)
 
 
@@ -144,8 +136,7 @@ def input_chunks(
     """
     length = embeddings.shape[1]
     _check_mask(attention_mask, past, length)
-    _check_sliding_window(config, past + length)
-    warn_of_long_sequence(past + length, getattr(config, "max_position_embeddings", None))
+    _check_length(config, past + length)
     if position_ids is None:
         position_ids = torch.arange(past, past + length, device=embeddings.device).unsqueeze(0)
     prompt = length if reduction is None else reduction.new_prompt_tokens(past, length)
@@ -174,16 +165,14 @@ def _check_mask(attention_mask: torch.Tensor | None, past: int, length: int) -> 
         raise ValueError('attention_mask pads on the right; use left padding (tokenizer.padding_side = "left")')
 
 
-def _check_sliding_window(config, length: int) -> None:
+def _check_length(config, length: int) -> None:
+    """Fail behind a sliding window; warn, once, of more than the model was made for: it takes them nevertheless."""
     window = getattr(config, "sliding_window", None)
     layer_types = getattr(config, "layer_types", None)
     active = window is not None and (layer_types is None or "sliding_attention" in layer_types)
     if active and length > window:
         raise ValueError(f"sliding_window={window} is shorter than the sequence of {length} tokens; not supported")
-
-
-def warn_of_long_sequence(length: int, limit: int | None) -> None:
-    """Warn, once, of more tokens than a model with rotary positions was made for; it takes them nevertheless."""
+    limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and length > limit:
         logger.warning_once(
             f"a sequence has more tokens than max_position_embeddings={limit}, what the model was made for; its "

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.masking_utils import create_causal_mask
 
-from ..ops.eager_parts import of_any_length, on_host
+from ..ops.eager_parts import HostCall, of_any_length, on_host
 from .chunk_outputs import ChunkOutput
 from .decoder_attention import RowScores, decoder_attention_rows, rotated_keys
 from .decoder_inputs import Chunk
@@ -68,6 +68,7 @@ class DecoderRun:
         Whether the lengths of what compiled layers read depend on values.
     """
 
+    @on_host
     def __init__(self, decoder: Any, chunk: Chunk, cache: StagedCache, compiled: bool):
         self.decoder, self.cache, request, self.compiled = decoder, cache, chunk.request, compiled
         self.layers: list[StagedLayer] = cache.layers[: decoder.config.num_hidden_layers]
@@ -75,50 +76,37 @@ class DecoderRun:
         self.reducer = None if request is None else request.reducer
         self.prefill: StagedPrefill | None = None
         if request is not None and request.tokens is not None and bool(self.sequence.tokens.visual.any()):
-            training = decoder.training and torch.is_grad_enabled()
-            self.prefill = StagedPrefill(request, self.sequence, cache, len(self.layers), training)
-            if self.prefill.acts_before_layers():
+            self.prefill = StagedPrefill(request, self.sequence, cache, decoder.training and torch.is_grad_enabled())
+            if BEFORE_FIRST_LAYER in self.prefill.stages:
                 self.sequence, self.states = self.prefill.leave(BEFORE_FIRST_LAYER, self.sequence, self.states)
         self.generates = self.prefill is None and bool(cache.received) and self.sequence.place.shape[1] == 1
         stages = () if self.reducer is None else self.reducer.stages_at("decoder", "decode")
         self.dropping = [stage for stage in stages if self.generates and stage.point == "after_token"]
-        watched = {stage.layer for stage in self.dropping}
-        self.watches = [number in watched for number in range(len(self.layers))]
+        self.watched = {stage.layer for stage in self.dropping}
         self.alike = not stages and all(held.entries is self.layers[0].entries for held in self.layers)
         reduced = self.reducer is not None and bool(self.reducer.stages_at("vision", "features"))
         self.any_length = compiled and (reduced or not self.alike)
         self.inputs: LayerInputs | None = None
-        self.rows: RowScores | None = None
-        self.leaving: Leaving | None = None
         self.keys: list[torch.Tensor] = []
-
-    @classmethod
-    @on_host
-    def start(cls, *inputs) -> "DecoderRun":
-        """Build it, outside of graphs."""
-        return cls(*inputs)
 
     @on_host
     def before_layer(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
         """Arguments of a layer beside its states `[batch, length, channels]`."""
-        held, sequence = self.layers[number], self.sequence
+        held = self.layers[number]
         self.inputs = known = self._inputs(number, hidden_states)
         self.keys.append(known.entries.index)
         if self.prefill is not None:
-            self.prefill.receive(sequence)
+            self.prefill.receive(self.sequence)
         self.rows = RowScores(self.decoder.layers[number], hidden_states, known.position_embeddings, held)
         if self.any_length:
             of_any_length(1, hidden_states)
-            if held.is_initialized:
-                of_any_length(2, held.keys, held.values)
-        self.leaving = None
-        if self.prefill is not None and self.prefill.acts_at(number, "before_ffn"):
-            self.leaving = Leaving(self.prefill, number, sequence, held, known.entries, self.rows)
+            of_any_length(2, held.keys, held.values)
+        leaves = self.prefill is not None and self.prefill.acts_at(number, "before_ffn")
         return {
             "attention_mask": known.mask,
             "position_embeddings": known.position_embeddings,
             "use_cache": True,
-            "after_attention": self.leaving,
+            "after_attention": HostCall(self.leave_inside, number) if leaves else None,
             **cache_argument(held),
         }
 
@@ -126,23 +114,24 @@ class DecoderRun:
     def after_layer(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
         """Note what a layer holds, and run the stage behind it, if there is one; returns the states of what stays."""
         held = self.layers[number]
-        if self.leaving is None:
-            held.extend(self.inputs.entries)
-        else:
-            self.sequence = self.leaving.sequence
-        if self.watches[number]:
+        held.extend(self.inputs.entries)
+        if number in self.watched:
             accumulate_attention(held, self.rows.over_cache(self.sequence.valid).mean(1).squeeze(1))
-        if self.prefill is None:
+        if self.prefill is None or not self.prefill.acts_at(number, "after_block"):
             return hidden_states
-        if self.prefill.acts_at(number, "after_block"):
-            hidden_states = self._leave(number, hidden_states)
-        self.prefill.left(self.sequence)
-        return hidden_states
-
-    def _leave(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
-        providers = {**self.rows.providers(), "normed_states": partial(self.decoder.norm, hidden_states)}
+        providers = {"normed_states": partial(self.decoder.norm, hidden_states)}
         if number + 1 < len(self.layers):
             providers["next_attention_rows"] = partial(self._next_rows, number + 1, hidden_states)
+        return self.leave(number, hidden_states, **providers)
+
+    def leave_inside(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Run the stage between a layer's attention and its MLP."""
+        self.layers[number].extend(self.inputs.entries)
+        return self.leave(number, hidden_states)
+
+    def leave(self, number: int, hidden_states: torch.Tensor, **providers) -> torch.Tensor:
+        """Run the stage of a layer; returns the states of what stays."""
+        providers |= self.rows.providers()
         self.sequence, hidden_states = self.prefill.leave(number, self.sequence, hidden_states, **providers)
         of_any_length(1, hidden_states)
         return hidden_states
@@ -150,11 +139,10 @@ class DecoderRun:
     def _next_rows(self, number: int, hidden_states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Attention rows, over the chunk, of a layer that has not run, given the states that it would receive."""
         layer, held, known = self.decoder.layers[number], self.layers[number], self._inputs(number, hidden_states)
-        keys = rotated_keys(layer, hidden_states, known.position_embeddings)
+        positions = known.position_embeddings
+        keys = rotated_keys(layer, hidden_states, positions)
         keys = torch.cat([held.keys, keys], dim=2) if held.is_initialized else keys
-        attention = decoder_attention_rows(
-            layer, hidden_states, known.position_embeddings, keys, known.entries.mask, rows
-        )
+        attention = decoder_attention_rows(layer, hidden_states, positions, keys, known.entries.mask, rows)
         return attention[..., -hidden_states.shape[1] :]
 
     @on_host
@@ -208,25 +196,6 @@ class DecoderRun:
         positions = self.decoder.rotary_emb(hidden_states, position_ids=position_ids)
         if self.any_length:
             of_any_length(1, *positions)
-            if mask is not None:
-                of_any_length(2, mask)
-                of_any_length(3, mask)
+            of_any_length(2, mask)
+            of_any_length(3, mask)
         return LayerInputs(before, sequence, entries, mask, positions)
-
-
-class Leaving:
-    """Called between a layer's attention and its MLP: runs the stage, and remembers the sequence that it leaves."""
-
-    def __init__(self, prefill: StagedPrefill, number: int, sequence: DecoderTokens, held, entries: Entries, rows):
-        self.prefill, self.number, self.sequence = prefill, number, sequence
-        self.held, self.entries, self.rows = held, entries, rows
-
-    @on_host
-    def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """From states `[batch, length, channels]` to those of what stays."""
-        self.held.extend(self.entries)
-        self.sequence, hidden_states = self.prefill.leave(
-            self.number, self.sequence, hidden_states, **self.rows.providers()
-        )
-        of_any_length(1, hidden_states)
-        return hidden_states

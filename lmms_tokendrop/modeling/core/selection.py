@@ -28,8 +28,6 @@ class DecoderCounts:
         `[groups]`, tokens that the unreduced model processes, and the newlines among them.
     processed : list[torch.Tensor]
         `[groups]` per decoder layer so far: what the layer received.
-    num_layers : int
-        Number of decoder layers.
     protected : torch.BoolTensor
         `[batch, length]`, tokens that stay to the end.
     known : dict[Stage, torch.Tensor]
@@ -42,7 +40,6 @@ class DecoderCounts:
     full: torch.Tensor
     full_newlines: torch.Tensor
     processed: list[torch.Tensor]
-    num_layers: int
     protected: torch.Tensor
     known: dict[Any, torch.Tensor] = field(default_factory=dict)
 
@@ -66,7 +63,7 @@ class DecoderCounts:
         """
         if stage not in self.known:
             count = self.options.budget().next_count(
-                self.available, self.processed, self.current, self.least(), reducer.drop_layers, self.num_layers
+                self.available, self.processed, self.current, self.least(), reducer.drop_layers, reducer.host.num_layers
             )
             # the tokens before the first drop may have newlines among them
             self.known[stage] = torch.minimum(count, self.available)

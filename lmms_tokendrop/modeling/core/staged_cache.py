@@ -51,11 +51,8 @@ class StagedLayer(DynamicLayer):
 
     keys: Any
     values: Any
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.entries: Entries | None = None
-        self.attention: torch.Tensor | None = None
+    entries: Entries | None = None
+    attention: torch.Tensor | None = None
 
     def extend(self, entries: Entries) -> None:
         """Note what the entries are after new keys went in; generated tokens have not attended the new ones yet."""
@@ -97,9 +94,7 @@ class StagedCache(DynamicCache):
         `[batch, known]`, provenance of the unreduced sequence up to the last chunk that brought images; what follows
         is text.
     received : list[torch.Tensor]
-        `[batch]` per decoder layer: visual tokens that the layer received so far.
-    received_release : list[torch.Tensor]
-        The same, counted after the drop that follows the layer.
+        `[batch]` per decoder layer: visual tokens that the layer received so far; then those that the last one left.
     records : list[StageRecord]
         What each stage left, in order.
     generated : int
@@ -119,7 +114,6 @@ class StagedCache(DynamicCache):
         self.seen = 0
         self.tokens: VisualTokens | None = None
         self.received: list[torch.Tensor] = []
-        self.received_release: list[torch.Tensor] = []
         self.records: list[StageRecord] = []
         self.generated = 0
         self.left: torch.Tensor | None = None
@@ -142,15 +136,18 @@ class StagedCache(DynamicCache):
             )
         self.options = options
 
-    def extend(self, batch: int, length: int, device: torch.device, tokens: VisualTokens | None) -> None:
-        """Note a chunk of `length` tokens; `tokens` is its provenance, None if it is all text."""
-        if tokens is None and self.tokens is None:
-            tokens = VisualTokens.text(batch, length, device)
-        if tokens is not None and self.tokens is not None:
+    def extend(self, batch: int, length: int, device: torch.device, tokens: VisualTokens | None) -> VisualTokens:
+        """Note a chunk, whose provenance is None if all is text; gives it with images numbered behind earlier ones."""
+        chunk = VisualTokens.text(batch, length, device) if tokens is None else tokens
+        if self.tokens is None:
+            self.tokens = chunk
+        elif tokens is not None:
+            number = chunk.image + self.tokens.image.amax(-1, keepdim=True) + 1
+            chunk = replace(chunk, image=torch.where(chunk.visual, number, -1))
             gap = self.seen - self.tokens.image.shape[1]
-            tokens = self.tokens.append(VisualTokens.text(batch, gap, device)).append(tokens)
-        self.tokens = self.tokens if tokens is None else tokens
+            self.tokens = self.tokens.append(VisualTokens.text(batch, gap, device)).append(chunk)
         self.seen += length
+        return chunk
 
     def provenance(self, index: torch.Tensor) -> VisualTokens:
         """Provenance of the tokens `index [batch, entries]` of the unreduced sequence; -1 is padding."""
@@ -162,8 +159,6 @@ class StagedCache(DynamicCache):
         """An independent cache with the same content; tensors are shared, since updates never write in place."""
         twin = copy(self)
         twin.layers = [copy(layer) for layer in self.layers]
-        twin.received, twin.received_release = list(self.received), list(self.received_release)
-        twin.records = list(self.records)
         return twin
 
     def reset(self) -> None:
@@ -200,15 +195,7 @@ class StagedCache(DynamicCache):
         self._map_entries(function)
         self.tokens = None if self.tokens is None else self.tokens.map(function)
         self.received = [function(counts) for counts in self.received]
-        self.received_release = [function(counts) for counts in self.received_release]
-        self.records = [
-            replace(
-                record,
-                index=function(record.index),
-                carry={name: function(values) for name, values in record.carry.items()},
-            )
-            for record in self.records
-        ]
+        self.records = [record.map(function) for record in self.records]
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last `-tokens_to_remove` tokens of every layer.
@@ -218,18 +205,18 @@ class StagedCache(DynamicCache):
         ValueError
             If some of them have already left a layer, so that the layers' last entries are other tokens.
         """
-        count = abs(tokens_to_remove)
         if tokens_to_remove > 0:
             raise ValueError(f"crop takes the negative number of tokens to remove, got {tokens_to_remove}")
+        if tokens_to_remove == 0:
+            return
+        count = -tokens_to_remove
         last = torch.arange(self.seen - count, self.seen)
         for number, layer in enumerate(self.layers):
-            if layer.entries is None or count == 0:
+            if layer.entries is None:
                 continue
             index = layer.entries.index[:, -count:]
             if index.shape[1] != count or not bool((index == last.to(index.device)).all()):
                 raise ValueError(f"crop({tokens_to_remove}): layer {number} no longer holds the last {count} tokens")
-        if count == 0:
-            return
         super().crop(tokens_to_remove)
         self._map_entries(lambda values: values[:, :-count])
         self.seen -= count

@@ -1,11 +1,11 @@
 """The layer loop of Llama-like decoders, with stages at which visual tokens leave."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaModel, MistralModel, Qwen2Model
+from transformers import LlamaModel, MistralModel, PreTrainedModel, Qwen2Model
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
@@ -21,20 +21,13 @@ from .staged_cache import StagedCache, checked_cache
 from .transformers_compat import cache_argument, takes_cache
 
 
-class StagedDecoderMixin:
+class StagedDecoderMixin(PreTrainedModel):
     """Replaces the forward pass of a Llama-like decoder; parameters stay those of the stock class."""
 
-    config: Any
-    training: bool
-    embed_tokens: nn.Module
-    layers: nn.ModuleList
-    norm: nn.Module
-    rotary_emb: nn.Module
-    layer_class: type
-    post_init: Callable[[], None]
+    layer_class: type[nn.Module]
 
     def __init__(self, config):
-        super().__init__(config)  # type: ignore[call-arg]
+        super().__init__(config)
         self._no_split_modules = [self.layer_class.__name__]
         self.layers = nn.ModuleList([self.layer_class(config, number) for number in range(config.num_hidden_layers)])
         self.post_init()
@@ -91,24 +84,21 @@ class StagedDecoderMixin:
         cache = StagedCache(self.config) if cache is None else checked_cache(cache)
         outputs, compiled = [], compiling()
         for chunk in self._chunks(inputs_embeds, attention_mask, position_ids, cache, reduction):
-            outputs.append(self._run(DecoderRun.start(self, chunk, cache, compiled), **kwargs))
+            outputs.append(self._run(DecoderRun(self, chunk, cache, compiled), **kwargs))
         return self._output(outputs, cache, use_cache)
 
     @on_host
     def _chunks(self, embeddings, attention_mask, position_ids, cache, reduction) -> list[Chunk]:
         past = cache.seen
         chunks = input_chunks(self.config, embeddings, attention_mask, position_ids, past, reduction)
-        if past or len(chunks) > 1 or (reduction is not None and reduction.reads_cache):
-            self._check_keeps_cache()
-        return chunks
-
-    def _check_keeps_cache(self) -> None:
-        if self.training and any(layer.gradient_checkpointing for layer in self.layers):
+        reads_cache = past or len(chunks) > 1 or (reduction is not None and reduction.reads_cache)
+        if reads_cache and self.training and any(layer.gradient_checkpointing for layer in self.layers):
             raise RuntimeError(
                 "gradient checkpointing fills no cache, and a reduction inside the decoder, a prompt_length or a "
                 "continued cache reads it; call model.gradient_checkpointing_disable() or model.eval(), or train with "
                 '{"method": "none"} on whole inputs'
             )
+        return chunks
 
     @part_by_part_under(capture_outputs)
     def _run(self, run: DecoderRun, **kwargs) -> ChunkOutput:
@@ -138,7 +128,7 @@ class StagedDecoderMixin:
         )
 
 
-class StagedLayerMixin:
+class StagedLayerMixin(GradientCheckpointingLayer):
     """Lets tokens leave a decoder layer between attention and MLP, so that the MLP runs on what stays.
 
     For a drop after the layer this is the same: the MLP sees each token alone, and nothing reads what it would give
@@ -146,10 +136,6 @@ class StagedLayerMixin:
     """
 
     checkpointed = False
-    input_layernorm: nn.Module
-    self_attn: nn.Module
-    post_attention_layernorm: nn.Module
-    mlp: nn.Module
 
     @property
     def gradient_checkpointing(self) -> bool:
@@ -160,19 +146,12 @@ class StagedLayerMixin:
     def gradient_checkpointing(self, value: bool) -> None:
         self.checkpointed = value
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        after_attention: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        **kwargs,
-    ) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, attention_mask=None, after_attention=None, **kwargs) -> torch.Tensor:
         """Run the layer; `after_attention` maps `[batch, length, channels]` to `[batch, kept, channels]`."""
         if after_attention is None:
-            return super().forward(hidden_states, attention_mask=attention_mask, **kwargs)  # type: ignore[misc]
-        attended, _ = self.self_attn(
-            hidden_states=self.input_layernorm(hidden_states), attention_mask=attention_mask, **kwargs
-        )
+            return super().forward(hidden_states, attention_mask=attention_mask, **kwargs)
+        normed = self.input_layernorm(hidden_states)
+        attended, _ = self.self_attn(hidden_states=normed, attention_mask=attention_mask, **kwargs)
         hidden_states = after_attention(hidden_states + attended)
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
@@ -182,9 +161,7 @@ def run_layer(layer: nn.Module, hidden_states: torch.Tensor, arguments: dict[str
     return layer(hidden_states, **arguments, **kwargs)
 
 
-def run_layers(
-    layers: nn.ModuleList, hidden_states: torch.Tensor, arguments: list[dict[str, Any]], **kwargs
-) -> torch.Tensor:
+def run_layers(layers: nn.ModuleList, hidden_states: torch.Tensor, arguments: list[dict], **kwargs) -> torch.Tensor:
     """Run layers between which nothing happens: one graph of a compiled model."""
     for layer, own in zip(layers, arguments, strict=False):
         hidden_states = run_layer(layer, hidden_states, own, **kwargs)

@@ -28,22 +28,16 @@ class StagedPrefill:
         The chunk before the first layer.
     cache : StagedCache
         The request's cache, on which the accounts are kept.
-    num_layers : int
-        Number of decoder layers.
     training : bool
         Whether gradients are wanted, which a hard drop can't give.
     """
 
-    def __init__(
-        self, request: ReductionRequest, sequence: DecoderTokens, cache: StagedCache, num_layers: int, training: bool
-    ):
+    def __init__(self, request: ReductionRequest, sequence: DecoderTokens, cache: StagedCache, training: bool):
         self.reducer = request.reducer
         self.cache = cache
-        self.num_layers = num_layers
         self.training = training
-        self.stages: dict[int, Stage | None] = {
-            stage.layer: stage for stage in self.reducer.stages_at("features", "decoder")
-        }
+        stages = self.reducer.stages_at("features", "decoder")
+        self.stages: dict[int, Stage | None] = {stage.layer: stage for stage in stages}
         if self.reducer.stages_at("vision"):
             self.stages.setdefault(BEFORE_FIRST_LAYER, None)
         self.carry: dict[str, torch.Tensor] = {}
@@ -53,29 +47,19 @@ class StagedPrefill:
         self.full_newlines = self._count(sequence.tokens.visual & sequence.tokens.newline, sequence)
         self.processed: list[torch.Tensor] = []
         self.received: list[torch.Tensor] = []
-        self.received_release: list[torch.Tensor] = []
         self.lengths: list[int] = []
         self.counted: DecoderTokens | None = None
-        batch = sequence.place.shape[0]
         seeds = request.sample_seeds
-        self.sample_seeds = torch.zeros(batch, dtype=torch.long) if seeds is None else seeds
+        self.sample_seeds = torch.zeros(len(sequence.place), dtype=torch.long) if seeds is None else seeds
         visual = sequence.tokens.visual
-        self.text_index = sequence.place.masked_fill(visual | (visual.cumsum(-1) == 0), -1)
+        self.text_behind = sequence.valid & ~visual & (visual.cumsum(-1) > 0)
 
     def receive(self, sequence: DecoderTokens) -> None:
         """Note what the next layer receives."""
-        if sequence is self.counted:
-            self.processed.append(self.processed[-1])
-            self.received.append(self.received[-1])
-        else:
-            self.processed.append(self._count(sequence.tokens.visual, sequence))
-            self.received.append(sequence.tokens.visual.sum(-1))
-            self.counted = sequence
+        known, self.counted = sequence is self.counted, sequence
+        self.processed.append(self.processed[-1] if known else self._count(sequence.visual, sequence))
+        self.received.append(self.received[-1] if known else sequence.visual.sum(-1))
         self.lengths.append(sequence.place.shape[1])
-
-    def acts_before_layers(self) -> bool:
-        """Whether tokens leave before the first layer."""
-        return BEFORE_FIRST_LAYER in self.stages
 
     def acts_at(self, layer: int, point: str) -> bool:
         """Whether a stage is at a point of a decoder layer."""
@@ -107,49 +91,42 @@ class StagedPrefill:
             keep = keep_by_mask(self.reducer.options, context, torch.ones_like(context.valid), context.valid.double())
         else:
             keep = self.reducer.keep(stage, context)
-        sequence, (hidden_states,), self.carry = apply(
-            sequence, [hidden_states], keep, Rules("left", adds=self.reducer.adds)
-        )
+        rules = Rules("left", adds=self.reducer.adds)
+        sequence, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, rules)
         if layer == BEFORE_FIRST_LAYER and bool((sequence.visual & ~sequence.tokens.present).any()):
             raise RuntimeError("A stage tried to keep tokens that the vision tower left out")
-        if stage is not None:
-            self._check_counts(stage, context.counts, sequence)
+        wanted = None if stage is None else self.reducer.count(stage, context.counts)
+        if wanted is not None:
+            slack = 1 if setting(self.reducer.options, "newlines") == "row" else 0  # the newline of a row
+            check_counted(layer, "visual ", wanted, self._count(sequence.visual, sequence), slack)
         if self.training and sequence is not before:
             raise RuntimeError(
                 "token_reduction: a hard drop has no gradient for what leaves; call model.eval(), or train "
                 'with {"method": "none"}'
             )
         name = "before layer 0" if layer == BEFORE_FIRST_LAYER else f"after layer {layer}"
-        self.cache.records.append(StageRecord(name, sequence.place, self.carry))
+        self.cache.records = [*self.cache.records, StageRecord(name, sequence.place, self.carry)]
         return sequence, hidden_states
-
-    def left(self, sequence: DecoderTokens) -> None:
-        """Note what a layer, and the stage after it, left."""
-        known = sequence is self.counted
-        self.received_release.append(self.received[-1] if known else sequence.tokens.visual.sum(-1))
 
     def finish(self, sequence: DecoderTokens) -> None:
         """After the last layer: compact the cache if the method does, and hand over the accounts."""
         decode = [stage for stage in self.reducer.stages_at("decode") if stage.point == "after_prefill"]
         if decode:
             compact_cache(self.cache, self.reducer, decode, Entries(sequence.place, sequence.padded), self.lengths)
-        accounts = ((self.cache.received, self.received), (self.cache.received_release, self.received_release))
-        for earlier, counts in accounts:
-            earlier[:] = [a + b for a, b in zip(earlier, counts, strict=True)] if earlier else counts
+        counts, earlier = [*self.received, sequence.visual.sum(-1)], self.cache.received
+        self.cache.received = [a + b for a, b in zip(earlier, counts, strict=True)] if earlier else counts
 
     def _context(self, sequence: DecoderTokens, hidden_states: torch.Tensor, providers: dict) -> Context:
         tokens, options = sequence.tokens, self.reducer.options
         groups = self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1)
         protected = self.carry.get("protected", torch.zeros_like(sequence.valid))
-        counts = DecoderCounts(
-            options, tokens, groups, self.full, self.full_newlines, self.processed, self.num_layers, protected
-        )
+        counts = DecoderCounts(options, tokens, groups, self.full, self.full_newlines, self.processed, protected)
         context = Context(
             tokens=tokens,
             valid=sequence.valid,
             hidden_states=hidden_states,
             counts=counts,
-            text_rows=sequence.valid & self._gather(self.text_index >= 0, sequence),
+            text_rows=sequence.valid & self._gather(self.text_behind, sequence),
             sample_seeds=self.sample_seeds,
             carry=self.carry,
             providers=providers,
@@ -158,14 +135,6 @@ class StagedPrefill:
         if "cls_attention" in tokens.carry:
             providers["cls_attention"] = lambda: tokens.carry["cls_attention"]
         return context
-
-    def _check_counts(self, stage: Stage, counts: DecoderCounts, sequence: DecoderTokens) -> None:
-        """Fail unless a stage left the counts that its method states, to the newline of a row."""
-        wanted = self.reducer.count(stage, counts)
-        if wanted is not None:
-            found = self._count(sequence.tokens.visual, sequence)
-            slack = 1 if setting(self.reducer.options, "newlines") == "row" else 0
-            check_counted(stage.layer, "visual ", wanted, found, slack)
 
     def _gather(self, values: torch.Tensor, sequence: DecoderTokens) -> torch.Tensor:
         return values.gather(1, (sequence.place - self.first_index).clamp_min(0))

@@ -36,10 +36,6 @@ class StagedVlm(Switchable):
 
     image_inputs: ClassVar[tuple[str, ...]] = ()
     output_class: ClassVar[type[ModelOutput]]
-    config: Any
-    get_image_features: Callable[..., Any]
-    get_input_embeddings: Callable[[], Any]
-    of_requests: Callable[..., dict[str, Any]]
 
     @part_by_part_under(takes_cache, merge_with_config_defaults, can_return_tuple)
     def forward(
@@ -85,7 +81,7 @@ class StagedVlm(Switchable):
             prompt = None if prompt_length is None else prompt_length - past
             arguments = self._image_arguments(input_ids, pixel_values, kwargs, prompt)
             images = self.get_image_features(pixel_values, **arguments, return_dict=True)
-        cache, tokens = self._enter(input_ids, inputs_embeds, images, prompt_length, cache)
+        cache, request = self._enter(input_ids, inputs_embeds, images, cache, prompt_length, sample_seeds)
         outputs = self._stock_forward()(
             self,
             input_ids=input_ids,
@@ -94,7 +90,7 @@ class StagedVlm(Switchable):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=None if images is None else {"image": images},
-            reduction=self._request(tokens, prompt_length, sample_seeds),
+            reduction=request,
             **kwargs,
         )
         length = (inputs_embeds if input_ids is None else input_ids).shape[1]
@@ -121,17 +117,18 @@ class StagedVlm(Switchable):
 
     @on_host
     def _enter(
-        self, input_ids, inputs_embeds, images: Any, prompt_length: int | None, cache: Any
-    ) -> tuple[StagedCache, VisualTokens | None]:
-        """The request's cache, and the provenance of the input where it brings images."""
+        self, input_ids, inputs_embeds, images: Any, cache: Any, prompt_length: int | None, sample_seeds
+    ) -> tuple[StagedCache, ReductionRequest]:
+        """The request's cache, and what the reducer is asked."""
+        reducer, tokens = self.used_reducer, None
         cache = StagedCache(self.config.get_text_config()) if cache is None else checked_cache(cache)
-        cache.used_with(self.used_reducer.options)
+        cache.used_with(reducer.options)
+        reduces = not cache.seen and reducer.stages()
         if images is not None:
-            return cache, VisualTokens.place(images.visual_tokens, self._placeholders(input_ids, inputs_embeds))
-        reduces = not cache.seen and self.used_reducer.stages()
-        if reduces and input_ids is not None and self._placeholders(input_ids[:, :prompt_length], None).any():
+            tokens = VisualTokens.place(images.visual_tokens, self._placeholders(input_ids, inputs_embeds))
+        elif reduces and input_ids is not None and self._placeholders(input_ids[:, :prompt_length], None).any():
             raise ValueError("input_ids has image placeholders, but there are no pixel_values to reduce")
-        return cache, None
+        return cache, ReductionRequest(reducer, tokens, prompt_length, sample_seeds)
 
     def _placeholders(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
         """`[batch, length]`, True where images go."""
@@ -141,18 +138,14 @@ class StagedVlm(Switchable):
         return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
 
     @on_host
-    def _request(self, tokens: VisualTokens | None, prompt_length: int | None, sample_seeds) -> ReductionRequest:
-        return ReductionRequest(self.used_reducer, tokens, prompt_length, sample_seeds)
-
-    @on_host
     def _stock_forward(self) -> Callable[..., ModelOutput]:
         """The stock class's, without decorators: this class has them, and their frames would be compiled."""
-        return part_by_part(inspect.unwrap(super().forward))  # type: ignore[misc]
+        return part_by_part(inspect.unwrap(super().forward))
 
     @on_host
     def get_placeholder_mask(self, *args, **kwargs):
         """As the stock class's; counts by values."""
-        return super().get_placeholder_mask(*args, **kwargs)  # type: ignore[misc]
+        return super().get_placeholder_mask(*args, **kwargs)
 
     @on_host
     def _output(self, outputs: ModelOutput, index: torch.Tensor, whole_for, attention_mask, length: int) -> ModelOutput:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from .options import Options
 from .reducer import TokenReducer
@@ -15,7 +16,7 @@ USED: ContextVar[Mapping[Any, TokenReducer]] = ContextVar("USED", default=Mappin
 """Reducers that hold in this context instead of the models' own."""
 
 
-class Switchable:
+class Switchable(PreTrainedModel):
     """A model whose reducer can be another one than it was loaded with; comes before the stock class in the bases.
 
     Attributes
@@ -24,9 +25,7 @@ class Switchable:
         The model's own, whose parameters are the checkpoint's.
     """
 
-    config: Any
     token_reducer: TokenReducer
-    training: bool
 
     @property
     def used_reducer(self) -> TokenReducer:

@@ -1,6 +1,5 @@
 """What happened to the visual tokens of a request: the record of each stage, and the report of all."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,11 @@ class StageRecord:
     name: str
     index: torch.Tensor
     carry: dict[str, torch.Tensor]
+
+    def map(self, function) -> "StageRecord":
+        """Apply a tensor function to everything that is known of each row."""
+        carry = {name: function(values) for name, values in self.carry.items()}
+        return StageRecord(self.name, function(self.index), carry)
 
 
 @dataclass
@@ -91,43 +95,40 @@ def token_report(cache: Any) -> TokenReport:
     if cache.tokens is None:
         raise ValueError("report: the cache is empty; run a prefill first")
     full = cache.tokens.visual.sum(-1)
-    none = [torch.zeros_like(full) for _ in cache.layers]
-    received, received_release = cache.received or none, cache.received_release or none
+    received = cache.received or [torch.zeros_like(full) for _ in range(len(cache.layers) + 1)]
     per_row = torch.zeros_like(full)
     for layer in cache.layers:
         heads, width = layer.keys.shape[1], layer.keys.shape[3] + layer.values.shape[3]
         per_row += (layer.entries.index >= 0).sum(-1).to(full.device) * heads * width * layer.keys.element_size()
     kept: dict[str, list] = {}
-    counts: dict[str, list[Counter]] = {}
+    counts: dict[str, torch.Tensor] = {}
     for record in cache.records:
         picked = cache.provenance(record.index)
         rows = _places(picked)
         earlier = kept.get(record.name, [[] for _ in rows])
         kept[record.name] = [before + row for before, row in zip(earlier, rows, strict=True)]
-        counted = counts.get(record.name, [Counter() for _ in rows])
-        counts[record.name] = [before + row for before, row in zip(counted, _stage_counts(picked, record), strict=True)]
-    means = [torch.stack(counts).double().mean(0).tolist() for counts in (received, received_release)]
+        counts[record.name] = counts.get(record.name, 0) + _stage_counts(picked, record)
+    means = [torch.stack(counts).double().mean(0).tolist() for counts in (received[:-1], received[1:])]
     return TokenReport(
-        visual_tokens_per_layer=[counts.tolist() for counts in received],
+        visual_tokens_per_layer=[counts.tolist() for counts in received[:-1]],
         average_visual_tokens=means[0],
         average_visual_tokens_release=means[1],
         full_visual_tokens=full.tolist(),
-        reduced=(received_release[-1] < full).tolist(),
+        reduced=(received[-1] < full).tolist(),
         kv_bytes=cache.kv_bytes,
         kv_bytes_per_row=per_row.tolist(),
         kv_lengths=[layer.get_seq_length() for layer in cache.layers],
         kept=kept,
-        counts={name: [{kind: row[kind] for kind in COUNTED} for row in rows] for name, rows in counts.items()},
+        counts={name: [dict(zip(COUNTED, row, strict=True)) for row in rows.tolist()] for name, rows in counts.items()},
         forced_merges=_forced_merges(cache.tokens),
     )
 
 
-def _stage_counts(picked: VisualTokens, record: StageRecord) -> list[Counter]:
-    """Per sequence, what `TokenReport.counts` says of the tokens that a stage left."""
-    key = record.carry.get("key", torch.zeros_like(picked.visual))
-    marks = (picked.visual, picked.visual & key, picked.visual & picked.newline)
-    totals = zip(*(mark.sum(-1).tolist() for mark in marks), strict=True)
-    return [Counter(dict(zip(COUNTED, (*row, row[0] - row[1] - row[2]), strict=True))) for row in totals]
+def _stage_counts(picked: VisualTokens, record: StageRecord) -> torch.Tensor:
+    """What `TokenReport.counts` says of the tokens that a stage left, `[batch, len(COUNTED)]`."""
+    key, visual = record.carry.get("key", torch.zeros_like(picked.visual)), picked.visual
+    tokens, keys, newlines = (marked.sum(-1) for marked in (visual, visual & key, visual & picked.newline))
+    return torch.stack([tokens, keys, newlines, tokens - keys - newlines], dim=-1)
 
 
 def _places(picked: VisualTokens) -> list[list[tuple[int, int, int, int]]]:

@@ -80,19 +80,22 @@ class VisualTokens:
         if not images:
             return placed
         numbers = (number for count in counts for number in range(count))
-        numbered = [
-            replace(image, image=torch.full_like(image.tile, number))
-            for image, number in zip(images, numbers, strict=True)
-        ]
+        numbered = [replace(one, image=torch.full_like(one.tile, n)) for one, n in zip(images, numbers, strict=True)]
         joined = reduce(VisualTokens.append, numbered)
+        return cls.combined(lambda around, new: around.masked_scatter(mask, new.to(mask.device)), placed, joined)
 
-        def laid(values: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
-            return around.masked_scatter(mask, values.to(mask.device))
+    @classmethod
+    def combined(cls, function, *parts: "VisualTokens") -> "VisualTokens":
+        """Apply a function to what is known of the tokens of each part, tensor by tensor; 0 where a carry has none."""
+        known = {name: function(*(getattr(part, name) for part in parts)) for name in FIELDS}
+        carry = {}
+        for name in sorted({name for part in parts for name in part.carry}):
+            kind = next(part.carry[name].dtype for part in parts if name in part.carry)
+            carry[name] = function(*(part._carried(name, kind) for part in parts))
+        return cls(**known, carry=carry)
 
-        parts = {name: laid(getattr(joined, name), getattr(placed, name)) for name in FIELDS}
-        empty = torch.zeros_like(placed.tile)
-        carry = {name: laid(values, empty.to(values.dtype)) for name, values in joined.carry.items()}
-        return cls(**parts, carry=carry)
+    def _carried(self, name: str, kind: torch.dtype) -> torch.Tensor:
+        return self.carry[name] if name in self.carry else torch.zeros_like(self.tile, dtype=kind)
 
     def __len__(self) -> int:
         return len(self.tile)
@@ -104,8 +107,7 @@ class VisualTokens:
 
     def map(self, function) -> "VisualTokens":
         """Apply a tensor function to everything that is known of each token."""
-        parts = {name: function(getattr(self, name)) for name in FIELDS}
-        return VisualTokens(**parts, carry={name: function(values) for name, values in self.carry.items()})
+        return VisualTokens.combined(function, self)
 
     def select(self, index: torch.Tensor, valid: torch.Tensor) -> "VisualTokens":
         """Gather `[batch, kept]` tokens of each sequence; entries that are not valid become text."""
@@ -115,15 +117,7 @@ class VisualTokens:
 
     def append(self, other: "VisualTokens") -> "VisualTokens":
         """Concatenate along the sequence."""
-        parts = {name: torch.cat([getattr(self, name), getattr(other, name)], dim=-1) for name in FIELDS}
-        names = self.carry.keys() | other.carry.keys()
-        return VisualTokens(**parts, carry={name: self._carried(other, name) for name in sorted(names)})
-
-    def _carried(self, other: "VisualTokens", name: str) -> torch.Tensor:
-        """An entry of both carries, 0 where one has none."""
-        kind = (self if name in self.carry else other).carry[name].dtype
-        parts = (tokens.carry.get(name, torch.zeros_like(tokens.tile, dtype=kind)) for tokens in (self, other))
-        return torch.cat(list(parts), dim=-1)
+        return VisualTokens.combined(lambda *values: torch.cat(values, dim=-1), self, other)
 
     def groups(self, scope: str) -> tuple[torch.Tensor, int]:
         """Number the groups that share one budget.

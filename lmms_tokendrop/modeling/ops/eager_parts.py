@@ -1,7 +1,7 @@
 """The parts of a model that `torch.compile` leaves out of its graphs, and why."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -33,13 +33,14 @@ def compiling() -> bool:
 
 
 @on_host
-def of_any_length(dimension: int, *tensors: torch.Tensor) -> None:
+def of_any_length(dimension: int, *tensors: torch.Tensor | None) -> None:
     """Tell the compiled part that reads tensors that the size of a dimension depends on values: one graph takes any.
 
     Otherwise sizes become dynamic in a second graph, which comes with the first request that leaves another number.
     """
     for tensor in tensors:
-        torch._dynamo.maybe_mark_dynamic(tensor, dimension)
+        if tensor is not None:
+            torch._dynamo.maybe_mark_dynamic(tensor, dimension)
 
 
 def part_by_part_under(*decorators: Callable[[Function], Function]) -> Callable[[Function], Function]:
@@ -55,3 +56,19 @@ def part_by_part_under(*decorators: Callable[[Function], Function]) -> Callable[
         return part_by_part(function)
 
     return mark
+
+
+class HostCall:
+    """A function with its first arguments, called inside a compiled layer, of which each call runs eagerly.
+
+    It is an object, so that the layer's graph does not depend on the function and the arguments. For gradients, it may
+    run again later, when what the arguments were taken from has gone on.
+    """
+
+    def __init__(self, function: Callable, *known: Any):
+        self.function, self.known = function, known
+
+    @on_host
+    def __call__(self, *computed: Any) -> Any:
+        """Call the function with what the layer has computed."""
+        return self.function(*self.known, *computed)
