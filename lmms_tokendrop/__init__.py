@@ -20,7 +20,7 @@ _SOURCES = {
     "StagedCache": "lmms_tokendrop.modeling.core.staged_cache",
     "TokenReductionConfig": "lmms_tokendrop.modeling.architectures.modeling_llava_next_tokendrop",
     "FusionReductionConfig": "lmms_tokendrop.modeling.architectures.modeling_vilt_tokendrop",
-    "MeterReductionConfig": "lmms_tokendrop.modeling.architectures.staged_meter_model",
+    "MeterReductionConfig": "lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop",
     "MeterConfig": "lmms_tokendrop.modeling.architectures.modeling_meter",
     "MeterForImageAndTextRetrieval": "lmms_tokendrop.modeling.architectures.modeling_meter",
     "MeterForImagesAndTextClassification": "lmms_tokendrop.modeling.architectures.modeling_meter",
@@ -107,6 +107,7 @@ if TYPE_CHECKING:
         MeterModel,
     )
     from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import (
+        MeterReductionConfig,
         MeterTokenDropConfig,
         MeterTokenDropForImageAndTextRetrieval,
         MeterTokenDropForImagesAndTextClassification,
@@ -124,7 +125,6 @@ if TYPE_CHECKING:
         ViltTokenDropModel,
     )
     from lmms_tokendrop.modeling.architectures.processing_meter import meter_processor
-    from lmms_tokendrop.modeling.architectures.staged_meter_model import MeterReductionConfig
     from lmms_tokendrop.modeling.core.staged_cache import StagedCache
     from lmms_tokendrop.modeling.core.switching import set_token_reduction, use_token_reduction
     from lmms_tokendrop.modeling.core.transformers_compat import cache_of

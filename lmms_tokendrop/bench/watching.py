@@ -22,7 +22,7 @@ from lmms_tokendrop.modeling.core.staged_tower import TowerRun
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "rows": ((RowScores, "over_cache"), (DecoderRun, "_next_rows")),
     "decoder": ((StagedPrefill, "leave"), (StagedPrefill, "finish")),
-    "tower": ((TowerRun, "act"), (staged_tower, "cls_attention")),
+    "tower": ((TowerRun, "leave"), (staged_tower, "cls_attention")),
 }
 """Attention rows in the decoder; everything that stages do there, rows included; and everything in the tower."""
 

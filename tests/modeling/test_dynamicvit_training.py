@@ -8,7 +8,7 @@ from fusion_architectures import ARCHITECTURES
 from tiny_vilt import tiny_vilt_inputs
 from transformers import ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.core.attention import diagonal, key_bias, policy_softmax
+from lmms_tokendrop.modeling.core.attention import key_bias, policy_softmax
 
 LAYERS = {"vilt": [1, 2, 3], "meter": [2, 4, 6]}
 
@@ -124,7 +124,7 @@ def test_the_ratio_loss_by_hand(name, model):
 
 def test_policy_softmax_by_hand():
     logits = torch.log(torch.tensor([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0], [1.0, 2.0, 5.0]]))[None, None]
-    found = policy_softmax(logits, torch.tensor([[1.0, 1.0, 0.0]]), diagonal(3, logits.device))[0, 0]
+    found = policy_softmax(logits, torch.tensor([[1.0, 1.0, 0.0]]), torch.eye(3, dtype=torch.bool)[None])[0, 0]
     expected = torch.tensor([[1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0], [1 / 8, 2 / 8, 5 / 8]])
     assert torch.allclose(found, expected, atol=1e-5)
     assert torch.allclose(policy_softmax(logits, torch.ones(1, 3)), logits.softmax(-1), atol=1e-6)

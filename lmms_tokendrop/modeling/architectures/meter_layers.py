@@ -10,7 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrainedModel, CLIPVisionEmbeddings
 from transformers.models.roberta.modeling_roberta import RobertaAttention, RobertaIntermediate, RobertaOutput
 
-from ..core.attention import attend_to, diagonal
+from ..core.attention import attend_to
 
 
 @dataclass
@@ -50,39 +50,28 @@ class MeterCrossLayer(GradientCheckpointingLayer):
         self.output = RobertaOutput(config)
 
     def attend(
-        self,
-        hidden_states: torch.Tensor,
-        other: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        other_bias: torch.Tensor | None = None,
-        output_attentions: bool = False,
-        policy: torch.Tensor | None = None,
-        other_policy: torch.Tensor | None = None,
-        itself: torch.Tensor | None = None,
+        self, states, other, bias=None, other_bias=None, attentions=False, policy=None, other_policy=None, itself=None
     ) -> CrossAttended:
         """Attend to the own sequence, then to the other one.
 
         Parameters
         ----------
-        hidden_states, bias, policy : torch.Tensor
+        states, bias, policy : torch.Tensor
             The own sequence, as :func:`.attention.attend_to` takes it.
         other, other_bias, other_policy : torch.Tensor
             The other one.
-        output_attentions : bool
+        attentions : bool
             Whether to return probabilities.
         itself : torch.BoolTensor or None
             `[batch, length, keys]`, keys of the other sequence that count in full.
         """
-        own = None if policy is None else diagonal(hidden_states.shape[1], hidden_states.device)
-        context, own_probabilities, _, own_key = attend_to(
-            self.attention.self, hidden_states, hidden_states, bias, output_attentions, policy, own
+        own, cross = self.attention, self.crossattention
+        context, to_own, _, own_key = attend_to(own.self, states, states, bias, attentions, policy)
+        states = own.output(context, states)
+        context, to_other, query, other_key = attend_to(
+            cross.self, states, other, other_bias, attentions, other_policy, itself
         )
-        hidden_states = self.attention.output(context, hidden_states)
-        context, probabilities, query, other_key = attend_to(
-            self.crossattention.self, hidden_states, other, other_bias, output_attentions, other_policy, itself
-        )
-        hidden_states = self.crossattention.output(context, hidden_states)
-        return CrossAttended(hidden_states, own_probabilities, probabilities, own_key, query, other_key)
+        return CrossAttended(cross.output(context, states), to_own, to_other, own_key, query, other_key)
 
     def feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Run the feed-forward network."""
@@ -105,7 +94,6 @@ class MeterVisionModel(CLIPPreTrainedModel):
     """
 
     config: CLIPVisionConfig
-    config_class = CLIPVisionConfig
     main_input_name = "pixel_values"
     layer_class: ClassVar[type] = CLIPEncoderLayer
 

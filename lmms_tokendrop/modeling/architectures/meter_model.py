@@ -11,7 +11,7 @@ from transformers.models.roberta.modeling_roberta import RobertaPooler
 from transformers.utils.generic import can_return_tuple
 
 from ..core.attention import key_bias
-from ..core.fusion_heads import check_inputs, check_text_length, check_token_type
+from ..core.fusion_heads import check_inputs, check_text_length
 from .meter_layers import MeterCrossLayer, MeterVisionModel
 
 ROBERTA_BASE = {"layer_norm_eps": 1e-5, "max_position_embeddings": 514, "type_vocab_size": 1}
@@ -117,7 +117,6 @@ class MeterPreTrainedModel(PreTrainedModel):
     """Initialisation and loading that all classes share."""
 
     config: MeterConfig
-    config_class = MeterConfig
     base_model_prefix = "meter"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
@@ -208,7 +207,7 @@ class MeterModel(MeterPreTrainedModel):
         """
         texts = {"input_ids": input_ids, "text_embeds": text_embeds}
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
-        attention_mask = check_inputs(texts, images, attention_mask)
+        attention_mask = check_inputs(self.config, texts, images, attention_mask, image_token_type_idx)
         image_embeds, known = self.encode_images(pixel_values, image_embeds)
         text, image = self.embed(input_ids, attention_mask, None, text_embeds, image_embeds, image_token_type_idx)
         keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions
@@ -230,7 +229,6 @@ class MeterModel(MeterPreTrainedModel):
         self, input_ids, attention_mask, pixel_values, text_embeds, image_embeds, image_token_type_idx
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Text and image `[batch, length, channels]` as the first pair of cross-modal layers reads them."""
-        check_token_type(image_token_type_idx, self.config.modality_type_vocab_size)
         if text_embeds is None:
             text_embeds = self.get_text_features(input_ids, attention_mask)
         if image_embeds is None:

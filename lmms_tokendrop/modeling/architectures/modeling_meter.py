@@ -9,29 +9,8 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from transformers.utils.generic import can_return_tuple
 
-from ..core.fusion_heads import (
-    AnswerHead,
-    EntailmentHead,
-    FusionHead,
-    FusionHeadOutput,
-    RankHead,
-    SeveralImagesHead,
-)
-from .meter_model import MeterConfig, MeterModel, MeterModelOutput, MeterPreTrainedModel
-
-__all__ = [
-    "FusionHeadOutput",
-    "MeterConfig",
-    "MeterForImageAndTextRetrieval",
-    "MeterForImagesAndTextClassification",
-    "MeterForPreTraining",
-    "MeterForQuestionAnswering",
-    "MeterForVisualEntailment",
-    "MeterModel",
-    "MeterModelOutput",
-    "MeterPreTrainedModel",
-    "MeterPreTrainingOutput",
-]
+from ..core.fusion_heads import AnswerHead, EntailmentHead, FusionHead, FusionHeadOutput, RankHead, SeveralImagesHead
+from .meter_model import MeterConfig, MeterModel, MeterPreTrainedModel
 
 
 class _MeterHead(FusionHead, MeterPreTrainedModel):

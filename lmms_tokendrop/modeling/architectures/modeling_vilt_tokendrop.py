@@ -28,34 +28,17 @@ from ..core.fusion_heads import (
     RankHead,
     SeveralImagesHead,
     check_inputs,
-    check_pixel_mask,
     check_tensor,
     check_text_length,
-    check_token_type,
     checked_seeds,
 )
-from ..core.fusion_plan import build_fusion_reducer
+from ..core.fusion_plan import ReducedEncoder
 from ..core.fusion_tokens import FusionTokens
 from ..core.loading import TokenDropLoading
-from ..core.options import Options
-from ..core.reducer import TokenReducer
-from ..core.switching import Switchable
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
 from ..ops.eager_parts import on_host
 from .staged_vilt import StagedViltEmbeddings, StagedViltEncoder, ViltTokenDropModelOutput
-
-__all__ = [
-    "FusionHeadOutput",
-    "ViltTokenDropConfig",
-    "ViltTokenDropForImageAndTextRetrieval",
-    "ViltTokenDropForImagesAndTextClassification",
-    "ViltTokenDropForQuestionAnswering",
-    "ViltTokenDropForVisualEntailment",
-    "ViltTokenDropModel",
-    "ViltTokenDropModelOutput",
-    "ViltTokenDropPreTrainedModel",
-]
 
 FusionReductionConfig = reductions("vilt")
 """The methods, and what options mean for them."""
@@ -73,13 +56,12 @@ class ViltTokenDropPreTrainedModel(TokenDropLoading, ViltPreTrainedModel):
     """Loading and attention backends that all classes share."""
 
     config: ViltTokenDropConfig
-    config_class = ViltTokenDropConfig
     accepts_loss_kwargs = False
     _supports_sdpa = True
     _no_split_modules: ClassVar = ["ViltTokenDropModel"]
 
 
-class ViltTokenDropModel(Switchable, ViltTokenDropPreTrainedModel, ViltModel):
+class ViltTokenDropModel(ReducedEncoder, ViltTokenDropPreTrainedModel, ViltModel):
     """ViLT without head, with a token reducer."""
 
     def __init__(self, config: ViltTokenDropConfig, add_pooling_layer: bool = True):
@@ -90,10 +72,6 @@ class ViltTokenDropModel(Switchable, ViltTokenDropPreTrainedModel, ViltModel):
         self.pooler = ViltPooler(config) if add_pooling_layer else None
         self.token_reducer = self.build_reducer(ViltTokenDropConfig.reduction_of(config))
         self.post_init()
-
-    def build_reducer(self, options: Options) -> TokenReducer:
-        """The reducer of checked options; see :func:`build_fusion_reducer`."""
-        return build_fusion_reducer(FusionReductionConfig, options, self.config)
 
     @can_return_tuple
     def forward(
@@ -128,10 +106,12 @@ class ViltTokenDropModel(Switchable, ViltTokenDropPreTrainedModel, ViltModel):
         """
         texts = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
-        attention_mask = check_inputs(texts, images, attention_mask)
+        attention_mask = check_inputs(self.config, texts, images, attention_mask, image_token_type_idx)
         check_text_length(attention_mask.shape[1], self.config.max_position_embeddings)
-        check_token_type(image_token_type_idx, self.config.modality_type_vocab_size)
-        check_pixel_mask(pixel_mask, pixel_values, image_embeds)
+        if pixel_mask is not None and image_embeds is None:
+            check_tensor("pixel_mask", pixel_mask, (len(pixel_values), *pixel_values.shape[-2:]))
+        elif pixel_mask is not None:
+            check_tensor("pixel_mask", pixel_mask.flatten(1), image_embeds.shape[:2])
         if token_type_ids is not None:
             check_tensor("token_type_ids", token_type_ids, attention_mask.shape)
         if image_embeds is not None and self.used_reducer.image_scale != 1:
@@ -151,9 +131,7 @@ class ViltTokenDropModel(Switchable, ViltTokenDropPreTrainedModel, ViltModel):
         return replace(outputs, last_hidden_state=states, pooler_output=pooled)
 
     @on_host
-    def full_image_tokens(
-        self, tokens: FusionTokens, pixel_values: torch.Tensor | None, pixel_mask: torch.Tensor | None
-    ) -> list[int]:
+    def full_image_tokens(self, tokens: FusionTokens, pixel_values, pixel_mask) -> list[int]:
         """Tokens of each image before it was scaled down, given those that went in; padding as the method counts it."""
         counts = tokens.counts()[1]
         if pixel_values is not None and self.used_reducer.image_scale != 1:

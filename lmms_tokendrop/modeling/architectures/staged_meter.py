@@ -6,7 +6,7 @@ from functools import cache
 import torch
 
 from ..core.attention import fusion_attention_rows, key_bias
-from ..core.fusion_run import Carry, Decision, FusionRun
+from ..core.fusion_run import Carry, FusionRun
 from ..core.fusion_tokens import FusionTokens
 from ..ops.eager_parts import on_host, part_by_part
 from ..ops.token_ops import padded_indices, ranks, take_tokens
@@ -48,50 +48,39 @@ class Streams:
     ----------
     tokens : FusionTokens
         The sequence.
-    text_index, image_index : torch.LongTensor
-        `[batch, stream]`, places of the stream's tokens in the sequence.
-    text_valid, image_valid : torch.BoolTensor
-        `[batch, stream]`, False for padding.
+    index : tuple[torch.LongTensor, torch.LongTensor]
+        `[batch, stream]` of the text and of the image, places of the stream's tokens in the sequence.
+    valid : tuple[torch.BoolTensor, torch.BoolTensor]
+        `[batch, stream]` of both, False for padding.
     place : torch.LongTensor
         `[batch, length]`, place of each token in the text's stream followed by the image's.
     """
 
     tokens: FusionTokens
-    text_index: torch.Tensor
-    image_index: torch.Tensor
-    text_valid: torch.Tensor
-    image_valid: torch.Tensor
+    index: tuple[torch.Tensor, torch.Tensor]
+    valid: tuple[torch.Tensor, torch.Tensor]
     place: torch.Tensor
 
     @classmethod
     def of(cls, tokens: FusionTokens) -> "Streams":
         """Of a sequence."""
-        text_index, text_valid = padded_indices(tokens.text, "right")
-        image_index, image_valid = padded_indices(tokens.image, "right")
-        behind = text_index.shape[1] + tokens.image.cumsum(-1) - 1
-        place = torch.where(tokens.image, behind, tokens.text.cumsum(-1) - 1)
-        return cls(tokens, text_index, image_index, text_valid, image_valid, place)
+        index, valid = zip(*(padded_indices(kind, "right") for kind in (tokens.text, tokens.image)), strict=True)
+        behind = index[0].shape[1] + tokens.image.cumsum(-1) - 1
+        return cls(tokens, index, valid, torch.where(tokens.image, behind, tokens.text.cumsum(-1) - 1))
 
     def split(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values `[batch, length, ...]` of the sequence as those of the text's and of the image's stream."""
-        return take_tokens(values, self.text_index), take_tokens(values, self.image_index)
+        return take_tokens(values, self.index[0]), take_tokens(values, self.index[1])
 
     def join(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Values of the streams as those of the sequence."""
         return take_tokens(torch.cat([text, image], dim=1), self.place)
 
-    def biases(self, dtype: torch.dtype, proportional: bool) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """What is added to the logits of the text's and of the image's keys; see :func:`key_bias`."""
-        text, image = self.split(self.tokens.size) if proportional else (None, None)
-        return key_bias(self.text_valid, dtype, text), key_bias(self.image_valid, dtype, image)
-
-    def attention_rows(
-        self, attended: CrossAttended, image_bias: torch.Tensor | None, rows: torch.Tensor
-    ) -> torch.Tensor:
+    def attention_rows(self, attended: CrossAttended, bias: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
         """Attention `[batch, heads, wanted, length]` of the text tokens that `rows` marks to the image."""
-        wanted = take_tokens(rows, self.text_index) & self.text_valid
-        found = fusion_attention_rows(attended.query, attended.other_key, image_bias, wanted)
-        whole = torch.nn.functional.pad(found, (self.text_index.shape[1], 0))
+        wanted = take_tokens(rows, self.index[0]) & self.valid[0]
+        found = fusion_attention_rows(attended.query, attended.other_key, bias, wanted)
+        whole = torch.nn.functional.pad(found, (self.index[0].shape[1], 0))
         whole = whole.gather(-1, self.place[:, None, None].expand(-1, *whole.shape[1:3], -1))
         return whole.masked_fill(~self.tokens.image[:, None, None], 0.0)
 
@@ -112,6 +101,7 @@ class CoAttention(FusionRun):
         The states so far.
     """
 
+    @on_host
     def __init__(self, reducer, tokens, sample_seeds, training, text: torch.Tensor, image: torch.Tensor):
         super().__init__(reducer, tokens, sample_seeds, training)
         self.streams = Streams.of(self.tokens)
@@ -149,17 +139,16 @@ class CoAttention(FusionRun):
         self.report.received.append(self.tokens)
         return self.keys, self.decision(number, self.streams, self.keys[1])
 
-    def decide(self, decision: Decision, attended: CrossAttended, image: torch.Tensor):  # type: ignore[override]
+    def decide(self, stage, streams: Streams, carry, bias, attended: CrossAttended, image):  # type: ignore[override]
         """What is left: streams and carry, the text's states and the image's; see :class:`StagedMeterTextLayer`."""
-        streams = decision.tokens
         (tokens, carry), states = self.leave(
-            decision.stage,
+            stage,
             streams.tokens,
-            decision.carry,
+            carry,
             streams.join(attended.hidden_states, image),
             keys=cache(lambda: streams.join(attended.own_key.mean(1), attended.other_key.mean(1))),
             queries=cache(lambda: streams.join(attended.query.mean(1), torch.zeros_like(attended.other_key[:, 0]))),
-            attention_rows=lambda rows: streams.attention_rows(attended, decision.bias, rows),
+            attention_rows=lambda rows: streams.attention_rows(attended, bias, rows),
         )
         left = Streams.of(tokens)
         return (left, carry), *left.split(states)
@@ -178,13 +167,15 @@ class CoAttention(FusionRun):
 
     def _keys(self) -> tuple:
         """Biases of the text's and of the image's keys, and how much each key counts."""
-        weights = (None, None) if self.key_weight is None else self.streams.split(self.key_weight)
-        return *self.streams.biases(self.text.dtype, "fusion" in self.reducer.proportional_attention), *weights
+        streams, dtype = self.streams, self.text.dtype
+        sizes = streams.split(streams.tokens.size) if self.proportional else (None, None)
+        weights = (None, None) if self.key_weight is None else streams.split(self.key_weight)
+        return *(key_bias(valid, dtype, size) for valid, size in zip(streams.valid, sizes, strict=True)), *weights
 
     def _same_number(self) -> torch.Tensor:
         """`[batch, image, text]`, True where tokens have the same number in the release's order of their stream."""
         index = torch.arange(self.tokens.valid.shape[1], device=self.text.device, dtype=torch.float32)
-        own = index.expand(len(self.text), -1)
-        text = ranks(-self.streams.split(self.carry.get("text_rank", own))[0])
-        image = ranks(-self.streams.split(self.carry.get("image_rank", own))[1])
+        own = -index.expand(len(self.text), -1)
+        text = ranks(self.streams.split(self.carry.get("text_priority", own))[0])
+        image = ranks(self.streams.split(self.carry.get("image_priority", own))[1])
         return image.unsqueeze(-1) == text.unsqueeze(1)

@@ -1,37 +1,25 @@
 """ViLT's encoder with stages: sdpa beside eager attention, a fixed patch order, tokens that leave inside a block."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.vilt.modeling_vilt import ViltEmbeddings, ViltEncoder, ViltLayer
 
-from ..core.attention import attend_to, diagonal
+from ..core.attention import attend_to
 from ..core.fusion_run import SequenceRun
 from ..core.fusion_tokens import FusionReport, FusionTokens
-from ..core.reducer import TokenReducer
 from ..ops.eager_parts import part_by_part
 from ..ops.image_patches import place_patches, position_grid, shrink_images
 from ..ops.token_ops import take_tokens
-
-Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[Any, torch.Tensor]]
 
 
 class StagedViltEmbeddings(ViltEmbeddings):
     """ViLT's embeddings with patches in raster order, instead of stock's random permutation of them."""
 
     def forward(
-        self,
-        text: dict[str, torch.Tensor | None],
-        text_valid: torch.Tensor,
-        pixel_values: torch.Tensor | None,
-        pixel_mask: torch.Tensor | None,
-        image_embeds: torch.Tensor | None = None,
-        image_token_type_idx: int | None = 1,
-        image_scale: float = 1.0,
+        self, text, text_valid, pixel_values, pixel_mask, image_embeds=None, image_token_type_idx=1, image_scale=1.0
     ) -> tuple[torch.Tensor, FusionTokens, torch.Tensor | None]:
         """Embed text and image.
 
@@ -116,14 +104,7 @@ class StagedViltLayer(ViltLayer):
         super().__init__(config)
         self.attention.attention.config = config
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        output_attentions: bool = False,
-        decide: Decide | None = None,
-        policy: torch.Tensor | None = None,
-    ):
+    def forward(self, hidden_states, attention_mask=None, output_attentions=False, decide=None, policy=None) -> tuple:
         """Run the block.
 
         Parameters
@@ -144,12 +125,11 @@ class StagedViltLayer(ViltLayer):
         tuple
             States, probabilities or None, and what `decide` said of the tokens that stayed or None.
         """
-        states, attention = self.layernorm_before(hidden_states), self.attention
-        itself = None if policy is None else diagonal(states.shape[1], states.device)
+        states, own = self.layernorm_before(hidden_states), self.attention
         context, probabilities, query, key = attend_to(
-            attention.attention, states, states, attention_mask, output_attentions, policy, itself
+            own.attention, states, states, attention_mask, output_attentions, policy
         )
-        attended = attention.output(context, states)
+        attended = own.output(context, states)
         hidden_states = attended + hidden_states.to(attended.device)
         kept = None
         if decide is not None:
@@ -188,13 +168,7 @@ class StagedViltEncoder(ViltEncoder):
 
     @part_by_part
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        tokens: FusionTokens,
-        reducer: TokenReducer,
-        sample_seeds: torch.Tensor,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
+        self, hidden_states, tokens, reducer, sample_seeds, output_attentions=False, output_hidden_states=False
     ) -> ViltTokenDropModelOutput:
         """Run the blocks.
 
@@ -211,7 +185,7 @@ class StagedViltEncoder(ViltEncoder):
         output_attentions, output_hidden_states : bool
             What to collect.
         """
-        run = SequenceRun.start(reducer, tokens, sample_seeds, self.training)
+        run = SequenceRun(reducer, tokens, sample_seeds, self.training)
         collected: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []
         for number, layer in enumerate(self.layer):

@@ -13,12 +13,12 @@ POLICY_EPS = 1e-6
 
 
 def attend(
+    attention: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     bias: torch.Tensor | None = None,
-    dropout: float = 0.0,
-    sdpa: bool = True,
+    output_attentions: bool = False,
     policy: torch.Tensor | None = None,
     itself: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -26,14 +26,14 @@ def attend(
 
     Parameters
     ----------
+    attention : nn.Module
+        With a `config`, whose attention implementation runs: sdpa or eager, and a `dropout`.
     query, key, value : torch.Tensor
         `[batch, heads, queries, head_dim]`, the others `[batch, heads, keys, head_dim]`.
     bias : torch.Tensor or None
         Added to logits, `[batch, 1, 1, keys]`.
-    dropout : float
-        Share of probabilities that is dropped.
-    sdpa : bool
-        Whether to run through sdpa, which gives no probabilities; not together with `policy`.
+    output_attentions : bool
+        Whether to return probabilities, which sdpa does not give.
     policy, itself : torch.Tensor or None
         How much each key counts; see :func:`policy_softmax`.
 
@@ -42,8 +42,9 @@ def attend(
     tuple[torch.Tensor, torch.Tensor or None]
         Context `[batch, queries, heads * head_dim]`, and probabilities `[batch, heads, queries, keys]` without sdpa.
     """
+    dropout = getattr(attention.dropout, "p", attention.dropout) if attention.training else 0.0
     probabilities = None
-    if sdpa and policy is None:
+    if attention.config._attn_implementation == "sdpa" and not output_attentions and policy is None:
         context = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     else:
         logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
@@ -69,7 +70,7 @@ def attend_to(
     Parameters
     ----------
     attention : nn.Module
-        With the layers `query`, `key` and `value`, and a `config`, whose attention implementation runs: sdpa or eager.
+        With the layers `query`, `key` and `value`, and what :func:`attend` reads.
     hidden_states : torch.Tensor
         `[batch, queries, channels]`.
     other : torch.Tensor
@@ -87,12 +88,12 @@ def attend_to(
         Context `[batch, queries, channels]`, probabilities `[batch, heads, queries, keys]` or None, queries
         `[batch, heads, queries, head_dim]` and keys `[batch, heads, keys, head_dim]`.
     """
+    if policy is not None and other is hidden_states:
+        itself = torch.eye(other.shape[1], dtype=torch.bool, device=other.device)[None]
     heads = attention.num_attention_heads
     (query,) = heads_of(hidden_states, heads, attention.query)
     key, value = heads_of(other, heads, attention.key, attention.value)
-    dropout = attention.dropout.p if attention.training else 0.0
-    sdpa = attention.config._attn_implementation == "sdpa" and not output_attentions
-    return *attend(query, key, value, bias, dropout, sdpa, policy, itself), query, key
+    return *attend(attention, query, key, value, bias, output_attentions, policy, itself), query, key
 
 
 def heads_of(states: torch.Tensor, heads: int, *layers: nn.Module) -> list[torch.Tensor]:
@@ -122,11 +123,6 @@ def policy_softmax(logits: torch.Tensor, policy: torch.Tensor, itself: torch.Ten
         weight = weight + (1 - weight) * itself.unsqueeze(1)
     scaled = (logits.float() - logits.float().amax(-1, keepdim=True).detach()).exp() * weight
     return ((scaled + POLICY_EPS / logits.shape[-1]) / (scaled.sum(-1, keepdim=True) + POLICY_EPS)).to(logits.dtype)
-
-
-def diagonal(length: int, device: torch.device) -> torch.Tensor:
-    """`[1, length, length]`, True where a query is its own key."""
-    return torch.eye(length, dtype=torch.bool, device=device)[None]
 
 
 @on_host
@@ -239,8 +235,6 @@ def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | No
     states = block.layer_norm1(block_input)
     (query,) = heads_of(states[:, :1], attention.num_heads, attention.q_proj)
     (keys,) = heads_of(states, attention.num_heads, attention.k_proj)
-    bias = None if mask is None else torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
-    bias = None if bias is None else bias[:, None, None]
-    every = torch.ones(len(states), 1, dtype=torch.bool, device=states.device)
+    bias = None if mask is None else key_bias(mask, torch.float32)
     logits = (query @ keys.transpose(2, 3)).float() * attention.scale
-    return softmax_rows(logits, bias, every).mean(1)[:, 0, 1:]
+    return (logits if bias is None else logits + bias).softmax(-1).mean(1)[:, 0, 1:]

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .fusion_tokens import check_padded_right
@@ -34,17 +35,14 @@ class FusionHeadOutput(SequenceClassifierOutput):
     report: Any = None
 
 
-class FusionHead:
+class FusionHead(PreTrainedModel):
     """A classifier on pooled states, for classes of models to inherit from."""
 
-    config: Any
-    base_model: Any
-    classifier: nn.Module
-
-    def build_head(self, channels: int) -> None:
-        """Make the classifier of pooled states `[batch, channels]`."""
-        self.num_labels = self.config.num_labels
-        self.classifier = classifier(channels, 2 * self.config.hidden_size, self.num_labels)
+    def build_head(self, channels: int, width: int | None = None) -> None:
+        """Make the classifier of pooled states `[batch, channels]`, in the form that all of ViLT and METER have."""
+        self.num_labels, width = self.config.num_labels, width or 2 * self.config.hidden_size
+        layers = nn.Linear(channels, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, self.num_labels)
+        self.classifier = nn.Sequential(*layers)
 
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
         """Logits of pooled states `[batch, channels]`."""
@@ -79,11 +77,10 @@ class SeveralImagesHead(FusionHead):
         """An entry per image."""
         return output.report
 
-    def build_head(self, channels: int) -> None:
+    def build_head(self, channels: int, width: int | None = None) -> None:
         """Make the classifier of pooled states `[batch, images * channels]`."""
         check_several_images(self.config)
-        self.num_labels, images = self.config.num_labels, self.config.num_images
-        self.classifier = classifier(images * channels, self.head_width(channels), self.num_labels)
+        super().build_head(self.config.num_images * channels, self.head_width(channels))
 
     def head_width(self, channels: int) -> int:
         """Channels inside the classifier."""
@@ -107,18 +104,12 @@ class SeveralImagesHead(FusionHead):
         collected = {name: None if entries[0] is None else entries for name, entries in collected.items()}
         return self.output(torch.cat([entry.pooler_output for entry in encoded], dim=-1), labels, **collected)
 
-    def check_images(
-        self,
-        pixel_values: torch.Tensor | None,
-        image_embeds: torch.Tensor | None,
-        pixel_mask: torch.Tensor | None = None,
-    ) -> None:
-        """Raise a ValueError unless one of both is `[batch, images, ...]` with `config.num_images`, as is the mask."""
-        images = only_one({"pixel_values": pixel_values, "image_embeds": image_embeds}, FORMS_OF_SEVERAL)
-        if images.shape[1] != self.config.num_images:
-            raise ValueError(f"{images.shape[1]} images per text; the model takes {self.config.num_images}")
-        if pixel_mask is not None and pixel_mask.shape[:2] != images.shape[:2]:
-            batch, number = images.shape[:2]
+    def check_images(self, pixel_mask: torch.Tensor | None, **images: torch.Tensor | None) -> None:
+        """Raise a ValueError unless one of the others is `[batch, config.num_images, ...]`, as is the mask if given."""
+        batch, number = only_one(images, FORMS_OF_SEVERAL).shape[:2]
+        if number != self.config.num_images:
+            raise ValueError(f"{number} images per text; the model takes {self.config.num_images}")
+        if pixel_mask is not None and pixel_mask.shape[:2] != (batch, number):
             raise ValueError(f"pixel_mask of shape {tuple(pixel_mask.shape)}; allowed: ({batch}, {number}, ...)")
 
 
@@ -134,20 +125,19 @@ class AnswerHead(FusionHead):
 class EntailmentHead(FusionHead):
     """A classifier over contradiction, neutral and entailment (SNLI-VE)."""
 
-    def build_head(self, channels: int) -> None:
+    def build_head(self, channels: int, width: int | None = None) -> None:
         """Name the labels of a configuration that names none; a ValueError if there are not three."""
-        if self.config.num_labels != len(ENTAILMENT_LABELS):
-            raise ValueError(
-                f"num_labels={self.config.num_labels}; visual entailment has {len(ENTAILMENT_LABELS)} labels"
-            )
+        number = self.config.num_labels
+        if number != len(ENTAILMENT_LABELS):
+            raise ValueError(f"num_labels={number}; visual entailment has {len(ENTAILMENT_LABELS)} labels")
         _name_labels(self.config, ENTAILMENT_LABELS)
-        super().build_head(channels)
+        super().build_head(channels, width)
 
 
 class RankHead(FusionHead):
     """A score of how well a text fits an image."""
 
-    def build_head(self, channels: int) -> None:
+    def build_head(self, channels: int, width: int | None = None) -> None:
         """Make the layer that scores pooled states `[batch, channels]`."""
         self.rank_output = nn.Linear(channels, 1)
 
@@ -179,11 +169,6 @@ def _name_labels(config: Any, labels: tuple[str, ...]) -> None:
         config.label2id = {label: number for number, label in enumerate(labels)}
 
 
-def classifier(channels: int, width: int, labels: int) -> nn.Sequential:
-    """The form that all classifiers of ViLT and METER have, with stock ViLT's parameter names."""
-    return nn.Sequential(nn.Linear(channels, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, labels))
-
-
 FORMS = {
     "input_ids": "[batch, length]",
     "inputs_embeds": "[batch, length, channels]",
@@ -191,21 +176,15 @@ FORMS = {
     "pixel_values": "[batch, 3, height, width]",
     "image_embeds": "[batch, length, channels]",
 }
-
-
-FORMS_OF_SEVERAL = {
-    "pixel_values": "[batch, images, 3, height, width]",
-    "image_embeds": "[batch, images, length, channels]",
-}
+FORMS_OF_SEVERAL = {name: FORMS[name].replace("batch", "batch, images") for name in ("pixel_values", "image_embeds")}
 
 
 def only_one(arguments: dict[str, torch.Tensor | None], forms: dict[str, str] = FORMS) -> torch.Tensor:
     """The one of some arguments that is given; a ValueError if none is, several are, or it has another form."""
-    given = [name for name, value in arguments.items() if value is not None]
+    given = {name: value for name, value in arguments.items() if value is not None}
     if len(given) != 1:
         raise ValueError(f"You must specify exactly one of {' or '.join(arguments)}")
-    [name] = given
-    value: Any = arguments[name]
+    [(name, value)] = given.items()
     if value.ndim != len(forms[name].split(",")):
         raise ValueError(f"{name} of shape {tuple(value.shape)}; allowed: {forms[name]}")
     return value
@@ -222,20 +201,29 @@ def check_tensor(name: str, value: Any, shape: tuple[int, ...], floating: bool |
 
 
 def check_inputs(
-    texts: dict[str, torch.Tensor | None], images: dict[str, torch.Tensor | None], attention_mask: torch.Tensor | None
+    config: Any, texts: dict, images: dict, attention_mask: torch.Tensor | None, image_token_type_idx: int | None
 ) -> torch.Tensor:
     """The attention mask, all ones by default, of inputs that fit each other; else a ValueError says what is wrong.
 
     Parameters
     ----------
+    config : PreTrainedConfig
+        The model's, for the number of its token types, of which the text has 0.
     texts, images : dict[str, torch.Tensor or None]
         By name, the arguments of which exactly one is to be given.
     attention_mask : torch.Tensor or None
         `[batch, length]`, 0 for padding, on the right.
+    image_token_type_idx : int or None
+        The image's token type.
     """
     text, image = only_one(texts), only_one(images)
     if len(text) != len(image):
         raise ValueError(f"{len(text)} texts and {len(image)} images; their numbers must be equal")
+    last = config.modality_type_vocab_size - 1
+    if image_token_type_idx is not None and not 0 <= image_token_type_idx <= last:
+        raise ValueError(
+            f"image_token_type_idx={image_token_type_idx}; allowed: 0 to {last}, the model's modality_type_vocab_size"
+        )
     if attention_mask is None:
         return torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
     check_tensor("attention_mask", attention_mask, text.shape[:2])
@@ -251,25 +239,7 @@ def checked_seeds(sample_seeds: torch.Tensor | None, batch: int) -> torch.Tensor
     return sample_seeds
 
 
-def check_pixel_mask(
-    pixel_mask: torch.Tensor | None, pixel_values: torch.Tensor | None, image_embeds: torch.Tensor | None
-) -> None:
-    """Raise a ValueError unless a mask of images has an entry per pixel, or per token of `image_embeds`."""
-    if pixel_mask is not None and pixel_values is not None:
-        check_tensor("pixel_mask", pixel_mask, (len(pixel_values), *pixel_values.shape[-2:]))
-    elif pixel_mask is not None and image_embeds is not None:
-        check_tensor("pixel_mask", pixel_mask.flatten(1), image_embeds.shape[:2])
-
-
 def check_text_length(length: int, limit: int) -> None:
     """Raise a ValueError if a text has more tokens than the model has learned positions."""
     if length > limit:
         raise ValueError(f"the text has {length} tokens; the model has positions for max_position_embeddings={limit}")
-
-
-def check_token_type(index: int | None, rows: int) -> None:
-    """Raise a ValueError unless an image's token type is one of the model's; the text's is 0."""
-    if index is not None and not 0 <= index < rows:
-        raise ValueError(
-            f"image_token_type_idx={index}; allowed: 0 to {rows - 1}, the model's modality_type_vocab_size"
-        )

@@ -9,6 +9,7 @@ from .applying import check_stages
 from .fusion_selection import FusionCounts
 from .options import Options, Reductions
 from .reducer import Host, TokenReducer
+from .switching import Switchable
 
 
 def build_fusion_reducer(reductions: Reductions, options: Options, config: Any) -> TokenReducer:
@@ -40,6 +41,14 @@ def build_fusion_reducer(reductions: Reductions, options: Options, config: Any) 
     if reducer.stages():
         check_reduces(reducer, config)
     return reducer
+
+
+class ReducedEncoder(Switchable):
+    """An encoder of text and image with a reducer; comes before the stock class in the bases."""
+
+    def build_reducer(self, options: Options) -> TokenReducer:
+        """The reducer of checked options; see :func:`build_fusion_reducer`."""
+        return build_fusion_reducer(self.config_class.reduction_class, options, self.config)
 
 
 class CountDependsOnData(ValueError):
@@ -75,10 +84,9 @@ def plan_apart(
         for point, lengths in (("before_block", attention), ("before_ffn", ffn)):
             stage = stages.get((layer, point))
             if stage is not None:
-                left = reducer.count(stage, FusionCounts(*now, *first))
-                if left is None:
+                now = reducer.count(stage, FusionCounts(*now, *first))
+                if now is None:
                     raise CountDependsOnData(f"{type(reducer).__name__}: what {stage} leaves depends on the data")
-                now = left
             lengths.append((int(now[0]), int(now[1])))
     return attention, ffn
 

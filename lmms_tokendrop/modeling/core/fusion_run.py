@@ -1,13 +1,11 @@
 """One forward pass through an encoder with stages: of text and image, or of images alone."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import torch
 
-from ..ops.eager_parts import on_host
+from ..ops.eager_parts import HostCall, on_host
 from .applying import Rules, apply, check_counted
 from .attention import fusion_attention_rows, key_bias
 from .fusion_selection import FusionCounts, keep_best_of_image
@@ -35,6 +33,8 @@ class FusionRun:
 
     Attributes
     ----------
+    place, side : str
+        Where stages act, and where rows that keep fewer tokens are padded.
     tokens : FusionTokens
         What goes into the next layer.
     carry : dict[str, torch.Tensor]
@@ -46,33 +46,28 @@ class FusionRun:
     """
 
     place = "fusion"
+    side = "right"
 
-    def __init__(
-        self, reducer: TokenReducer, tokens: FusionTokens, sample_seeds: torch.Tensor, training: bool, **providers
-    ):
+    @on_host
+    def __init__(self, reducer: TokenReducer, tokens: FusionTokens, sample_seeds, training: bool, **providers):
         self.reducer, self.report = reducer, FusionReport()
         self.stages = {(stage.layer, stage.point): stage for stage in reducer.stages_at(self.place)}
         self.soft = training and bool(self.stages) and reducer.soft_training
         self.policy = tokens.valid.float() if self.soft else None
+        self.proportional = self.place in reducer.proportional_attention
         self.carry: Carry = {}
         if reducer.counts_padding and self.place == "fusion":
             self.carry, tokens = {"key_weight": tokens.valid.float()}, tokens.with_padding()
         self.tokens = tokens
         self.first, self.sample_seeds, self.providers = tokens.counts(), sample_seeds, providers
 
-    def rules(self) -> Rules:
-        """What a decision may do."""
-        return Rules("right", leading=1, merges_text=True, joint=self.reducer.joint, adds=self.reducer.adds)
-
     def counts(self, tokens: FusionTokens) -> FusionCounts:
         """What counts can be computed from."""
         return FusionCounts(*tokens.counts(), *self.first)
 
-    @classmethod
-    @on_host
-    def start(cls, *inputs, **providers):
-        """Build it, outside of graphs."""
-        return cls(*inputs, **providers)
+    def bias(self, tokens: FusionTokens, dtype: torch.dtype) -> torch.Tensor | None:
+        """What is added to the logits of tokens as keys; see :func:`key_bias`."""
+        return key_bias(tokens.valid, dtype, tokens.size if self.proportional else None)
 
     @property
     def key_weight(self) -> torch.Tensor | None:
@@ -89,18 +84,24 @@ class FusionRun:
             (self.tokens, self.carry), hidden_states = self.leave(stage, self.tokens, self.carry, hidden_states)
         return hidden_states
 
-    def decision(self, number: int, tokens: Any, bias: torch.Tensor | None) -> "Decision | None":
+    def decision(self, number: int, tokens: Any, bias: torch.Tensor | None) -> HostCall | None:
         """What decides at the stage inside a layer that has received tokens and biases of their logits, if any does."""
         stage = self.stages.get((number, "before_ffn"))
-        return None if stage is None else Decision(self, stage, tokens, self.carry, bias)
+        return None if stage is None else HostCall(self.decide, stage, tokens, self.carry, bias)
 
-    def decide(self, decision: "Decision", hidden_states: torch.Tensor, query: torch.Tensor, key: torch.Tensor):
+    def decide(self, stage: Stage, tokens: FusionTokens, carry: Carry, bias, hidden_states, query, key) -> tuple:
         """Decide inside a layer of one sequence.
 
         Parameters
         ----------
-        decision : Decision
-            What is known of the stage.
+        stage : Stage
+            The stage.
+        tokens : FusionTokens
+            What the layer received.
+        carry : dict[str, torch.Tensor]
+            `[batch, length]` each.
+        bias : torch.Tensor or None
+            Added to the logits of keys, `[batch, 1, 1, keys]`.
         hidden_states : torch.Tensor
             `[batch, length, channels]`, behind the residual connection of the attention.
         query, key : torch.Tensor
@@ -111,45 +112,38 @@ class FusionRun:
         tuple
             Tokens and carry that are left, and their states.
         """
-        bias, weight = decision.bias, decision.carry.get("key_weight")
-        return self.leave(
-            decision.stage,
-            decision.tokens,
-            decision.carry,
-            hidden_states,
-            keys=cache(lambda: key.mean(1)),
-            queries=cache(lambda: query.mean(1)),
-            attention_rows=lambda rows: fusion_attention_rows(query, key, bias, rows, weight),
-        )
+        providers = providers_of(lambda: (query, key), bias, carry.get("key_weight"))
+        return self.leave(stage, tokens, carry, hidden_states, **providers)
 
-    def leave(self, stage: Stage, tokens: FusionTokens, carry: Carry, hidden_states: torch.Tensor, **providers):
-        """Tokens and carry after a stage, and the states."""
-        kept, (hidden_states,) = self.act(stage, tokens, carry, [hidden_states], **providers)
-        return kept, hidden_states
-
-    def act(
-        self, stage: Stage, tokens: FusionTokens, carry: Carry, states: list[torch.Tensor], **providers: Callable
-    ) -> tuple[tuple[FusionTokens, Carry], list[torch.Tensor]]:
-        """Ask the reducer, and do what it says to the tokens' states, of which the last are the layer's."""
+    def leave(self, stage: Stage, tokens: FusionTokens, carry: Carry, *states: torch.Tensor, **providers) -> tuple:
+        """Do what the reducer says: tokens and carry after a stage, and states, of which the last are the layer's."""
         counts = self.counts(tokens)
         providers = {"best": partial(keep_best_of_image, tokens), **self.providers, **providers}
         context = Context(
             tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers=providers
         )
-        after, states, carry = apply(tokens, states, self.reducer.keep(stage, context), self.rules())
+        rules = Rules(self.side, leading=1, merges_text=True, joint=self.reducer.joint, adds=self.reducer.adds)
+        after, left, carry = apply(tokens, [*states], self.reducer.keep(stage, context), rules)
         self._check_counts(stage, counts, after)
-        return (after, carry), states
+        return (after, carry), *left
 
     def _check_counts(self, stage: Stage, counts: FusionCounts, after: FusionTokens) -> None:
         """Fail unless a stage left exactly the counts that its method states."""
         wanted = self.reducer.count(stage, counts)
-        if wanted is None:
-            return
-        if self.reducer.joint:
+        if wanted is not None and self.reducer.joint:
             check_counted(stage.layer, "", torch.add(*wanted), torch.add(*after.counts()))
-        else:
+        elif wanted is not None:
             for kind, expected, found in zip(("text ", "image "), wanted, after.counts(), strict=True):
                 check_counted(stage.layer, kind, expected, found)
+
+
+def providers_of(projections: Any, bias: torch.Tensor | None, weight: torch.Tensor | None = None) -> dict:
+    """What a stage may ask of the queries and keys, `[batch, heads, length, head_dim]` each, that a function gives."""
+    return {
+        "keys": cache(lambda: projections()[1].mean(1)),
+        "queries": cache(lambda: projections()[0].mean(1)),
+        "attention_rows": lambda rows: fusion_attention_rows(projections()[0], projections()[1], bias, rows, weight),
+    }
 
 
 class SequenceRun(FusionRun):
@@ -163,8 +157,7 @@ class SequenceRun(FusionRun):
         """States after the stage before a block, their mask, what decides inside it, and how much keys count."""
         hidden_states = self.stage_before_block(number, hidden_states)
         if self.tokens is not self.masked:
-            size = self.tokens.size if self.place in self.reducer.proportional_attention else None
-            self.mask, self.masked = key_bias(self.tokens.valid, hidden_states.dtype, size), self.tokens
+            self.mask, self.masked = self.bias(self.tokens, hidden_states.dtype), self.tokens
         self.report.received.append(self.tokens)
         return hidden_states, self.mask, self.decision(number, self.tokens, self.mask), self.key_weight
 
@@ -174,33 +167,3 @@ class SequenceRun(FusionRun):
         if kept is not None:
             self.tokens, self.carry = kept
         self.report.left.append(self.tokens)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a run says at a stage inside a layer, of what the layer received: for gradients, it may run again later.
-
-    Attributes
-    ----------
-    run : FusionRun
-        The pass.
-    stage : Stage
-        The stage.
-    tokens : Any
-        What the layer received, as the run has it.
-    carry : dict[str, torch.Tensor]
-        `[batch, length]` each.
-    bias : torch.Tensor or None
-        Added to the logits of the image's keys, `[batch, 1, 1, keys]`.
-    """
-
-    run: FusionRun
-    stage: Stage
-    tokens: Any
-    carry: Carry
-    bias: torch.Tensor | None
-
-    @on_host
-    def __call__(self, *computed: Any):
-        """Decide by what the layer has computed; see :meth:`FusionRun.decide`."""
-        return self.run.decide(self, *computed)

@@ -97,16 +97,12 @@ def fusion_layers(layers: list[int] | None, host: Host, default: tuple[int, ...]
         return tuple(layer for layer in scaled if layer < number)
     step = 2 if host.in_pairs else 1
     wrong = [layer for layer in layers if layer % step or layer >= step * number]
-    if wrong and host.in_pairs:
-        raise ValueError(
-            f"layers={list(layers)}: layer {wrong[0]} can't act in {number} pairs of layers; allowed are the text's "
-            f"layers, the even numbers from 0 to {2 * number - 2}"
-        )
     if wrong:
-        raise ValueError(
-            f"layers={list(layers)}: layer {wrong[-1]} can't act in an encoder of {number} layers; allowed are 0 to "
-            f"{number - 1}"
-        )
+        allowed = f"an encoder of {number} layers; allowed are 0 to {number - 1}"
+        if host.in_pairs:
+            even = f"the even numbers from 0 to {2 * number - 2}"
+            allowed = f"{number} pairs of layers; allowed are the text's layers, {even}"
+        raise ValueError(f"layers={list(layers)}: layer {wrong[0]} can't act in {allowed}")
     return tuple(layer // step for layer in layers)
 
 
@@ -137,21 +133,19 @@ def image_priority(tokens: FusionTokens, scores: torch.Tensor, protect: bool = T
     return scores.masked_fill(tokens.image_cls & tokens.image, float("inf")) if protect else scores
 
 
-def staying_target(stays: torch.Tensor) -> torch.Tensor:
-    """Target `[batch, length]` of a decision that merges nothing: itself where a token stays, else -1."""
-    return torch.arange(stays.shape[1], device=stays.device).expand_as(stays).masked_fill(~stays, -1)
-
-
 DEFAULT_PRUNE_RATIO = 0.4
+
+
+def prune_option(usual: float):
+    """The option `prune_ratio`, given its usual value."""
+    return option(None, f"Share of the image tokens before a stage that leaves; default: {usual}.", low=0, high=1)
 
 
 @dataclass
 class PruningOptions(BlockOptions):
     """Options of pruning by a score."""
 
-    prune_ratio: float | None = option(
-        None, "Share of the image tokens before a stage that leaves; default: 0.4.", low=0, high=1
-    )
+    prune_ratio: float | None = prune_option(DEFAULT_PRUNE_RATIO)
 
 
 class ScoredPruning(LayeredReducer):

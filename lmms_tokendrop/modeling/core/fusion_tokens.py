@@ -53,14 +53,13 @@ class FusionTokens:
     def with_padding(self) -> "FusionTokens":
         """The same, of a sequence of which nothing left yet, with padding as tokens of text and image."""
         slots = torch.arange(self.valid.shape[1], device=self.valid.device).expand_as(self.valid)
-        unreduced = torch.arange(self.owner.shape[1], device=self.valid.device).expand_as(self.owner)
         return FusionTokens(
             valid=torch.ones_like(self.valid),
             image=slots >= self.image_cls.long().argmax(-1, keepdim=True),
             image_cls=self.image_cls,
             place=torch.where(self.valid, self.place, slots),
             size=self.size.clamp_min(1),
-            owner=torch.where(self.owner >= 0, self.owner, unreduced),
+            owner=torch.where(self.owner >= 0, self.owner, slots),
         )
 
     def behind_text(self, text_valid: torch.Tensor) -> "FusionTokens":
@@ -159,9 +158,7 @@ class FusionReport:
         for layer, tokens in enumerate(self.left if self.patches is not None else ()):
             places = tokens.place - self.received[0].image_cls.long().argmax(-1, keepdim=True) - 1
             patches = tokens.image & ~tokens.image_cls
-            rows = [
-                cells[place[here]].tolist() for cells, place, here in zip(self.patches, places, patches, strict=True)
-            ]
+            rows = [grid[place[here]].tolist() for grid, place, here in zip(self.patches, places, patches, strict=True)]
             kept[f"after layer {layer}"] = [[(0, 0, *cell) for cell in row] for row in rows]
         return kept
 

@@ -10,7 +10,7 @@ from transformers import CLIPVisionModel
 from ..ops.eager_parts import on_host, part_by_part
 from .loading import read_as
 from .reducer import TokenReducer
-from .staged_tower import StagedCLIPLayer, TowerRun, run_blocks
+from .staged_tower import CLS_ROW, StagedCLIPLayer, TowerRun, run_blocks
 
 
 @dataclass
@@ -67,25 +67,18 @@ class StagedCLIPVisionModel(CLIPVisionModel):
             States of what is left. Earlier states go through the same decisions.
         """
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
-        run = self._start(hidden_states, feature_layers, reducer, providers)
+        blocks = self.encoder.layers
+        wanted = [layer % (len(blocks) + 1) for layer in feature_layers]
+        run = TowerRun(self, blocks, hidden_states, wanted, reducer, **providers)
         run_blocks(run, hidden_states)
         return self._output(run)
-
-    @on_host
-    def _start(self, hidden_states, feature_layers: list[int], reducer: TokenReducer, providers: dict) -> TowerRun:
-        depth = len(self.encoder.layers)
-        if any(not -depth - 1 <= layer <= depth for layer in feature_layers):
-            raise ValueError(f"vision_feature_layer={feature_layers}; allowed: {-depth - 1} to {depth}")
-        wanted = [layer % (depth + 1) for layer in feature_layers]
-        attentive = "cls_attention" in reducer.needs
-        return TowerRun(self, self.encoder.layers, hidden_states, wanted, attentive, reducer, **providers)
 
     @on_host
     def _output(self, run: TowerRun) -> StagedVisionOutput:
         features = torch.cat([run.collected[layer] for layer in run.wanted], dim=-1)
         carry = dict(run.carry)
-        if run.attention is not None:
-            carry["cls_attention"] = run.attention[..., 0]
+        if CLS_ROW in run.collected:
+            carry["cls_attention"] = run.collected[CLS_ROW][..., 0]
         place = run.tokens.place[:, 1:]
         cells = torch.where(place > 0, place - 1, -1)
         owner = (run.tokens.owner[:, 1:] - 1).clamp_min(-1)

@@ -26,18 +26,11 @@ class ClsAttentionPruning(ScoredPruning):
         """The attention row of the CLS token."""
         rows = torch.zeros_like(context.valid)
         rows[:, 0] = True
-        return context.attention_rows(self.cls_rows(context, rows)).mean(1)[:, 0]
-
-    def cls_rows(self, context: Context, text_cls: torch.Tensor) -> torch.Tensor:
-        """`[batch, length]`, True for the CLS token that counts."""
-        return text_cls if self.options.cls_token == "text" else context.tokens.image_cls
+        of_image = getattr(self.options, "cls_token", "text") == "image"
+        return context.attention_rows(context.tokens.image_cls if of_image else rows).mean(1)[:, 0]
 
 
 class PairClsAttentionPruning(ClsAttentionPruning):
     """Keep the image tokens that the text's CLS attends most, in METER."""
 
     Options: type[Any] = PruningOptions
-
-    def cls_rows(self, context: Context, text_cls: torch.Tensor) -> torch.Tensor:
-        """The text's."""
-        return text_cls

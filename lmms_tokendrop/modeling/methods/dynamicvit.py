@@ -34,12 +34,9 @@ class KeepPredictor(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.local = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, channels), nn.GELU())
+        half, quarter = channels // 2, channels // 4
         self.decide = nn.Sequential(
-            nn.Linear(channels, channels // 2),
-            nn.GELU(),
-            nn.Linear(channels // 2, channels // 4),
-            nn.GELU(),
-            nn.Linear(channels // 4, 2),
+            nn.Linear(channels, half), nn.GELU(), nn.Linear(half, quarter), nn.GELU(), nn.Linear(quarter, 2)
         )
 
     def forward(self, states: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,8 @@ from ..core.fusion_selection import (
     ImageSizeOptions,
     LayeredReducer,
     image_priority,
+    prune_option,
     share,
-    staying_target,
 )
 from ..core.options import option
 from ..core.reducer import Context, Host, Keep, Stage
@@ -28,6 +28,12 @@ VILT_PRESETS: dict[str, dict] = {
 """PuMer's published settings for ViLT-B/32, by task. For retrieval none is stated."""
 
 
+def image_merge_option(default: float):
+    """The option `image_merge_ratio`, given its default."""
+    text = "Share of the image tokens before a stage that merges into others, at most half of the rest."
+    return option(default, text, low=0, high=1)
+
+
 @dataclass
 class PuMerOptions(ImageSizeOptions, BlockOptions):
     """Options of PuMer."""
@@ -35,15 +41,8 @@ class PuMerOptions(ImageSizeOptions, BlockOptions):
     presets: ClassVar[dict[str, dict]] = VILT_PRESETS
 
     preset: str | None = option(None, "PuMer's setting for a task.", allowed=tuple(VILT_PRESETS))
-    prune_ratio: float | None = option(
-        None, "Share of the image tokens before a stage that leaves; default: 0.1.", low=0, high=1
-    )
-    image_merge_ratio: float = option(
-        0.3,
-        "Share of the image tokens before a stage that merges into others, at most half of the rest.",
-        low=0,
-        high=1,
-    )
+    prune_ratio: float | None = prune_option(0.1)
+    image_merge_ratio: float = image_merge_option(0.3)
     text_merge_ratio: float = option(
         0.2, "Share of the text tokens before a stage that merges into others, at most half.", low=0, high=1
     )
@@ -91,6 +90,8 @@ class PuMer(LayeredReducer):
 
     Options = PuMerOptions
     default_prune_ratio: ClassVar[float] = 0.1
+    release_waits: ClassVar[bool] = True
+    """Whether the release merges nothing where no image token leaves."""
 
     def __init__(self, options, host: Host):
         super().__init__(options, host)
@@ -117,38 +118,28 @@ class PuMer(LayeredReducer):
         if self.prune_ratio:
             scores = image_priority(tokens, text_scores(context, self.options.score), protect=not self.counts_padding)
             stays = tokens.text | (tokens.image & (ranks(scores) < kept.unsqueeze(-1)))
-        target = staying_target(stays)
+        target = Keep.of(stays).target
         image_order = ordered_indices(tokens.image & stays, scores)
         if bool(image_merged.any()):
             matched = bipartite_targets(context.keys(), image_order, image_merged)
             target = torch.where(tokens.image & stays, matched, target)
-        text_order = ordered_indices(tokens.text, self._text_rank(context))
+        text_order = ordered_indices(tokens.text, context.carry.get("text_priority"))
         if bool(text_merged.any()):
             target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)
         if not self.counts_padding:
             return Keep.merged(target)
         return Keep.merged(target, carry=self.release_carry(context, target, image_order, text_order))
 
-    def release_carry(
-        self, context: Context, target: torch.Tensor, image_order: torch.Tensor, text_order: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def release_carry(self, context: Context, target, image_order, text_order) -> dict[str, torch.Tensor]:
         """What the release hands on: how much tokens weigh as keys, and the order of the text."""
         carry, tokens = dict(context.carry), context.tokens
-        if not torch.equal(target, staying_target(tokens.valid)):
+        unmerged = Keep.of(tokens.valid).target
+        if not torch.equal(target, unmerged):
             weight = merge_groups(carry["key_weight"].unsqueeze(-1), target)[..., 0]
             carry["key_weight"] = weight.masked_fill(tokens.image, 1.0)
-        if not torch.equal(target[tokens.text], staying_target(tokens.valid)[tokens.text]):
-            carry["text_rank"] = halves_apart(text_order, tokens.text)
+        if not torch.equal(target[tokens.text], unmerged[tokens.text]):
+            carry["text_priority"] = halves_apart(text_order, tokens.text)
         return carry
-
-    def release_acts(self, pruned: torch.Tensor) -> torch.Tensor:
-        """1 where the release does anything, else 0, given the numbers of image tokens that leave `[batch]`."""
-        return (pruned > 0).long()
-
-    def _text_rank(self, context: Context) -> torch.Tensor | None:
-        """Priority of the text tokens in the order of the release; None for their own order."""
-        rank = context.carry.get("text_rank")
-        return None if rank is None else -rank
 
     def _parts(self, text: torch.Tensor, image: torch.Tensor):
         """Image tokens that stay after pruning, image tokens that merge away, text tokens that merge away."""
@@ -156,14 +147,14 @@ class PuMer(LayeredReducer):
         kept = (image - pruned).clamp_min(1)
         image_merged = torch.minimum(share(image, self.options.image_merge_ratio), (kept - 1) // 2)
         text_merged = torch.minimum(share(text, self.options.text_merge_ratio), (text - 1) // 2)
-        if self.counts_padding:
-            acts = self.release_acts(pruned)
-            return kept, image_merged * acts, text_merged * acts
+        if self.counts_padding and self.release_waits:
+            acts = (pruned > 0).long()
+            image_merged, text_merged = image_merged * acts, text_merged * acts
         return kept, image_merged, text_merged
 
 
 def halves_apart(order: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
-    """Rank `[batch, length]` in which the first half of a matching (places 0, 2, ...) comes before the second.
+    """Priority `[batch, length]` in which the first half of a matching (places 0, 2, ...) comes before the second.
 
     Parameters
     ----------
@@ -174,7 +165,7 @@ def halves_apart(order: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """
     halves = torch.cat([order[:, 0::2], order[:, 1::2]], dim=1)
     places = torch.arange(halves.shape[1], device=order.device, dtype=torch.float32).expand(halves.shape)
-    return torch.zeros(among.shape, dtype=places.dtype, device=order.device).scatter(1, halves, places)
+    return torch.zeros(among.shape, dtype=places.dtype, device=order.device).scatter(1, halves, -places)
 
 
 def text_scores(context: Context, kind: str) -> torch.Tensor:

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import torch
 
-from ..core.fusion_selection import FusionCounts
+from ..core.fusion_selection import FusionCounts, prune_option
 from ..core.options import option
 from ..core.reducer import Context, Host, Keep, Stage
-from .pumer import PuMer, PuMerOptions, halves_apart
+from .pumer import PuMer, PuMerOptions, halves_apart, image_merge_option
 from .tome import TowerOptions, TowerToMe
 
 _METER = {"prune_ratio": 0.3, "image_merge_ratio": 0.5, "text_merge_ratio": 0.2}
@@ -28,15 +28,8 @@ class PairPuMerOptions(TowerOptions, PuMerOptions):
     presets: ClassVar[dict[str, dict]] = METER_PRESETS
 
     preset: str | None = option(None, "PuMer's setting for a task.", allowed=tuple(METER_PRESETS))
-    prune_ratio: float | None = option(
-        None, "Share of the image tokens before a stage that leaves; default: 0.2.", low=0, high=1
-    )
-    image_merge_ratio: float = option(
-        0.2,
-        "Share of the image tokens before a stage that merges into others, at most half of the rest.",
-        low=0,
-        high=1,
-    )
+    prune_ratio: float | None = prune_option(0.2)
+    image_merge_ratio: float = image_merge_option(0.2)
     score: str = option(
         "attention",
         "What the text says of an image token: its `attention` to the image averaged over heads, that of the "
@@ -69,6 +62,7 @@ class PairPuMer(PuMer):
 
     Options = PairPuMerOptions
     default_prune_ratio: ClassVar[float] = 0.2
+    release_waits: ClassVar[bool] = False  # the released METER asks for the ratio, not for the number of tokens
     proportional_attention = frozenset({"vision"})
 
     def __init__(self, options, host: Host):
@@ -92,14 +86,10 @@ class PairPuMer(PuMer):
         """As in the class, in the pairs."""
         return self.tower.keep(stage, context) if stage.place == "vision" else super().keep(stage, context)
 
-    def release_acts(self, pruned: torch.Tensor) -> torch.Tensor:
-        """The released METER asks for the ratio, not for the number of tokens."""
-        return torch.ones_like(pruned)
-
     def release_carry(self, context: Context, target, image_order, text_order) -> dict[str, torch.Tensor]:
         """Also the order of the image, and the token that its head reads."""
         carry = super().release_carry(context, target, image_order, text_order)
         image = context.tokens.image
-        carry["image_rank"] = halves_apart(image_order, image)
-        carry["image_head"] = torch.zeros_like(carry["image_rank"]).scatter(1, image_order[:, :1], 1.0)
+        carry["image_priority"] = halves_apart(image_order, image)
+        carry["image_head"] = torch.zeros_like(carry["image_priority"]).scatter(1, image_order[:, :1], 1.0)
         return carry

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..core.fusion_selection import FusionCounts, staying_target
+from ..core.fusion_selection import FusionCounts
 from ..core.options import Options, option
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
 from ..ops.token_ops import bipartite_targets, ordered_indices
@@ -135,7 +135,7 @@ def merge_similar(context: Context, among: torch.Tensor, r: int) -> Keep:
     """Merge the `r` pairs of nearest keys among the marked tokens, weighted by size."""
     tokens = context.tokens
     target = bipartite_targets(context.keys(), ordered_indices(among), most_merged(among.sum(-1), r))
-    return Keep.merged(torch.where(among, target, staying_target(tokens.valid)), weights=tokens.size)
+    return Keep.merged(torch.where(among, target, Keep.of(tokens.valid).target), weights=tokens.size)
 
 
 def most_merged(candidates: torch.Tensor, r: int) -> torch.Tensor:

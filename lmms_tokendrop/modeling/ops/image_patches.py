@@ -31,7 +31,10 @@ def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) ->
     inside = mask.flatten(1)
     if limit is not None:
         counts = inside.sum(-1).tolist()
-        warn_of_many_patches(max(counts), limit)
+        if max(counts) > limit:
+            logger.warning_once(
+                f"an image has more patches than max_image_length={limit}; only so many of them are read"
+            )
         for row, count in enumerate(counts):
             if count > limit:
                 chosen = torch.randperm(count)[:limit] if random_subset else torch.arange(limit) * count // limit
@@ -124,9 +127,3 @@ def _check_top_left(mask: torch.Tensor) -> None:
     """Raise a ValueError unless each image `[batch, height, width]` starts at its first row and column."""
     if not bool(mask[:, 0, 0].all()):
         raise ValueError("pixel_mask: images must be padded on the right and below, and none may be empty")
-
-
-def warn_of_many_patches(patches: int, limit: int) -> None:
-    """Warn, once, of images with more patches than the model reads."""
-    if patches > limit:
-        logger.warning_once(f"an image has more patches than max_image_length={limit}; only so many of them are read")

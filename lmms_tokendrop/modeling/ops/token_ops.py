@@ -24,15 +24,13 @@ def bipartite_targets(keys: torch.Tensor, order: torch.Tensor, counts: torch.Ten
     torch.LongTensor
         `[batch, length]`, the token that each token becomes part of; itself where it does not merge.
     """
-    batch, length, channels = keys.shape
+    batch, length = keys.shape[:2]
     target = torch.arange(length, device=keys.device).repeat(batch, 1)
     source, destination = order[:, 0::2], order[:, 1::2]
     if destination.shape[1] == 0:
         return target
     unit = torch.nn.functional.normalize(keys.float(), dim=-1)
-    first, second = (
-        unit.gather(1, half.clamp_min(0).unsqueeze(-1).expand(-1, -1, channels)) for half in (source, destination)
-    )
+    first, second = (take_tokens(unit, half.clamp_min(0)) for half in (source, destination))
     similarity = (first @ second.transpose(1, 2)).masked_fill((destination < 0).unsqueeze(1), float("-inf"))
     best, nearest = similarity.max(-1)
     best = best.masked_fill(source < 0, float("-inf"))
