@@ -17,7 +17,7 @@ from transformers.models.llava_next.modeling_llava_next import (
 )
 
 from ..core.decoder_options import setting
-from ..core.loading import SavesPublicKeys, TokenDropLoading, read_as
+from ..core.loading import read_as
 from ..core.staged_generation import StagedGenerationMixin
 from ..core.staged_vlm import with_reduction
 from ..core.tile_layout import pack_flat
@@ -25,17 +25,7 @@ from ..core.tiled_features import TiledFeatures
 from ..core.token_drop_config import TokenDropConfig
 from ..core.vision_inputs import check_image_sizes
 from ..methods.available import reductions
-from .processing_llava_next_tokendrop import FlatLlavaNextProcessor, LlavaNextTokenDropProcessor
-
-__all__ = [
-    "FlatLlavaNextProcessor",
-    "LlavaNextTokenDropConfig",
-    "LlavaNextTokenDropForConditionalGeneration",
-    "LlavaNextTokenDropModel",
-    "LlavaNextTokenDropModelOutput",
-    "LlavaNextTokenDropProcessor",
-]
-
+from .processing_llava_next_tokendrop import FlatLlavaNextProcessor, LlavaNextTokenDropProcessor  # noqa: F401, go where the model goes
 
 TokenReductionConfig = reductions("llava_next")
 """The methods, and what options mean for them."""
@@ -80,14 +70,11 @@ class LlavaNextTokenDropModel(TiledFeatures, LlavaNextModel):
         return tiles_per_image, pack_flat if setting(self.used_reducer.options, "packing") == "flat" else pack
 
 
-class LlavaNextTokenDropForConditionalGeneration(
-    StagedGenerationMixin, TokenDropLoading, SavesPublicKeys, LlavaNextForConditionalGeneration
-):
+class LlavaNextTokenDropForConditionalGeneration(StagedGenerationMixin, LlavaNextForConditionalGeneration):
     """LLaVA-NeXT that drops or merges visual tokens, as `config.token_reduction` says."""
 
     base_class = LlavaNextTokenDropModel
     config: LlavaNextTokenDropConfig
-    config_class = LlavaNextTokenDropConfig
     forward = with_reduction(LlavaNextForConditionalGeneration.forward)
 
 

@@ -9,19 +9,12 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaModel
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast, LlavaMultiModalProjector
 
-from ..core.loading import SavesPublicKeys, TokenDropLoading, read_as
+from ..core.loading import read_as
 from ..core.staged_generation import StagedGenerationMixin
 from ..core.staged_vlm import with_reduction
 from ..core.tiled_features import TiledFeatures
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
-
-__all__ = [
-    "LlavaTokenDropConfig",
-    "LlavaTokenDropForConditionalGeneration",
-    "LlavaTokenDropModel",
-    "LlavaTokenDropModelOutput",
-]
 
 
 class LlavaTokenDropConfig(TokenDropConfig, LlavaConfig):
@@ -50,14 +43,11 @@ class LlavaTokenDropModel(TiledFeatures, LlavaModel):
         self.post_init()
 
 
-class LlavaTokenDropForConditionalGeneration(
-    StagedGenerationMixin, TokenDropLoading, SavesPublicKeys, LlavaForConditionalGeneration
-):
+class LlavaTokenDropForConditionalGeneration(StagedGenerationMixin, LlavaForConditionalGeneration):
     """LLaVA-1.5 that drops or merges visual tokens, as `config.token_reduction` says."""
 
     base_class = LlavaTokenDropModel
     config: LlavaTokenDropConfig
-    config_class = LlavaTokenDropConfig
     forward = with_reduction(LlavaForConditionalGeneration.forward)
 
 

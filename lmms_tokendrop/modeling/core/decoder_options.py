@@ -1,6 +1,6 @@
 """Options that the framework reads in decoders, for methods to inherit: budget, newlines, positions, packing."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from .budget import Budget
@@ -37,8 +37,6 @@ class DecoderOptions(Options):
 
     Attributes
     ----------
-    first_format : int or None
-        That of configurations without a number; None: the number says nothing of the method.
     earlier : dict[int, dict]
         Defaults that were others in an earlier format.
     """
@@ -61,20 +59,9 @@ class DecoderOptions(Options):
         without = {"newlines"} if options.get("packing") == "flat" else set()
         return {name: value for name, value in earlier.items() if name in cls.entries().keys() - without}
 
-    @classmethod
-    def restored(cls, saved: dict) -> dict:
-        """Options as a configuration file has them; those that were saved without a format have the first one."""
-        return dict(saved) if cls.first_format is None else {"format": cls.first_format, **saved}
-
-    @classmethod
-    def initial(cls) -> dict:
-        """The format."""
-        return {} if cls.first_format is None else {"format": FORMAT}
-
     def to_dict(self) -> dict:
         """The method, and every option that has a value."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
     def counts_newlines(self) -> bool:
@@ -111,8 +98,8 @@ class BudgetOptions(DecoderOptions):
     )
 
     def __post_init__(self) -> None:
-        stated = {name: getattr(self, name) for way in self.alternatives for name in way if name != "preset"}
-        without_budget = all(value is None for value in stated.values())
+        stated = (getattr(self, name) for way in self.alternatives for name in way if name != "preset")
+        without_budget = all(value is None for value in stated)
         if self.counter is None:
             self.counter = "release" if without_budget else "input"
         if without_budget:

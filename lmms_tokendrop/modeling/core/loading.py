@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     get_model_conversion_mapping,
@@ -17,7 +18,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 LOCATION = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
-class TokenDropLoading:
+class TokenDropLoading(PreTrainedModel):
     """Override of `PreTrainedModel.from_pretrained`; comes before the stock class in a class's bases.
 
     The configuration is a :class:`TokenDropConfig`. Its field `base_weights` is None, or
@@ -25,10 +26,6 @@ class TokenDropLoading:
     Only safetensors are read from there, and no code is run. The loaded model has `base_weights = None`: it is saved
     with its own weights.
     """
-
-    base_model_prefix: str
-    config_class: Any
-    config: Any
 
     @classmethod
     def from_pretrained(
@@ -81,8 +78,7 @@ class TokenDropLoading:
             config = copy.deepcopy(config)
             config.base_weights = None
             source, kwargs = base["repo_id"], _from_base(kwargs, base["revision"])
-        loading: Any = super()
-        model, info = loading.from_pretrained(source, *args, config=config, output_loading_info=True, **kwargs)
+        model, info = super().from_pretrained(source, *args, config=config, output_loading_info=True, **kwargs)
         if base is not None:
             # Code is looked up there, and must never be the base's.
             model.config.name_or_path = str(pretrained_model_name_or_path)
@@ -169,10 +165,10 @@ def use_public_keys(model) -> None:
     model._weight_conversions = get_model_conversion_mapping(model, hf_quantizer=quantizer, add_legacy=False)
 
 
-class SavesPublicKeys:
+class SavesPublicKeys(PreTrainedModel):
     """Saves with the names of public checkpoints; comes before `PreTrainedModel` in a class's bases."""
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Save as `PreTrainedModel.save_pretrained` does, see :func:`use_public_keys`."""
         use_public_keys(self)
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        super().save_pretrained(save_directory, *args, **kwargs)

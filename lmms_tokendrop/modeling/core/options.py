@@ -31,12 +31,15 @@ class Options:
         largest value of interest. A budget is met by finding its value on samples.
     required : dict[str, str]
         Options that have to be given, and a value for each as an example.
+    first_format : int or None
+        Format of configurations that were saved without its number; None: a format says nothing of the method.
     """
 
     presets: ClassVar[dict[str, dict]] = {}
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
     calibrated: ClassVar[tuple[str, float] | None] = None
     required: ClassVar[dict[str, str]] = {}
+    first_format: ClassVar[int | None] = None
 
     method: str = option("none", "The method.")
 
@@ -101,16 +104,6 @@ class Options:
         return {}
 
     @classmethod
-    def restored(cls, saved: dict) -> dict:
-        """Options as a configuration file has them, with the number of the format that they were saved in."""
-        return dict(saved)
-
-    @classmethod
-    def initial(cls) -> dict:
-        """What options of which none is given say beside the method."""
-        return {}
-
-    @classmethod
     def merged(cls, saved: dict, given: dict) -> dict:
         """Options that were saved, with others given for the same method.
 
@@ -142,12 +135,7 @@ class Reductions:
         Options that are not offered, since the architecture has nothing for them to act on, and what they would say.
     """
 
-    def __init__(
-        self,
-        reducers: Mapping[str, Any],
-        exported: Callable[..., dict[str, str]] | None = None,
-        implied: Mapping[str, Any] | None = None,
-    ):
+    def __init__(self, reducers: Mapping[str, Any], exported: Callable | None = None, implied: Mapping | None = None):
         self.reducers, self.implied = reducers, implied or {}
         self.exported = exported or (lambda *methods: {})
 
@@ -204,11 +192,14 @@ class Reductions:
         """Options as a configuration file has them, with the number of the format that they were saved in."""
         saved = dict(saved or {})
         reducer = self.reducers.get(saved.get("method", "none"))
-        return saved if reducer is None else reducer.Options.restored(saved)
+        first = None if reducer is None else reducer.Options.first_format
+        return saved if first is None else {"format": first, **saved}
 
     def defaults(self, method: str) -> dict:
         """Options of a method of which none is given, with the number of today's format."""
-        return {"method": method, **self.options_of(method).initial()}
+        kind = self.options_of(method)
+        current = {} if kind.first_format is None else {"format": kind.entries()["format"].default}
+        return {"method": method, **current}
 
     def merged(self, saved: dict, given: dict) -> dict:
         """As :meth:`Options.merged`."""
@@ -227,21 +218,19 @@ def checked_value(entry, value):
     if name == "preset" and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if about["allowed"] is not None:
-        if value not in about["allowed"]:
-            raise ValueError(f"token_reduction: {name}={value!r}; allowed: {', '.join(map(repr, about['allowed']))}")
-        return value
-    if entry.type in (str, str | None):
-        if not isinstance(value, str) or not value:
-            raise ValueError(f"token_reduction: {name}={value!r}; allowed: a name")
-        return value
-    if takes_list(entry):
+        right, allowed = value in about["allowed"], ", ".join(map(repr, about["allowed"]))
+    elif entry.type in (str, str | None):
+        right, allowed = isinstance(value, str) and bool(value), "a name"
+    elif isinstance(entry.default, bool):
+        right, allowed = isinstance(value, bool), "True, False"
+    elif takes_list(entry):
         return _checked_list(name, value, about["low"])
-    if isinstance(entry.default, bool):
-        if not isinstance(value, bool):
-            raise ValueError(f"token_reduction: {name}={value!r}; allowed: True, False")
-        return value
-    whole = entry.type in (int, int | None)
-    return checked_number(f"token_reduction: {name}", value, whole=whole, low=about["low"], high=about["high"])
+    else:
+        whole = entry.type in (int, int | None)
+        return checked_number(f"token_reduction: {name}", value, whole=whole, low=about["low"], high=about["high"])
+    if not right:
+        raise ValueError(f"token_reduction: {name}={value!r}; allowed: {allowed}")
+    return value
 
 
 def checked_number(name: str, value, *, whole: bool, low: float, high: float | None = None, below: float | None = None):

@@ -1,6 +1,5 @@
 """A model with a language modelling head whose decoder drops tokens, and what its `generate` does otherwise."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import nn
@@ -8,11 +7,12 @@ from transformers import PreTrainedModel
 from transformers.generation import GenerationMixin, GenerationMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 
+from .loading import SavesPublicKeys, TokenDropLoading
 from .staged_cache import StagedCache, checked_cache
 from .transformers_compat import CACHE, cache_of
 
 
-class StagedGenerationMixin(GenerationMixin):
+class StagedGenerationMixin(TokenDropLoading, SavesPublicKeys, GenerationMixin):
     """A model with a language modelling head whose decoder is staged; comes before the stock class in a class's bases.
 
     Attributes
@@ -22,8 +22,6 @@ class StagedGenerationMixin(GenerationMixin):
     """
 
     base_class: ClassVar[type]
-    config: Any
-    post_init: Callable[[], None]
 
     def __init__(self, config):
         PreTrainedModel.__init__(self, config)

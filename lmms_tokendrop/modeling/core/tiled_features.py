@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
@@ -20,7 +20,6 @@ from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput, reads_tower,
 from .staged_decoder import staged_decoder
 from .staged_vlm import StagedVlm
 from .tile_layout import TiledImages, Tiles, anyres_layout, pack_flat
-from .token_drop_config import TokenDropConfig
 from .vision_inputs import check_features, check_questions, feature_layers, last_read
 from .visual_tokens import VisualTokens, images_of_rows, texts_behind
 
@@ -47,15 +46,13 @@ class TiledFeatures(StagedVlm):
     """
 
     image_inputs = ("image_sizes", "vision_feature_layer", "vision_feature_select_strategy")
-    projector_class: ClassVar[type[nn.Module]]
-    config_class: type[TokenDropConfig]
-    vision_tower: Any
-    multi_modal_projector: Any
+    projector_class: ClassVar[type]
 
     def __init__(self, config):
         PreTrainedModel.__init__(self, config)
         self.token_reducer = self.build_reducer(self.config_class.reduction_of(config))
-        self.vision_tower = self.build_tower()
+        clip = config.vision_config.model_type == CLIP
+        self.vision_tower: Any = (StagedCLIPVisionModel if clip else AutoModel.from_config)(config.vision_config)
         self.multi_modal_projector = self.projector_class(config)
         self.language_model = staged_decoder(config.text_config)
 
@@ -88,12 +85,6 @@ class TiledFeatures(StagedVlm):
             )
         if self.config.vision_feature_select_strategy != "default":
             raise ValueError(f"method={method!r} needs vision_feature_select_strategy='default'")
-
-    def build_tower(self) -> nn.Module:
-        """The vision tower of the configuration, one that can have stages if it is CLIP's."""
-        vision_config = self.config.vision_config
-        staged = vision_config.model_type == CLIP
-        return StagedCLIPVisionModel(vision_config) if staged else AutoModel.from_config(vision_config)
 
     def tiling(self, pixel_values: torch.Tensor, image_sizes: Any) -> tuple[list[int], Callable[..., list]]:
         """Say how images are cut and joined.
@@ -165,13 +156,8 @@ class TiledFeatures(StagedVlm):
         check_questions(self.used_reducer, questions, len(images.tiles_per_image))
         if images.tiles is None:
             return self._image_output(images, self._plain_features(images), images.layout)
-        vision = self.vision_tower.forward_staged(
-            images.pixel_values,
-            images.layers,
-            self.used_reducer,
-            tiles=lambda: images.tiles,
-            questions=lambda: questions,
-        )
+        providers = {"tiles": lambda: images.tiles, "questions": lambda: questions}
+        vision = self.vision_tower.forward_staged(images.pixel_values, images.layers, self.used_reducer, **providers)
         patches = vision.features[:, 1:]
         if compiling():
             of_any_length(1, patches)
@@ -184,9 +170,7 @@ class TiledFeatures(StagedVlm):
         check_features(strategy, images_per_request, len(tiles_per_image))
         layout = anyres_layout(pack, tiles_per_image, self._side)
         if pixel_values.dim() == 5:
-            pixel_values = torch.cat(
-                [tiles[:count] for tiles, count in zip(pixel_values, tiles_per_image, strict=True)]
-            )
+            pixel_values = torch.cat([tiles[:n] for tiles, n in zip(pixel_values, tiles_per_image, strict=True)])
         tower, projector = self.config.vision_config, self.multi_modal_projector
         layers = feature_layers(layers, tower.num_hidden_layers, tower.hidden_size, projector.linear_1.in_features)
         tiles = None
@@ -264,9 +248,7 @@ class TiledFeatures(StagedVlm):
     def _side(self) -> int:
         return self.config.vision_config.image_size // self.config.vision_config.patch_size
 
-    def _places(
-        self, images: list[VisualTokens], tiles_per_image: list[int]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _places(self, images: list[VisualTokens], tiles_per_image: list[int]) -> list[tuple]:
         """Per image, the tile among all and the cell of each token; those of a newline are no place."""
         return [
             (image.tile + first, (image.row * self._side + image.column).masked_fill(image.newline, 0))
@@ -274,27 +256,21 @@ class TiledFeatures(StagedVlm):
         ]
 
     def _tiles(self, layout: list[VisualTokens], tiles_per_image, images_per_request, device) -> Tiles:
-        total, cells = sum(tiles_per_image), self._side**2
-        alive = torch.zeros(total, cells, dtype=torch.bool)
-        line = torch.full((total, cells), -1)
-        owners, first_line = [], 0
-        for tokens, (tile, cell) in zip(layout, self._places(layout, tiles_per_image), strict=True):
-            patch = ~tokens.newline
-            lines = torch.where(tokens.line >= 0, tokens.line + first_line, -1)
-            alive[tile[patch], cell[patch]] = True
-            line[tile[patch], cell[patch]] = lines[patch]
-            owners.append(tile[~patch])
-            first_line += int((~patch).sum())
-        image = torch.repeat_interleave(torch.arange(len(tiles_per_image)), torch.tensor(tiles_per_image))
-        requests = torch.arange(len(tiles_per_image))
-        if images_per_request is not None:
-            requests = torch.repeat_interleave(torch.arange(len(images_per_request)), torch.tensor(images_per_request))
+        tokens = reduce(VisualTokens.append, layout)
+        tile, cell = (torch.cat(parts) for parts in zip(*self._places(layout, tiles_per_image), strict=True))
+        patch, lines_before = ~tokens.newline, tokens.newline.long().cumsum(0)
+        alive = torch.zeros(sum(tiles_per_image), self._side**2, dtype=torch.bool)
+        alive[tile[patch], cell[patch]] = True
+        line = torch.full(alive.shape, -1)
+        line[tile[patch], cell[patch]] = torch.where(tokens.line >= 0, lines_before, -1)[patch]
+        image = torch.repeat_interleave(torch.tensor(tiles_per_image))
+        requests = torch.repeat_interleave(torch.tensor(images_per_request or [1] * len(tiles_per_image)))
         return Tiles(
             grid=(self._side, self._side),
             alive=alive.to(device),
             image=image.to(device),
             request=requests[image].to(device),
             line=line.to(device),
-            line_owner=torch.cat(owners).to(device),
+            line_owner=tile[~patch].to(device),
             num_layers=self.config.text_config.num_hidden_layers,
         )

@@ -183,10 +183,8 @@ def flat_code(
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in texts:
-            continue
         if name not in files:
             raise FileNotFoundError(f"{name}.py is imported, and there is no such file in lmms_tokendrop.modeling")
         texts[name] = IMPORT.sub(r"\1from .\2 import", instead[name] if name in instead else files[name].read_text())
-        waiting.extend(match[2] for match in IMPORT.finditer(texts[name]))
+        waiting.extend({match[2] for match in IMPORT.finditer(texts[name])} - texts.keys())
     return {f"{name}.py": texts[name] for name in sorted(texts)}

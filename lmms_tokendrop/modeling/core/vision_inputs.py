@@ -80,7 +80,8 @@ def check_image_sizes(pixel_values: torch.Tensor, image_sizes: Any) -> None:
     """
     if pixel_values.dim() not in (4, 5):
         raise ValueError(f"pixel_values of shape {tuple(pixel_values.shape)}, expected 4 or 5 dimensions")
-    if image_sizes is None or any(isinstance(size, int) or len(size) != 2 for size in _rows(image_sizes)):
+    sizes = image_sizes.tolist() if isinstance(image_sizes, torch.Tensor) else image_sizes
+    if sizes is None or any(isinstance(size, int) or len(size) != 2 for size in sizes):
         raise ValueError(f"image_sizes={image_sizes!r}; allowed: height and width of each image, [images, 2]")
     if pixel_values.dim() == 5 and len(image_sizes) != len(pixel_values):
         raise ValueError(f"image_sizes of {len(image_sizes)} images; pixel_values has {len(pixel_values)}")
@@ -92,7 +93,3 @@ def check_encoded(encoded: dict) -> None:
         raise ValueError(f"mm_encoder_outputs with {sorted(encoded)}; allowed: 'image'")
     if "image" in encoded and not hasattr(encoded["image"], "visual_tokens"):
         raise ValueError("mm_encoder_outputs: 'image' must be what this model's get_image_features returned")
-
-
-def _rows(sizes: Any) -> list:
-    return sizes.tolist() if isinstance(sizes, torch.Tensor) else list(sizes)

@@ -75,21 +75,18 @@ def text_of_export(architecture: str, *methods: str) -> str:
     references = CatalogueMethods(architecture).references()
     classes = {name: references[name].split(":") for name in dict.fromkeys(("none", *methods))}
     imported = {f"from .{module.rpartition('.')[2]} import {name}" for module, name in classes.values()}
-    implied = implied_options(architecture)
+    imports = "\n".join(sorted({"from .options import Reductions", *imported}))
     table = ", ".join(f'"{method}": {name}' for method, (_, name) in classes.items())
-    return "\n".join(
-        (
-            '"""The methods of this model."""',
-            "",
-            *sorted({"from .options import Reductions", *imported}),
-            "",
-            *([f"IMPLIED = {implied!r}"] if implied else []),
-            f"REDUCTIONS = Reductions({{{table}}}{', implied=IMPLIED' if implied else ''})",
-            "",
-            "",
-            "def reductions(architecture: str) -> Reductions:",
-            '    """The methods, and what options mean for them."""',
-            "    return REDUCTIONS",
-            "",
-        )
-    )
+    implied = implied_options(architecture)
+    constant, argument = (f"IMPLIED = {implied!r}\n", ", implied=IMPLIED") if implied else ("", "")
+    return f'''"""The methods of this model."""
+
+{imports}
+
+{constant}REDUCTIONS = Reductions({{{table}}}{argument})
+
+
+def reductions(architecture: str) -> Reductions:
+    """The methods, and what options mean for them."""
+    return REDUCTIONS
+'''

@@ -55,9 +55,8 @@ def merged_windows(options, layers: tuple[int, ...], context: Tiles, windows, si
     if options.by_threshold:
         return wanted, torch.zeros(images, dtype=torch.long, device=wanted.device)
 
-    groups = {"tile": torch.arange(len(wanted), device=wanted.device), "image": context.image}
-    groups["request"] = context.request
-    group = groups[options.scope]
+    every = torch.arange(len(wanted), device=wanted.device)
+    group = {"tile": every, "image": context.image, "request": context.request}[options.scope]
     merged, forced = torch.zeros_like(wanted), torch.zeros_like(wanted)
     planner = _GroupPlanner(options, layers, context, windows)
     for number in range(int(group.max()) + 1):

@@ -6,17 +6,12 @@ from typing import Any, ClassVar
 from ..core.decoder_options import BudgetOptions, NewlineOptions, PackingOptions, PositionOptions
 from ..core.options import option
 
-PRESETS = {
+PRESETS: dict[str, dict] = {
     "textvqa-192": {"global_threshold": 0.001, "individual_threshold": 0.001, "counter": "release"},
     "textvqa-128": {"global_threshold": 0.0012, "individual_threshold": 0.001, "counter": "release"},
     "textvqa-64": {"global_threshold": 0.011, "individual_threshold": 0.01, "counter": "release"},
     "vizwiz-64": {"global_threshold": 0.005, "individual_threshold": 0.001, "counter": "release"},
-    "192": {"visual_tokens": 192, "counter": "release"},
-    "128": {"visual_tokens": 128, "counter": "release"},
-    "64": {"visual_tokens": 64, "counter": "release"},
-    "640": {"visual_tokens": 640, "counter": "release"},
-    "320": {"visual_tokens": 320, "counter": "release"},
-    "160": {"visual_tokens": 160, "counter": "release"},
+    **{str(tokens): {"visual_tokens": tokens, "counter": "release"} for tokens in (192, 128, 64, 640, 320, 160)},
 }
 """Named settings. The first four are the thresholds that the MustDrop release publishes for LLaVA-1.5-7B, tuned so
 that the average over one benchmark comes near the number; on other models and benchmarks the average is another one.
