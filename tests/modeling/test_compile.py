@@ -100,16 +100,9 @@ def test_every_method_of_a_decoder(workshop, stock_graphs, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["mistral", "qwen2"])
-def test_every_decoder(workshop, stock_graphs, text):
-    run = decoder_answers(workshop.reduced({"method": "mustdrop"}, text), workshop)
-    check_decoder(run, stock_graphs("llava_next"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("prompts", ["one_image", "two_images"])
-def test_a_batch_of_one(workshop, stock_graphs, prompts):
-    run = decoder_answers(workshop.reduced({"method": "mustdrop"}), workshop, prompts)
+@pytest.mark.parametrize(("text", "prompts"), [("mistral", "one_image"), ("qwen2", "two_images")])
+def test_every_decoder_in_a_batch_of_one(workshop, stock_graphs, text, prompts):
+    run = decoder_answers(workshop.reduced({"method": "mustdrop"}, text), workshop, prompts)
     check_decoder(run, stock_graphs("llava_next"))
 
 
