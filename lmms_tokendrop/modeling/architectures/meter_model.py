@@ -225,9 +225,7 @@ class MeterModel(MeterPreTrainedModel):
             report=report,
         )
 
-    def embed(
-        self, input_ids, attention_mask, pixel_values, text_embeds, image_embeds, image_token_type_idx
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(self, input_ids, attention_mask, pixel_values, text_embeds, image_embeds, image_token_type_idx) -> tuple:
         """Text and image `[batch, length, channels]` as the first pair of cross-modal layers reads them."""
         if text_embeds is None:
             text_embeds = self.get_text_features(input_ids, attention_mask)
@@ -237,9 +235,7 @@ class MeterModel(MeterPreTrainedModel):
         text = self.cross_modal_text_transform(text_embeds) + types[0]
         return text, self.cross_modal_image_transform(image_embeds) + types[image_token_type_idx]
 
-    def encode_images(
-        self, pixel_values: torch.Tensor | None, image_embeds: torch.Tensor | None
-    ) -> tuple[torch.Tensor, dict[str, Any]]:
+    def encode_images(self, pixel_values, image_embeds) -> tuple[torch.Tensor, dict[str, Any]]:
         """States of the vision tower, unless they are given, and what :meth:`fuse` is to know of them."""
         return self.get_image_features(pixel_values) if image_embeds is None else image_embeds, {}
 

@@ -210,7 +210,7 @@ class ViltTokenDropForImagesAndTextClassification(SeveralImagesHead, _ViltHead, 
 
     def head_width(self, channels: int) -> int:
         """As wide as what it reads."""
-        return channels * self.config.num_images
+        return channels
 
     def run(self, labels: torch.Tensor | None, inputs: dict) -> FusionHeadOutput:
         """Also of images `[batch, ...]` alone."""

@@ -65,15 +65,13 @@ def decoder_attention_rows(
     return softmax_rows(logits, bias, valid).to(rows.device)
 
 
-def rotated_keys(
-    layer: Any, layer_input: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
+def rotated_keys(layer: Any, layer_input: torch.Tensor, positions: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Keys `[batch, key_heads, length, head_dim]` that a layer makes of `layer_input [batch, length, channels]`."""
     attention: Any = layer.self_attn
     device = next(attention.k_proj.parameters()).device
     keys = attention.k_proj(layer.input_layernorm(layer_input.to(device)))
     keys = keys.view(*layer_input.shape[:2], -1, attention.head_dim).transpose(1, 2)
-    cosine, sine = (part.to(device) for part in position_embeddings)
+    cosine, sine = (part.to(device) for part in positions)
     return apply_rotary_pos_emb(keys[:, :0], keys, cosine, sine)[1]  # of no queries
 
 

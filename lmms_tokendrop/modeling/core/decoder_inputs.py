@@ -135,7 +135,8 @@ def input_chunks(
         `prompt_length` does not fit.
     """
     length = embeddings.shape[1]
-    _check_mask(attention_mask, past, length)
+    if attention_mask is not None:
+        _check_mask(attention_mask, past, length)
     _check_length(config, past + length)
     if position_ids is None:
         position_ids = torch.arange(past, past + length, device=embeddings.device).unsqueeze(0)
@@ -152,9 +153,7 @@ def input_chunks(
     ]
 
 
-def _check_mask(attention_mask: torch.Tensor | None, past: int, length: int) -> None:
-    if attention_mask is None:
-        return
+def _check_mask(attention_mask: torch.Tensor, past: int, length: int) -> None:
     if not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 2:
         raise ValueError("attention_mask must be a tensor of shape [batch, past + length], 0 for padding")
     if attention_mask.shape[1] != past + length:

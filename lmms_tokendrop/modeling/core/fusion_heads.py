@@ -38,11 +38,15 @@ class FusionHeadOutput(SequenceClassifierOutput):
 class FusionHead(PreTrainedModel):
     """A classifier on pooled states, for classes of models to inherit from."""
 
-    def build_head(self, channels: int, width: int | None = None) -> None:
+    def build_head(self, channels: int) -> None:
         """Make the classifier of pooled states `[batch, channels]`, in the form that all of ViLT and METER have."""
-        self.num_labels, width = self.config.num_labels, width or 2 * self.config.hidden_size
+        self.num_labels, width = self.config.num_labels, self.head_width(channels)
         layers = nn.Linear(channels, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, self.num_labels)
         self.classifier = nn.Sequential(*layers)
+
+    def head_width(self, channels: int) -> int:
+        """Channels inside the classifier of pooled states `[batch, channels]`."""
+        return 2 * self.config.hidden_size
 
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
         """Logits of pooled states `[batch, channels]`."""
@@ -77,14 +81,14 @@ class SeveralImagesHead(FusionHead):
         """An entry per image."""
         return output.report
 
-    def build_head(self, channels: int, width: int | None = None) -> None:
+    def build_head(self, channels: int) -> None:
         """Make the classifier of pooled states `[batch, images * channels]`."""
         check_several_images(self.config)
-        super().build_head(self.config.num_images * channels, self.head_width(channels))
+        super().build_head(self.config.num_images * channels)
 
     def head_width(self, channels: int) -> int:
-        """Channels inside the classifier."""
-        return channels
+        """As wide as what it reads of one image."""
+        return channels // self.config.num_images
 
     def run(self, labels: torch.Tensor | None, inputs: dict) -> FusionHeadOutput:
         """Encode the text with each image `[batch, images, ...]`; what the encoder did not collect is None.
@@ -125,19 +129,19 @@ class AnswerHead(FusionHead):
 class EntailmentHead(FusionHead):
     """A classifier over contradiction, neutral and entailment (SNLI-VE)."""
 
-    def build_head(self, channels: int, width: int | None = None) -> None:
+    def build_head(self, channels: int) -> None:
         """Name the labels of a configuration that names none; a ValueError if there are not three."""
         number = self.config.num_labels
         if number != len(ENTAILMENT_LABELS):
             raise ValueError(f"num_labels={number}; visual entailment has {len(ENTAILMENT_LABELS)} labels")
         _name_labels(self.config, ENTAILMENT_LABELS)
-        super().build_head(channels, width)
+        super().build_head(channels)
 
 
 class RankHead(FusionHead):
     """A score of how well a text fits an image."""
 
-    def build_head(self, channels: int, width: int | None = None) -> None:
+    def build_head(self, channels: int) -> None:
         """Make the layer that scores pooled states `[batch, channels]`."""
         self.rank_output = nn.Linear(channels, 1)
 

@@ -154,9 +154,7 @@ def sources(further: Iterable[Path] = ()) -> dict[str, Path]:
     return files
 
 
-def flat_code(
-    modules: Iterable[str], files: Mapping[str, Path], instead: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def flat_code(modules: Iterable[str], files: Mapping[str, Path], instead: Mapping | None = None) -> dict[str, str]:
     """Text of every file that some modules need, in which imports of the package are of siblings.
 
     Parameters
