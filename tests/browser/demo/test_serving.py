@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def server(tmp_path_factory, tiny_checkpoint):
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
     )
     line = process.stdout.readline()
     yield re.match(r"(http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)", line)[1], home
