@@ -8,7 +8,7 @@ from fusion_architectures import ARCHITECTURES
 from tiny_vilt import tiny_vilt_inputs
 from transformers import ViltForQuestionAnswering
 
-from lmms_tokendrop.modeling.core.attention import key_bias, policy_softmax
+from lmms_tokendrop.modeling.core.attention import attend_to, key_bias, policy_softmax
 
 LAYERS = {"vilt": [1, 2, 3], "meter": [2, 4, 6]}
 
@@ -128,6 +128,20 @@ def test_policy_softmax_by_hand():
     expected = torch.tensor([[1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0], [1 / 8, 2 / 8, 5 / 8]])
     assert torch.allclose(found, expected, atol=1e-5)
     assert torch.allclose(policy_softmax(logits, torch.ones(1, 3)), logits.softmax(-1), atol=1e-6)
+
+
+@torch.no_grad()
+def test_what_left_is_a_key_for_itself_alone(name, model):
+    module = {
+        "vilt": lambda: model.vilt.encoder.layer[0].attention.attention,
+        "meter": lambda: model.meter.cross_modal_text_layers[0].attention.self,
+    }[name]().eval()
+    states, policy = torch.randn(1, 4, model.config.hidden_size), torch.tensor([[1.0, 0.0, 1.0, 0.0]])
+    _, own, _, _ = attend_to(module, states, states, policy=policy)
+    _, cross, _, _ = attend_to(module, states, states.clone(), policy=policy)
+    seen = torch.tensor([[1, 0, 1, 0], [1, 1, 1, 0], [1, 0, 1, 0], [1, 0, 1, 1]])
+    assert torch.equal(own[0].mean(0) > 1e-3, seen.bool())
+    assert torch.equal(cross[0].mean(0) > 1e-3, seen[:1].bool().expand(4, 4))
 
 
 def test_a_training_step_lowers_the_loss(name, model):
