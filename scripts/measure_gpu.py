@@ -8,11 +8,14 @@ time on an H100 and runs all of them on the CPU, with the sizes of the bundled m
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
+
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # before torch: caches grow token by token
 
 import torch
 import typer
@@ -22,6 +25,7 @@ from gpu.decoder import Decoder, agreement
 from gpu.schedule import BUILD, Row, rows
 from gpu.sizes import Sizes, real, tiny
 from lmms_tokendrop.bench.machine import machine
+from lmms_tokendrop.modeling.core.budget import UnreachableBudget
 from lmms_tokendrop.modeling.core.options import checked_number
 from lmms_tokendrop.user_errors import check_output_file, one_line_errors
 
@@ -81,7 +85,10 @@ def measured(sizes: Sizes, device: torch.device, left: Callable[[], float]) -> I
             result.update(agreement(row, device))
         else:
             decoder = decoder or Decoder(sizes, device)
-            result.update(decoder.measure(row))
+            try:
+                result.update(decoder.measure(row))
+            except UnreachableBudget as error:
+                result["left_out"] = str(error)
         found["rows"].append(result)
         yield found
 

@@ -14,7 +14,7 @@ from lmms_tokendrop.bench.encoder_variants import ENCODERS, MeasuredEncoder
 from lmms_tokendrop.json_files import read_json_object
 from lmms_tokendrop.plan.targets import Target, read_target
 
-METHODS = ("mustdrop", "fastv", "visionzip", "random")
+METHODS = ("mustdrop", "sparsevlm", "fastv", "visionzip", "random")
 """Beside the unreduced model."""
 
 
@@ -52,8 +52,8 @@ class Sizes:
     text_tokens: int = 60
     new_tokens: int = 32
     repeats: int = 5
-    search: float = 8.0
-    window: float = 10.0
+    search: float = 14.0
+    window: float = 8.0
     largest_batch: int = 64
 
     @cached_property

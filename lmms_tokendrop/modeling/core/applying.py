@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..ops.token_ops import merge_groups, mixtures, padded_indices, segment_sum, take_tokens
+from ..ops.token_ops import Left, merge_groups, mixtures, padded_indices, padded_order, segment_sum, take_tokens
 
 
 @dataclass
@@ -110,10 +110,8 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
     RuntimeError
         If the decision breaks the rules, text would leave, padding would take part, or an image would lose all tokens.
     """
-    stays = keep.stays
-    _check(tokens, keep, stays, rules)
-    index, valid = padded_indices(stays, rules.side, rules.leading)
-    after = tokens.after(keep.target, index, valid)
+    left, unchanged = _left(tokens, keep, rules)
+    after, index = tokens.after(keep.target, left), left.index
     if keep.mixed is not None:
         places, weights = keep.mixed
         states = [_added(values, places, mixtures(values, weights.to(values.device))) for values in states]
@@ -122,7 +120,7 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
         states = [merge_groups(values, target.to(values.device), weights, keep.by_place) for values in states]
     if keep.added is not None:
         states = [_added(values, *keep.added) for values in states]
-    if torch.equal(after.place, tokens.place):
+    if unchanged:
         return (after if keep.merging else tokens), states, keep.carry
     states = [take_tokens(values, index.to(values.device)) for values in states]
     return after, states, {name: values.gather(1, index) for name, values in keep.carry.items()}
@@ -135,8 +133,28 @@ def _added(states: torch.Tensor, places: torch.Tensor, new: torch.Tensor) -> tor
     return states.index_put((rows, places[rows, entries]), new[rows, entries])
 
 
-def _check(tokens: Any, keep: Keep, stays: torch.Tensor, rules: Rules) -> None:
-    """Raise a RuntimeError for a decision that breaks the rules."""
+def _left(tokens: Any, keep: Keep, rules: Rules) -> tuple[Left, bool]:
+    """What is left, and whether that is everything; for all that it has to know the host waits once.
+
+    Raises
+    ------
+    RuntimeError
+        If the decision breaks the rules.
+    """
+    stays = keep.stays
+    broken = _broken(tokens, keep, stays, rules)
+    order, counts = padded_order(stays, rules.side, rules.leading), stays.sum(-1)
+    in_order = tokens.place.gather(1, order).masked_fill(~stays.gather(1, order), -1) == tokens.place
+    numbers = torch.stack([*broken.values(), in_order.all(), counts.amin(), counts.amax()]).tolist()
+    *found, unmoved, fewest, most = numbers
+    if any(found):
+        raise RuntimeError(f"A stage tried {list(broken)[found.index(1)]}")
+    left = Left(*padded_indices(stays, rules.side, rules.leading, most, order), padded=fewest < most)
+    return left, bool(unmoved) and most == stays.shape[1]
+
+
+def _broken(tokens: Any, keep: Keep, stays: torch.Tensor, rules: Rules) -> dict[str, torch.Tensor]:
+    """What rules a decision may break, and whether it does."""
     inside, goal, text = keep.target >= 0, keep.target.clamp_min(0), tokens.valid & ~tokens.visual
     images, count = tokens.images()
     left, had = (segment_sum(marked.long(), images, count) for marked in (stays & tokens.visual, tokens.visual))
@@ -155,34 +173,25 @@ def _check(tokens: Any, keep: Keep, stays: torch.Tensor, rules: Rules) -> None:
             raise RuntimeError("A stage tried to add tokens, and its method does not say that it `adds`")
         free = (stays & tokens.visual).gather(1, places.clamp_min(0))
         broken["to add a token at the place of text, or of one that leaves"] = ((places >= 0) & ~free).any()
-    found = torch.stack(list(broken.values()))
-    if bool(found.any()):
-        raise RuntimeError(f"A stage tried {list(broken)[int(found.long().argmax())]}")
+    return broken
 
 
-def check_counted(layer: int, kind: str, wanted: torch.Tensor, found: torch.Tensor, slack: int = 0) -> None:
-    """Fail unless a stage left what its method states.
+Counted = tuple[int, str, torch.Tensor, torch.Tensor]
+"""A stage's layer, what is counted, and the counts `[groups]` or `[batch]` that it was to leave and that it left."""
 
-    Parameters
-    ----------
-    layer : int
-        The stage's layer.
-    kind : str
-        What is counted, for the message.
-    wanted, found : torch.LongTensor
-        `[groups]` or `[batch]`.
-    slack : int
-        Largest difference.
+
+def check_counted(counted: list[Counted], slack: int = 0) -> None:
+    """Fail unless stages left what their method states, but for `slack` tokens.
 
     Raises
     ------
     RuntimeError
-        With both counts.
+        With both counts of the first that did not.
     """
-    if bool(((wanted - found).abs() > slack).any()):
-        raise RuntimeError(
-            f"layer {layer} was to leave {wanted.tolist()} {kind}tokens of its batch and left {found.tolist()}"
-        )
+    numbers = torch.stack([torch.stack(counts) for _, _, *counts in counted]).tolist() if counted else []
+    for (layer, kind, *_), (wanted, found) in zip(counted, numbers, strict=True):
+        if any(abs(expected - number) > slack for expected, number in zip(wanted, found, strict=True)):
+            raise RuntimeError(f"layer {layer} was to leave {wanted} {kind}tokens of its batch and left {found}")
 
 
 def check_stages(reducer: Any, offered: Mapping[str, int], computed: Collection[str] = ()) -> None:

@@ -71,7 +71,8 @@ class Budget:
         """Tokens to leave at the drop that follows decoder layer `len(processed) - 1`.
 
         Counts fall geometrically from stage to stage, but not below what must stay. What later stages are to leave is
-        planned anew at each, so that rounding does not add up.
+        planned anew at each, so that rounding does not add up. A step is a handful of numbers, so it is computed on the
+        host, which waits for them once.
 
         Parameters
         ----------
@@ -96,7 +97,8 @@ class Budget:
         """
         stage = layers.index(len(processed) - 1)
         weights = self.weights(layers, num_layers)[stage:]
-        credited = processed if self.counter == "input" else processed[1:]
+        credited, device = processed if self.counter == "input" else processed[1:], current.device
+        available, current, least, *credited = torch.stack([available, current, least, *credited]).cpu()
         spent = sum((count.double() for count in credited), torch.zeros_like(current, dtype=torch.float64))
         target = self.target(available)
         left = target * num_layers - spent
@@ -104,7 +106,7 @@ class Budget:
             raise unreachable(target, self.floor(current, least, layers, num_layers), self)
         factor = _geometric_factor(current.double(), least.double(), left, weights)
         count = (current * factor).round().long()
-        return torch.minimum(torch.maximum(count, least.long()), current.long())
+        return torch.minimum(torch.maximum(count, least.long()), current.long()).to(device)
 
 
 class UnreachableBudget(ValueError):
@@ -124,10 +126,7 @@ def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> Un
 
 
 def _geometric_factor(current: torch.Tensor, least: torch.Tensor, left: torch.Tensor, weights: list[int]):
-    """The factor r in [0, 1] with `sum(w_i * max(least, current * r**i) for i = 1..) == left`, by bisection.
-
-    It is found on the host, since a step is a handful of numbers.
-    """
+    """The factor r in [0, 1] with `sum(w_i * max(least, current * r**i) for i = 1..) == left`, by bisection."""
     counts, fewest, wanted = current.tolist(), least.tolist(), left.tolist()
     low, high = [0.0] * len(counts), [1.0] * len(counts)
     for _ in range(60):

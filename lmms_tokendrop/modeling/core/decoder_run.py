@@ -8,12 +8,13 @@ import torch
 from transformers.masking_utils import create_causal_mask
 
 from ..ops.eager_parts import HostCall, of_any_length, on_host
+from .cache_selection import accumulate_attention, drop_from_cache
 from .chunk_outputs import ChunkOutput
 from .decoder_attention import RowScores, decoder_attention_rows, rotated_keys
 from .decoder_inputs import Chunk
 from .decoder_options import setting
 from .staged_cache import Entries, StagedCache, StagedLayer
-from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill, accumulate_attention, drop_from_cache
+from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
 from .transformers_compat import cache_argument
 from .visual_tokens import DecoderTokens
 

@@ -131,10 +131,10 @@ class FusionRun:
         """Fail unless a stage left exactly the counts that its method states."""
         wanted = self.reducer.count(stage, counts)
         if wanted is not None and self.reducer.joint:
-            check_counted(stage.layer, "", torch.add(*wanted), torch.add(*after.counts()))
+            check_counted([(stage.layer, "", torch.add(*wanted), torch.add(*after.counts()))])
         elif wanted is not None:
-            for kind, expected, found in zip(("text ", "image "), wanted, after.counts(), strict=True):
-                check_counted(stage.layer, kind, expected, found)
+            kinds = zip(("text ", "image "), wanted, after.counts(), strict=True)
+            check_counted([(stage.layer, *counted) for counted in kinds])
 
 
 def providers_of(projections: Any, bias: torch.Tensor | None, weight: torch.Tensor | None = None) -> dict:

@@ -75,12 +75,13 @@ class DecoderCounts:
         These are its protected tokens, at least one per image, and the newlines that stay in any case: all with
         `newlines="keep"`, those of the protected tokens' rows with "row".
         """
-        tokens, newlines = self.tokens, setting(self.options, "newlines")
-        images, count = tokens.groups("image")
-        visual = tokens.visual
-        pairs, pair = torch.unique(self.groups[visual] * (count + 1) + images[visual], return_inverse=True)
-        in_pair = segment_sum(self.protected[visual].long(), pair, len(pairs)).clamp_min(1)
-        least = segment_sum(in_pair, pairs // (count + 1), len(self.full))
+        tokens, newlines, visual = self.tokens, setting(self.options, "newlines"), self.tokens.visual
+        by_tile = setting(self.options, "scope") == "tile"
+        part, count = (self.groups, len(self.full)) if by_tile else tokens.groups("image")
+        held, staying = (segment_sum(marked.long(), part, count) for marked in (visual, visual & self.protected))
+        group = torch.zeros(count + 1, dtype=torch.long, device=part.device)
+        group.scatter_(0, torch.where(visual, part, count).flatten(), self.groups.flatten())
+        least = segment_sum(torch.where(held > 0, staying.clamp_min(1), 0), group[:count], len(self.full))
         if newlines != "drop":
             ends = visual & tokens.newline
             if newlines == "row":
@@ -119,8 +120,7 @@ def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: 
         leaders = _leaders_without_keys(context, priority, ranked, lines, keys)
         priority = priority.masked_fill(leaders, float("inf"))
         keys = keys | leaders
-    keep = context.valid & ~tokens.visual
-    keep[ranked] = fit_counts(priority[ranked], groups[ranked], lines[ranked], counts, keys[ranked])
+    keep = (context.valid & ~tokens.visual) | fit_counts(priority, groups.masked_fill(~ranked, -1), lines, counts, keys)
     return Keep.of(_with_newlines(options, context, keep, lines), **details)
 
 
@@ -166,52 +166,54 @@ def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch
     return Keep.of(_with_newlines(options, context, keep, lines), **details)
 
 
-def _ranked(options, context: Context) -> tuple[torch.Tensor, torch.Tensor]:
+def _ranked(options, context: Context) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The tokens that are judged, and the row whose newline stays while one of them does.
 
     A newline without a row (unpadding can leave an extreme sliver no column) is judged like any other token.
 
     Returns
     -------
-    tuple[torch.Tensor, torch.Tensor]
-        `[batch, length]` each; rows are numbered over the batch, -1 where no newline depends on the token.
+    tuple[torch.BoolTensor, torch.LongTensor or None]
+        `[batch, length]` each; rows are numbered over the batch, -1 where no newline depends on the token. None: on
+        none does any.
     """
     tokens = context.tokens
     patches = tokens.visual & ~tokens.newline
     if setting(options, "newlines") != "row":
-        return patches & tokens.present, torch.full_like(tokens.tile, -1)
+        return patches & tokens.present, None
     lines = tokens.lines(setting(options, "scope"))
     alone = tokens.visual & tokens.newline & ~_has_token(lines, patches)
     return (patches & tokens.present) | alone, lines.masked_fill(alone, -1)
 
 
-def _with_newlines(options, context: Context, keep: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
+def _with_newlines(options, context: Context, keep: torch.Tensor, lines: torch.Tensor | None) -> torch.Tensor:
     """Add the newlines that stay beside the kept tokens."""
     ends = context.tokens.visual & context.tokens.newline
-    return keep | (ends if setting(options, "newlines") == "keep" else ends & _has_token(lines, keep))
+    if setting(options, "newlines") == "keep":
+        return keep | ends
+    return keep if lines is None else keep | (ends & _has_token(lines, keep))
 
 
 def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """`[batch, length]`, whether the line of an entry has a marked token; False for entries of no line."""
-    occupied = torch.zeros(int(lines.max()) + 2, dtype=torch.bool, device=lines.device)
-    occupied[lines[among & (lines >= 0)]] = True
-    return occupied[lines]
+    nowhere = lines.numel()
+    occupied = torch.zeros(nowhere + 1, dtype=torch.bool, device=lines.device)
+    occupied.scatter_(0, torch.where(among & (lines >= 0), lines, nowhere).flatten(), True)
+    return occupied[lines] & (lines >= 0)
 
 
 def _leaders(context: Context, priority: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """Mark the token of highest priority of each image."""
     images, count = context.tokens.groups("image")
-    leaders = torch.zeros_like(among)
-    leaders[among] = place_in_group(priority[among], images[among], count) == 0
-    return leaders
+    return among & (place_in_group(priority, images.masked_fill(~among, -1), count) == 0)
 
 
-def _leaders_without_keys(context: Context, priority: torch.Tensor, patches, lines, keys: torch.Tensor):
+def _leaders_without_keys(context: Context, priority: torch.Tensor, patches, lines: torch.Tensor | None, keys):
     """Mark one token of each image without key tokens, which stays where several images share a group.
 
     It is the best token on which no newline depends, so that one token of budget per image always suffices.
     """
     images, count = context.tokens.groups("image")
     without = segment_sum(keys.long(), images, count) == 0
-    free = patches & (lines < 0)
-    return _leaders(context, priority, free if bool(free.any()) else patches) & without[images]
+    free = patches if lines is None else patches & (lines < 0)
+    return _leaders(context, priority, torch.where(free.any(), free, patches)) & without[images]

@@ -1,16 +1,17 @@
-"""A reducer's stages during one prefill, and in the cache: after prefill, and while the answer is generated."""
+"""A reducer's stages during one prefill."""
 
 from functools import partial
 
 import torch
 
-from ..ops.token_ops import padded_indices, segment_sum
-from .applying import Rules, apply, check_counted
+from ..ops.token_ops import segment_sum
+from .applying import Counted, Rules, apply, check_counted
+from .cache_selection import compact_cache
 from .decoder_inputs import ReductionRequest
 from .decoder_options import setting
-from .reducer import Context, Stage, TokenReducer
+from .reducer import Context, Stage
 from .selection import DecoderCounts, keep_by_mask, keep_by_priority
-from .staged_cache import Entries, StagedCache, StagedLayer
+from .staged_cache import Entries, StagedCache
 from .token_report import StageRecord
 from .visual_tokens import DecoderTokens
 
@@ -49,6 +50,7 @@ class StagedPrefill:
         self.received: list[torch.Tensor] = []
         self.lengths: list[int] = []
         self.counted: DecoderTokens | None = None
+        self.left: list[Counted] = []
         seeds = request.sample_seeds
         self.sample_seeds = torch.zeros(len(sequence.place), dtype=torch.long) if seeds is None else seeds
         visual = sequence.tokens.visual
@@ -97,8 +99,7 @@ class StagedPrefill:
             raise RuntimeError("A stage tried to keep tokens that the vision tower left out")
         wanted = None if stage is None else self.reducer.count(stage, context.counts)
         if wanted is not None:
-            slack = 1 if setting(self.reducer.options, "newlines") == "row" else 0  # the newline of a row
-            check_counted(layer, "visual ", wanted, self._count(sequence.visual, sequence), slack)
+            self.left.append((layer, "visual ", wanted, self._count(sequence.visual, sequence)))
         if self.training and sequence is not before:
             raise RuntimeError(
                 "token_reduction: a hard drop has no gradient for what leaves; call model.eval(), or train "
@@ -110,6 +111,8 @@ class StagedPrefill:
 
     def finish(self, sequence: DecoderTokens) -> None:
         """After the last layer: compact the cache if the method does, and hand over the accounts."""
+        slack = 1 if setting(self.reducer.options, "newlines") == "row" else 0  # the newline of a row
+        check_counted(self.left, slack)
         decode = [stage for stage in self.reducer.stages_at("decode") if stage.point == "after_prefill"]
         if decode:
             compact_cache(self.cache, self.reducer, decode, Entries(sequence.place, sequence.padded), self.lengths)
@@ -143,113 +146,3 @@ class StagedPrefill:
         """Marked tokens of each group, `[groups]`."""
         groups = self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1)
         return segment_sum(among.long(), groups, self.group_count)
-
-
-def compact_cache(
-    cache: StagedCache, reducer: TokenReducer, stages: list[Stage], final: Entries, chunk_lengths: list[int]
-) -> None:
-    """Ask a method, for layers of the cache, what stays of a chunk after prefill.
-
-    Keys are cached after rotation, so their positions stay those of the unreduced sequence.
-
-    Parameters
-    ----------
-    cache : StagedCache
-        Changed in place; entries from before the chunk stay.
-    reducer : TokenReducer
-        The method.
-    stages : list[Stage]
-        Its stages at "after_prefill".
-    final : Entries
-        The chunk's tokens after the last stage in the decoder, which the method finds marked as `survivors`.
-    chunk_lengths : list[int]
-        Entries of the chunk in each layer; they are the layer's last ones.
-    """
-    left: list[Entries] = []
-    shared: dict[int, tuple[Entries, Context]] = {}
-    for stage in stages:
-        layer: StagedLayer = cache.layers[stage.layer]
-        held = layer.entries
-        earlier = held.index.shape[1] - chunk_lengths[stage.layer]
-        if id(held) not in shared:
-            shared[id(held)] = held, _context(cache, layer, survivors=_survivors(held, earlier, final))
-        layer.select(*_kept(held, _stays(reducer, stage, shared[id(held)][1]), earlier, left))
-
-
-def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stage]) -> None:
-    """Ask a method, for layers of the cache, what stays after a generated token.
-
-    Parameters
-    ----------
-    cache : StagedCache
-        Changed in place.
-    reducer : TokenReducer
-        The method.
-    stages : list[Stage]
-        Its stages at "after_token"; it finds what generated tokens attended as `attention_so_far [batch, entries]`.
-    """
-    for stage in stages:
-        if cache.generated % stage.every == 0:
-            layer = cache.layers[stage.layer]
-            context = _context(cache, layer, attention_so_far=layer.attention)
-            layer.select(*_kept(layer.entries, _stays(reducer, stage, context), 0, []))
-
-
-def accumulate_attention(layer: StagedLayer, attention: torch.Tensor) -> None:
-    """Add a generated token's head-mean attention, `[batch, entries]`, to what the layer has seen."""
-    layer.attention = attention if layer.attention is None else layer.attention + attention
-
-
-def _context(cache: StagedCache, layer: StagedLayer, **known: torch.Tensor) -> Context:
-    index = layer.entries.index
-    tokens, valid = cache.provenance(index), index >= 0
-    return Context(
-        tokens=tokens,
-        valid=valid,
-        hidden_states=None,
-        counts=None,
-        text_rows=valid & ~tokens.visual,
-        sample_seeds=torch.zeros(len(index), dtype=torch.long),
-        providers={name: lambda values=values: values for name, values in known.items()},
-    )
-
-
-def _stays(reducer: TokenReducer, stage: Stage, context: Context) -> torch.Tensor:
-    """`[batch, entries]`, True for what a method keeps in a layer; nothing else can happen there."""
-    keep = reducer.keep(stage, context)
-    if keep.merging or keep.added is not None or keep.mixed is not None:
-        raise RuntimeError("A stage tried to merge or add tokens in the cache")
-    if bool((context.text_rows & ~keep.stays).any()):
-        raise RuntimeError("A stage tried to drop text from the cache")
-    return keep.stays
-
-
-def _survivors(held: Entries, earlier: int, final: Entries) -> torch.Tensor:
-    """`[batch, entries]`, True for entries from before the chunk, and for those that are in `final` too."""
-    chunk = held.index[:, earlier:].contiguous()
-    length = chunk.shape[1]
-    place = torch.searchsorted(chunk, final.index.clamp_min(0).contiguous()).masked_fill(final.index < 0, length)
-    stays = torch.zeros(len(chunk), length + 1, dtype=torch.bool, device=chunk.device).scatter_(1, place, True)
-    return torch.cat([held.index[:, :earlier] >= 0, stays[:, :length]], dim=1)
-
-
-def _kept(held: Entries, keep: torch.Tensor, earlier: int, left: list[Entries]) -> tuple[torch.Tensor | None, Entries]:
-    """Places of what stays in a layer (None: all), and its entries; one object for all layers that hold the same.
-
-    The first `earlier` entries stay as they are, padding included.
-    """
-    leaves = (held.index >= 0) & ~keep
-    if bool(leaves[:, :earlier].any()):
-        raise RuntimeError("A stage tried to drop what the cache held before the prompt")
-    if bool(leaves.any()):
-        place, valid = padded_indices(keep[:, earlier:], "left")
-        before = torch.arange(earlier, device=place.device).expand(len(place), -1)
-        place = torch.cat([before, place + earlier], dim=1)
-        index = held.index.gather(1, place)
-        index[:, earlier:].masked_fill_(~valid, -1)
-        entries = Entries(index, not bool((index >= 0).all()))
-    else:
-        place, entries = None, held
-    same = [known for known in left if torch.equal(known.index, entries.index)]
-    left.extend([] if same else [entries])
-    return place, same[0] if same else entries

@@ -1,7 +1,7 @@
 """Images cut into tiles: where their visual tokens lie, and what a method may know of the tiles."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -39,6 +39,12 @@ class Tiles:
     line: torch.Tensor
     line_owner: torch.Tensor
     num_layers: int
+
+    def to(self, device: torch.device | str) -> "Tiles":
+        """The same on a device."""
+        moved = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        tensors = {name: value.to(device) for name, value in moved.items() if isinstance(value, torch.Tensor)}
+        return replace(self, **tensors)
 
     def counts(self, known: FusionCounts) -> TileCounts:
         """What counts can be computed from in the tower, and the tiles."""

@@ -267,10 +267,10 @@ class TiledFeatures(StagedVlm):
         requests = torch.repeat_interleave(torch.tensor(images_per_request or [1] * len(tiles_per_image)))
         return Tiles(
             grid=(self._side, self._side),
-            alive=alive.to(device),
-            image=image.to(device),
-            request=requests[image].to(device),
-            line=line.to(device),
-            line_owner=tile[~patch].to(device),
+            alive=alive,
+            image=image,
+            request=requests[image],
+            line=line,
+            line_owner=tile[~patch],
             num_layers=self.config.text_config.num_hidden_layers,
-        )
+        ).to(device)

@@ -5,6 +5,8 @@ from functools import reduce
 
 import torch
 
+from ..ops.token_ops import Left
+
 PART_RANGE = 2**20
 
 FIELDS = ("image", "tile", "row", "column", "line", "newline", "present")
@@ -110,9 +112,15 @@ class VisualTokens:
         return VisualTokens.combined(function, self)
 
     def select(self, index: torch.Tensor, valid: torch.Tensor) -> "VisualTokens":
-        """Gather `[batch, kept]` tokens of each sequence; entries that are not valid become text."""
+        """Gather `[batch, kept]` tokens of each sequence; entries that are not valid become text.
+
+        Images and requests keep their numbers, for no stage drops a whole one.
+        """
         picked = self.map(lambda values: values.gather(1, index))
         picked.image = picked.image.masked_fill(~valid, -1)
+        for scope in self.numbered.keys() & {"image", "request"}:
+            groups, count = self.numbered[scope]
+            picked.numbered[scope] = groups.gather(1, index).masked_fill(~valid, -1), count
         return picked
 
     def append(self, other: "VisualTokens") -> "VisualTokens":
@@ -208,15 +216,13 @@ def texts_behind(ids: torch.Tensor, placeholders: torch.Tensor, images: list[int
 
 def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Consecutive numbers for the distinct combinations of `parts` among the marked entries, -1 elsewhere."""
-    numbers = torch.full(inside.shape, -1, dtype=torch.long, device=inside.device)
-    keys = torch.zeros(int(inside.sum()), dtype=torch.long, device=inside.device)
+    keys = torch.zeros(inside.shape, dtype=torch.long, device=inside.device)
     for part in parts:
-        keys = keys * PART_RANGE + part[inside]
-    if len(keys) == 0:
-        return numbers, 0
-    unique, inverse = torch.unique(keys, return_inverse=True)
-    numbers[inside] = inverse
-    return numbers, len(unique)
+        keys = keys * PART_RANGE + part
+    ordered, order = torch.sort(keys.masked_fill(~inside, -1).flatten())
+    numbers = (ordered != torch.nn.functional.pad(ordered, (1, 0), value=-1)[:-1]).cumsum(0) - 1
+    count = int(numbers[-1]) + 1 if len(numbers) else 0
+    return torch.empty_like(order).scatter_(0, order, numbers).view(inside.shape), count
 
 
 @dataclass(frozen=True)
@@ -254,11 +260,11 @@ class DecoderTokens:
         """Image of each visual token over the batch `[batch, length]`, -1 for text, and the number of images."""
         return self.tokens.groups("image")
 
-    def after(self, target: torch.Tensor, index: torch.Tensor, valid: torch.Tensor) -> "DecoderTokens":
-        """The tokens at `index [batch, kept]`; entries that are not valid become padding."""
+    def after(self, target: torch.Tensor, left: Left) -> "DecoderTokens":
+        """The tokens that are left."""
         return DecoderTokens(
-            place=self.place.gather(1, index).masked_fill(~valid, -1),
-            position_ids=self.position_ids.expand(len(index), -1).gather(1, index),
-            tokens=self.tokens.select(index, valid),
-            padded=not bool(valid.all()),
+            place=self.place.gather(1, left.index).masked_fill(~left.valid, -1),
+            position_ids=self.position_ids.expand(len(left.index), -1).gather(1, left.index),
+            tokens=self.tokens.select(left.index, left.valid),
+            padded=left.padded,
         )

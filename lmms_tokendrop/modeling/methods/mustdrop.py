@@ -62,7 +62,7 @@ class MustDrop(TokenReducer):
         if stage.place == "decoder":
             return self._filter(stage, context)
         if stage.point == "after_prefill":
-            return Keep.of(context.provided("survivors"))
+            return context.provided("survivors")
         return least_attended(context, self.options.decode_drop_ratio, self.options.decode_floor)
 
     def _merge(self, context: Context) -> Keep:
@@ -123,11 +123,9 @@ def key_tokens(attention: torch.Tensor, among: torch.Tensor, tokens, key_ratio: 
         `[batch, length]`.
     """
     groups, count = tokens.groups("tile")
-    tile = groups[among]
-    total = segment_sum(torch.ones_like(tile), tile, count)
-    key = torch.zeros_like(among)
-    key[among] = place_in_group(attention[among], tile, count) < key_counts(total, key_ratio)[tile]
-    return key
+    tile = groups.masked_fill(~among, -1)
+    total = segment_sum(among.long(), tile, count)
+    return among & (place_in_group(attention, tile, count) < key_counts(total, key_ratio)[tile])
 
 
 def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
@@ -148,10 +146,8 @@ def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
     held = segment_sum(visual.long(), groups, count)
     leaving = torch.ceil(held.double() * drop_ratio - 1e-9).long()
     counts = torch.maximum(held - leaving, held.clamp_max(floor))
-    no_line = torch.full_like(groups[visual], -1)
-    keep = context.valid.clone()
-    keep[visual] = fit_counts(context.provided("attention_so_far")[visual], groups[visual], no_line, counts)
-    return Keep.of(keep)
+    stays = fit_counts(context.provided("attention_so_far"), groups, None, counts)
+    return Keep.of((context.valid & ~visual) | stays)
 
 
 def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,9 +165,7 @@ def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
     best = rows.amax(1).masked_fill(~visual, 0.0)
     images, count = context.tokens.groups("image")
     mass = segment_sum(total, images, count)
-    share = torch.zeros_like(total)
-    share[visual] = total[visual] / mass[images[visual]].clamp_min(torch.finfo(mass.dtype).tiny)
-    return share, best
+    return total / mass[images].clamp_min(torch.finfo(mass.dtype).tiny), best
 
 
 def dual_score(context: Context, share: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
@@ -191,6 +185,5 @@ def dual_score(context: Context, share: torch.Tensor, best: torch.Tensor) -> tor
     score = torch.zeros(visual.shape, dtype=torch.float64, device=visual.device)
     for values in (share.double(), best.double()):
         mean = segment_sum(values, images, count) / held
-        relative = values[visual] / mean[images[visual]].clamp_min(1e-300)
-        score[visual] = torch.maximum(score[visual], relative)
-    return score
+        score = torch.maximum(score, values / mean[images].clamp_min(1e-300))
+    return score.masked_fill(~visual, 0.0)

@@ -21,7 +21,7 @@ def merged_windows(options, layers: tuple[int, ...], context: Tiles, windows, si
     similar on, and merging stops before the group's tokens fall below the budget; then the next most similar windows
     are merged until the budget pays for all tokens in the decoder layers before the first drop and, in the later ones,
     for the least that must stay, key tokens above all, and `text_ratio` places for each of these that the text
-    decides. Where no merging makes that room, it is made for the least alone.
+    decides. Where no merging makes that room, it is made for the least alone. All this is planned on the host.
 
     Parameters
     ----------
@@ -46,6 +46,7 @@ def merged_windows(options, layers: tuple[int, ...], context: Tiles, windows, si
     ValueError
         If the budget can't be reached even with every window merged; the smallest reachable average is named.
     """
+    device, context, windows, similarity = similarity.device, context.to("cpu"), windows.cpu(), similarity.cpu()
     wanted = similarity >= options.merge_threshold
     images = int(context.image.max()) + 1
     if options.merge_count == "batch_minimum":
@@ -53,16 +54,16 @@ def merged_windows(options, layers: tuple[int, ...], context: Tiles, windows, si
         rank = similarity.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         wanted = rank < count
     if options.by_threshold:
-        return wanted, torch.zeros(images, dtype=torch.long, device=wanted.device)
+        return wanted.to(device), torch.zeros(images, dtype=torch.long, device=device)
 
-    every = torch.arange(len(wanted), device=wanted.device)
+    every = torch.arange(len(wanted))
     group = {"tile": every, "image": context.image, "request": context.request}[options.scope]
     merged, forced = torch.zeros_like(wanted), torch.zeros_like(wanted)
     planner = _GroupPlanner(options, layers, context, windows)
     for number in range(int(group.max()) + 1):
         tiles = (group == number).nonzero().squeeze(-1)
         merged[tiles], forced[tiles] = planner.plan(tiles, similarity[tiles], wanted[tiles])
-    return merged, segment_sum(forced.sum(-1), context.image, images)
+    return merged.to(device), segment_sum(forced.sum(-1), context.image, images).to(device)
 
 
 class _GroupPlanner:

@@ -96,7 +96,7 @@ def recycled(
     """
     row, place = (groups >= 0).nonzero(as_tuple=True)
     group = groups[row, place]
-    chosen = fit_counts(scores[row, place], group, torch.full_like(group, -1), counts)
+    chosen = fit_counts(scores[row, place], group, None, counts)
     row, place = row[~chosen], place[~chosen]
     row, place, valid = tokens_of_groups(
         groups.index_put((row, place), torch.tensor(-1, device=groups.device)), len(counts)

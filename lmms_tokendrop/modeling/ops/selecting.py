@@ -55,15 +55,16 @@ def place_in_group(priority: torch.Tensor, groups: torch.Tensor, count: int) -> 
     Parameters
     ----------
     priority, groups : torch.Tensor
-        `[entries]`.
+        The same shape; group -1 is none, and the place of its entries has no meaning.
     count : int
         Number of groups.
     """
-    order = rank_in_groups(priority, groups)
+    groups, shape = torch.where(groups < 0, count, groups).flatten(), groups.shape
+    order = rank_in_groups(priority.flatten(), groups)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
-    total = segment_sum(torch.ones_like(groups), groups, count)
-    return rank - (total.cumsum(0) - total)[groups]
+    total = segment_sum(torch.ones_like(groups), groups, count + 1)
+    return (rank - (total.cumsum(0) - total)[groups]).view(shape)
 
 
 def group_quantiles(values: torch.Tensor, groups: torch.Tensor, count: int, share: float) -> torch.Tensor:
@@ -95,7 +96,7 @@ def group_quantiles(values: torch.Tensor, groups: torch.Tensor, count: int, shar
 def fit_counts(
     priority: torch.Tensor,
     groups: torch.Tensor,
-    lines: torch.Tensor,
+    lines: torch.Tensor | None,
     counts: torch.Tensor,
     keys: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -106,33 +107,36 @@ def fit_counts(
     Parameters
     ----------
     priority : torch.Tensor
-        `[entries]`, any real dtype.
+        Of the entries, in any shape, which all have; any real dtype.
     groups : torch.LongTensor
-        `[entries]`, `0 .. len(counts) - 1`.
-    lines : torch.LongTensor
-        `[entries]`, the line of the entry, unique over all groups; -1 where no newline depends on the entry.
+        `0 .. len(counts) - 1`, or -1 for entries that can't be chosen.
+    lines : torch.LongTensor or None
+        The line of the entry, unique over all groups; -1 where no newline depends on the entry. None: on none does any.
     counts : torch.LongTensor
         `[groups]`, tokens to keep in each group.
     keys : torch.BoolTensor, optional
-        `[entries]`, entries of highest priority that are not exchanged for others once they are chosen.
+        Entries of highest priority that are not exchanged for others once they are chosen.
 
     Returns
     -------
     torch.BoolTensor
-        `[entries]`, True for chosen entries. A group may end one token short where every entry that could follow
+        True for chosen entries. A group may end one token short where every entry that could follow
         brings a newline, and one above where its count is one and its best entry, all that is chosen, brings one.
     """
-    size = len(priority)
+    if lines is None:
+        chosen = place_in_group(priority, groups, len(counts)) < torch.cat([counts, counts.new_zeros(1)])[groups]
+        return chosen & (groups >= 0)
+    shape, size = priority.shape, priority.numel()
     if size == 0:
-        return torch.zeros(0, dtype=torch.bool, device=priority.device)
-    order = rank_in_groups(priority, groups)
+        return torch.zeros(shape, dtype=torch.bool, device=priority.device)
+    nowhere, counts = len(counts), torch.cat([counts, counts.new_zeros(1)])
+    groups = torch.where(groups < 0, nowhere, groups).flatten()
+    lines = torch.where(groups == nowhere, -1, lines.flatten())
+    order = rank_in_groups(priority.flatten(), groups)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(size, device=order.device)
-    line_count = int(lines.max()) + 1
-    has_line = lines >= 0
-    leader = torch.full((max(line_count, 1),), size, device=order.device)
-    leader.scatter_reduce_(0, lines[has_line], rank[has_line], "amin")
-    leads = has_line & (leader[lines.clamp_min(0)] == rank)
+    has_line, line_count = lines >= 0, max(int(lines.max()), 0) + 1
+    leads = has_line & (_best_rank(rank, has_line, lines, line_count, largest=False)[lines] == rank)
     cost = 1 + leads.long()
 
     running = cost[order].cumsum(0)
@@ -144,17 +148,16 @@ def fit_counts(
 
     short = counts.clamp_max(group_total) - segment_sum(cost * chosen, groups, len(counts))
     if not bool((short > 0).any()):
-        return chosen
-    open_line = torch.zeros(max(line_count, 1), dtype=torch.bool, device=order.device)
-    open_line[lines[chosen & has_line]] = True
-    cheap = ~chosen & (~has_line | open_line[lines.clamp_min(0)]) & (short[groups] > 0)
+        return chosen.view(shape)
+    open_line = _best_rank(rank, chosen & has_line, lines, line_count, largest=False) < size
+    cheap = ~chosen & (~has_line | open_line[lines]) & (short[groups] > 0)
     best_cheap = _best_rank(rank, cheap, groups, len(counts), largest=False)
     chosen = chosen | (cheap & (best_cheap[groups] == rank))
 
     stuck = (short > 0) & (best_cheap == size)
     removable = chosen & ~leads & stuck[groups]
     if keys is not None:
-        removable = removable & ~keys
+        removable = removable & ~keys.flatten()
     last_removable = _best_rank(rank, removable, groups, len(counts), largest=True)
     swap = stuck & (last_removable >= 0)
     next_leader = _best_rank(rank, ~chosen & leads & swap[groups], groups, len(counts), largest=False)
@@ -164,10 +167,10 @@ def fit_counts(
 
     empty = (counts > 0) & (segment_sum(chosen.long(), groups, len(counts)) == 0)
     best = _best_rank(rank, empty[groups], groups, len(counts), largest=False)
-    return chosen | (empty[groups] & (best[groups] == rank))
+    return (chosen | (empty[groups] & (best[groups] == rank))).view(shape)
 
 
 def _best_rank(rank: torch.Tensor, among: torch.Tensor, groups: torch.Tensor, count: int, largest: bool):
     """Smallest (or largest) rank per group among the marked entries; `len(rank)` (or -1) where there is none."""
-    best = torch.full((count,), -1 if largest else len(rank), device=rank.device)
-    return best.scatter_reduce_(0, groups[among], rank[among], "amax" if largest else "amin")
+    best = torch.full((count + 1,), -1 if largest else len(rank), device=rank.device)
+    return best.scatter_reduce_(0, torch.where(among, groups, count), rank, "amax" if largest else "amin")[:count]

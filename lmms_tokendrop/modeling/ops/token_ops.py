@@ -1,5 +1,7 @@
 """Pure tensor functions on tokens: taking some, pairing similar ones (ToMe, arXiv 2210.09461), merging groups."""
 
+from typing import NamedTuple
+
 import torch
 
 
@@ -155,7 +157,36 @@ def evenly_spaced(among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return among & (number % step == 0) & (number // step < counts)
 
 
-def padded_indices(keep: torch.Tensor, side: str, leading: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+class Left(NamedTuple):
+    """What is left of rows of tokens.
+
+    Attributes
+    ----------
+    index : torch.LongTensor
+        `[batch, kept]`, where each token was; 0 for padding.
+    valid : torch.BoolTensor
+        `[batch, kept]`, False for padding.
+    padded : bool
+        Whether any entry is padding.
+    """
+
+    index: torch.Tensor
+    valid: torch.Tensor
+    padded: bool
+
+
+def padded_order(keep: torch.Tensor, side: str, leading: int = 0) -> torch.Tensor:
+    """The order `[batch, tokens]` of :func:`padded_indices`, with all other entries as padding."""
+    if side == "right":
+        return torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices
+    rank = keep.to(torch.int8)
+    rank[:, :leading] = -1
+    return torch.sort(rank, dim=-1, stable=True).indices
+
+
+def padded_indices(
+    keep: torch.Tensor, side: str, leading: int = 0, kept: int | None = None, order: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Ascending indices of the True entries of each row, padded to the longest row.
 
     Parameters
@@ -166,19 +197,21 @@ def padded_indices(keep: torch.Tensor, side: str, leading: int = 0) -> tuple[tor
         Where padding goes.
     leading : int
         First entries of each row, all True, that come before padding on the left.
+    kept : int or None
+        True entries of the longest row, where that is known; None: they are counted, for which the host waits.
+    order : torch.LongTensor or None
+        What :func:`padded_order` gave, if it was asked.
 
     Returns
     -------
     tuple[torch.LongTensor, torch.BoolTensor]
         `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
     """
-    kept = int(keep.sum(-1).max())
+    kept = int(keep.sum(-1).max()) if kept is None else kept
+    order = padded_order(keep, side, leading) if order is None else order
     if side == "right":
-        order = torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices[:, :kept]
+        order = order[:, :kept]
     else:
-        rank = keep.to(torch.int8)
-        rank[:, :leading] = -1
-        order = torch.sort(rank, dim=-1, stable=True).indices
         order = torch.cat([order[:, :leading], order[:, keep.shape[1] - kept + leading :]], dim=1)
     valid = keep.gather(1, order)
     return order.masked_fill(~valid, 0), valid

@@ -1,0 +1,161 @@
+"""What stays in the cache: a reducer's stages after prefill, and while the answer is generated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..ops.token_ops import padded_indices
+from .reducer import Context, Keep, Stage, TokenReducer
+from .staged_cache import Entries, StagedCache, StagedLayer
+
+
+def compact_cache(
+    cache: StagedCache, reducer: TokenReducer, stages: list[Stage], final: Entries, chunk_lengths: list[int]
+) -> None:
+    """Ask a method, for layers of the cache, what stays of a chunk after prefill.
+
+    Keys are cached after rotation, so their positions stay those of the unreduced sequence.
+
+    Parameters
+    ----------
+    cache : StagedCache
+        Changed in place; entries from before the chunk stay.
+    reducer : TokenReducer
+        The method.
+    stages : list[Stage]
+        Its stages at "after_prefill".
+    final : Entries
+        The chunk's tokens after the last stage in the decoder, which the method finds marked as `survivors`.
+    chunk_lengths : list[int]
+        Entries of the chunk in each layer; they are the layer's last ones.
+    """
+    decided: list[_Decided] = []
+    shared: dict[int, tuple[Entries, Context]] = {}
+    for stage in stages:
+        layer: StagedLayer = cache.layers[stage.layer]
+        held = layer.entries
+        earlier = held.index.shape[1] - chunk_lengths[stage.layer]
+        if id(held) not in shared:
+            survivors = Keep.of(_survivors(held, earlier, final))
+            shared[id(held)] = held, _context(cache, layer, survivors=survivors)
+        decided.append(_Decided.of(layer, reducer.keep(stage, shared[id(held)][1]), shared[id(held)][1], earlier))
+    _select(decided)
+
+
+def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stage]) -> None:
+    """Ask a method, for layers of the cache, what stays after a generated token.
+
+    Parameters
+    ----------
+    cache : StagedCache
+        Changed in place.
+    reducer : TokenReducer
+        The method.
+    stages : list[Stage]
+        Its stages at "after_token"; it finds what generated tokens attended as `attention_so_far [batch, entries]`.
+    """
+    decided = []
+    for stage in stages:
+        if cache.generated % stage.every == 0:
+            layer = cache.layers[stage.layer]
+            context = _context(cache, layer, attention_so_far=layer.attention)
+            decided.append(_Decided.of(layer, reducer.keep(stage, context), context, 0))
+    _select(decided)
+
+
+def accumulate_attention(layer: StagedLayer, attention: torch.Tensor) -> None:
+    """Add a generated token's head-mean attention, `[batch, entries]`, to what the layer has seen."""
+    layer.attention = attention if layer.attention is None else layer.attention + attention
+
+
+def _context(cache: StagedCache, layer: StagedLayer, **known: Any) -> Context:
+    index = layer.entries.index
+    tokens, valid = cache.provenance(index), index >= 0
+    return Context(
+        tokens=tokens,
+        valid=valid,
+        hidden_states=None,
+        counts=None,
+        text_rows=valid & ~tokens.visual,
+        sample_seeds=torch.zeros(len(index), dtype=torch.long),
+        providers={name: lambda values=values: values for name, values in known.items()},
+    )
+
+
+def _survivors(held: Entries, earlier: int, final: Entries) -> torch.Tensor:
+    """`[batch, entries]`, True for entries from before the chunk, and for those that are in `final` too."""
+    chunk = held.index[:, earlier:].contiguous()
+    length = chunk.shape[1]
+    place = torch.searchsorted(chunk, final.index.clamp_min(0).contiguous()).masked_fill(final.index < 0, length)
+    stays = torch.zeros(len(chunk), length + 1, dtype=torch.bool, device=chunk.device).scatter_(1, place, True)
+    return torch.cat([held.index[:, :earlier] >= 0, stays[:, :length]], dim=1)
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What stays in a layer, of which the first `earlier` entries, padding included, must, and so must text."""
+
+    layer: StagedLayer
+    keep: Keep
+    text: torch.Tensor
+    earlier: int
+
+    @classmethod
+    def of(cls, layer: StagedLayer, keep: Keep, context: Context, earlier: int) -> "_Decided":
+        """A method's decision; nothing can merge or join there."""
+        if keep.merging or keep.added is not None or keep.mixed is not None:
+            raise RuntimeError("A stage tried to merge or add tokens in the cache")
+        return cls(layer, keep, context.text_rows, earlier)
+
+    def facts(self) -> list[torch.Tensor]:
+        """What the host has to know; see `left`."""
+        held, stays = self.layer.entries.index, self.keep.stays
+        leaves, counts = (held >= 0) & ~stays, stays[:, self.earlier :].sum(-1)
+        drops = ((self.text & ~stays).any(), leaves[:, : self.earlier].any(), leaves.any())
+        return [*drops, (held[:, : self.earlier] < 0).any(), counts.amin(), counts.amax()]
+
+    def left(
+        self, drops_text: int, drops_earlier: int, drops: int, padded: int, fewest: int, most: int
+    ) -> tuple[torch.Tensor | None, Entries]:
+        """Places of what stays (None: all), and its entries."""
+        if drops_text:
+            raise RuntimeError("A stage tried to drop text from the cache")
+        if drops_earlier:
+            raise RuntimeError("A stage tried to drop what the cache held before the prompt")
+        if not drops:
+            return None, self.layer.entries
+        place, valid = padded_indices(self.keep.stays[:, self.earlier :], "left", kept=most)
+        before = torch.arange(self.earlier, device=place.device).expand(len(place), -1)
+        place = torch.cat([before, place + self.earlier], dim=1)
+        index = self.layer.entries.index.gather(1, place)
+        index[:, self.earlier :].masked_fill_(~valid, -1)
+        return place, Entries(index, bool(padded) or fewest < most)
+
+
+def _select(decided: list[_Decided]) -> None:
+    """Do what was decided; layers that hold the same then share what describes it.
+
+    The host waits once for all that it has to know, and once for what is the same.
+    """
+    distinct = {(id(one.layer.entries), id(one.keep)): one for one in decided}
+    facts = torch.stack([torch.stack(one.facts()) for one in distinct.values()]).tolist() if decided else []
+    found = {key: one.left(*known) for (key, one), known in zip(distinct.items(), facts, strict=True)}
+    places, entries = zip(*found.values(), strict=True) if found else ((), ())
+    left = dict(zip(found, zip(places, _shared(entries), strict=True), strict=True))
+    for one, key in [(one, (id(one.layer.entries), id(one.keep))) for one in decided]:
+        one.layer.select(*left[key])
+
+
+def _shared(entries: Sequence[Entries]) -> list[Entries]:
+    """The first of the entries that are equal to each."""
+    distinct = list({id(one): one for one in entries}.values())
+    shapes = [one.index.shape for one in distinct]
+    pairs = [(a, b) for b in range(len(distinct)) for a in range(b) if shapes[a] == shapes[b]]
+    equal = [(distinct[a].index == distinct[b].index).all() for a, b in pairs]
+    first = {id(one): one for one in distinct}
+    for (a, b), same in zip(pairs, torch.stack(equal).tolist() if equal else (), strict=True):
+        if same:
+            first[id(distinct[b])] = first[id(distinct[a])]
+    return [first[id(one)] for one in entries]
