@@ -33,8 +33,10 @@ SHORTER = {
     r"--recipe [\w-]+": r"\g<0> --image-size 96",  # the bundled model's
     r"--repeats \d": "--repeats 1",
     r"plan_real_models.py": "plan_real_models.py llava-1.5-7b",
+    r"lmms-tokendrop bench --shape (8x4096|meter) ([^\n]*\\\n)*[^\n]*\n": "",  # as the one before it
+    r"python scripts/pocket_experiments.py meter .*\n": "",
     r"(--shape \d+)x\d+ --tower \d+x\d+ --images \w+": r"\1x64 --tower 3x64 --images 336x336 --repeats 1",
-    r"--shape (vilt|meter)": r"--shape \1 --batch-size 1 --methods full --parts throughput",
+    r"--shape vilt": "--shape vilt --batch-size 1 --methods full --parts throughput",
     r"--methods (stock|mustdrop,)[\w,:=-]+|--parts throughput,[\w,]+|--batch-size 16 |--max-batch-size 40 ": "",
     r"--seconds \d+": "--seconds 0",
     r"pocket_experiments.py (\w+)": r"pocket_experiments.py \1 --speed 0.01",

@@ -22,9 +22,6 @@ from lmms_tokendrop.plan.targets import Target
 SYNCHRONISED = "called a synchronizing"
 """What PyTorch's warning of a synchronisation says."""
 
-WARM_UP = 2
-"""Tokens that are generated before anything is timed."""
-
 Found = dict[str, Any]
 
 
@@ -70,7 +67,7 @@ class Decoder:
     def syncs(self, row: Row) -> Found:
         """Synchronisations of the host in a prefill and in a step; None where there is no GPU."""
         inputs = prompt(self.model, self.sizes, 1).whole
-        self._run(inputs, WARM_UP)
+        self._run(inputs, 1)
         with synchronisations(self.device) as seen:
             output = self.model(**inputs, use_cache=True, logits_to_keep=1)
             prefill = len(seen)
@@ -81,7 +78,7 @@ class Decoder:
     def _timed(self, batch: int, repeats: int, new_tokens: int) -> Found:
         asked = prompt(self.model, self.sizes, batch)
         inputs = asked.whole
-        self._run(inputs, WARM_UP)
+        self._run(inputs, new_tokens)  # every length was met once
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         times, cache = [], None

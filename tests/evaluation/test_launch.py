@@ -56,6 +56,7 @@ def test_the_command_line_writes_results(one_process, evaluate, tiny_checkpoint)
     assert one_process["results"]["tiny_generate"]["score,none"] == expected["results"]["tiny_generate"]["score,none"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(one_process, tiny_checkpoint, task_folder, tmp_path):
     launcher = [*LAUNCHER, "--main_process_port", str(free_port()), *ONE_PROCESS]
     results = run_command(launcher, tiny_checkpoint("llama"), task_folder, tmp_path)

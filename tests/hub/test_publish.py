@@ -178,6 +178,7 @@ def test_no_code_of_the_base_was_named_or_fetched(hub, published, downloaded):
     assert not [line for line in hub.requests if "evil" in line]
 
 
+@pytest.mark.slow
 def test_and_again_offline_from_the_cache(published, downloaded):
     assert published.run(HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9") == downloaded
 

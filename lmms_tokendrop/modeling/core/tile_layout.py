@@ -1,7 +1,7 @@
 """Images cut into tiles: where their visual tokens lie, and what a method may know of the tiles."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -42,9 +42,8 @@ class Tiles:
 
     def to(self, device: torch.device | str) -> "Tiles":
         """The same on a device."""
-        moved = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        tensors = {name: value.to(device) for name, value in moved.items() if isinstance(value, torch.Tensor)}
-        return replace(self, **tensors)
+        held = [getattr(self, entry.name) for entry in fields(self)]
+        return Tiles(*(one.to(device) if isinstance(one, torch.Tensor) else one for one in held))
 
     def counts(self, known: FusionCounts) -> TileCounts:
         """What counts can be computed from in the tower, and the tiles."""

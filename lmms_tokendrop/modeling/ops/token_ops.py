@@ -1,6 +1,6 @@
 """Pure tensor functions on tokens: taking some, pairing similar ones (ToMe, arXiv 2210.09461), merging groups."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -157,7 +157,8 @@ def evenly_spaced(among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return among & (number % step == 0) & (number // step < counts)
 
 
-class Left(NamedTuple):
+@dataclass(frozen=True)
+class Left:
     """What is left of rows of tokens.
 
     Attributes
