@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -42,8 +43,9 @@ class Tiles:
 
     def to(self, device: torch.device | str) -> "Tiles":
         """The same on a device."""
-        held = [getattr(self, entry.name) for entry in fields(self)]
-        return Tiles(*(one.to(device) if isinstance(one, torch.Tensor) else one for one in held))
+        held = (getattr(self, entry.name) for entry in fields(self))
+        moved: list[Any] = [one.to(device) if isinstance(one, torch.Tensor) else one for one in held]
+        return Tiles(*moved)
 
     def counts(self, known: FusionCounts) -> TileCounts:
         """What counts can be computed from in the tower, and the tiles."""
