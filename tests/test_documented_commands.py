@@ -27,6 +27,7 @@ SHORTER = {
     r"--limit (0|200|2000)\b": "",
     r"--budgets (\d+%)[\d%,]*": r"--budgets \1",
     r"--out model_cards/results/compare": "--out out/compare",  # runs of all documents are there
+    r"--task pocket_scenes,easy_vqa": "--task pocket_scenes",
     r"lmms-tokendrop compare": "lmms-tokendrop compare --limit 4 --seeds 0 --methods uniform",
     r"lmms-tokendrop calibrate": "lmms-tokendrop calibrate --limit 4",
     r"--max-steps 400": "--max-steps 2",
@@ -41,7 +42,7 @@ SHORTER = {
     r"--seconds \d+": "--seconds 0",
     r"pocket_experiments.py (\w+)": r"pocket_experiments.py \1 --speed 0.01",
     r"choose_scene.py docs/scene.png": "choose_scene.py docs/scene.png --questions 30",
-    r"python scripts/measure_budgets.py (easy_vqa|pocket_scenes_validation|easy_vqa_validation)\n": "",
+    r"python scripts/measure_budgets.py (pocket_scenes|easy_vqa|pocket_scenes_validation|easy_vqa_validation)\n": "",
     r"measure_budgets.py (\w+)": r"measure_budgets.py \1 --rows full --questions 4 --output \1.json",
     r"^mypy$": "mypy --version",  # a step of its own in .ci/run
     r"python -m pytest( -n 2)?": "python -m pytest --collect-only tests/test_docs.py",
