@@ -124,8 +124,7 @@ def fit_counts(
         brings a newline, and one above where its count is one and its best entry, all that is chosen, brings one.
     """
     if lines is None:
-        chosen = place_in_group(priority, groups, len(counts)) < torch.cat([counts, counts.new_zeros(1)])[groups]
-        return chosen & (groups >= 0)
+        return place_in_group(priority, groups, len(counts)) < torch.cat([counts, counts.new_zeros(1)])[groups]
     shape, size = priority.shape, priority.numel()
     if size == 0:
         return torch.zeros(shape, dtype=torch.bool, device=priority.device)
