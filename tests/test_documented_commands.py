@@ -41,7 +41,7 @@ SHORTER = {
     r"--methods (stock|mustdrop,)[\w,:=-]+|--parts throughput,[\w,]+|--batch-size 16 |--max-batch-size 40 ": "",
     r"--seconds \d+": "--seconds 0",
     r"pocket_experiments.py (\w+)": r"pocket_experiments.py \1 --speed 0.01",
-    r"choose_scene.py docs/scene.png": "choose_scene.py docs/scene.png --questions 30",
+    r"choose_scene.py docs/scene.png": "choose_scene.py docs/scene.png --questions 12",
     r"python scripts/measure_budgets.py (pocket_scenes|easy_vqa|pocket_scenes_validation|easy_vqa_validation)\n": "",
     r"measure_budgets.py (\w+)": r"measure_budgets.py \1 --rows full --questions 4 --output \1.json",
     r"^mypy$": "mypy --version",  # a step of its own in .ci/run
@@ -54,12 +54,12 @@ COPIED = ("docs", "model_cards", "scripts", "tests", "README.md", "CONTRIBUTING.
 """What commands write to; the rest of the clone is there as links."""
 
 
-def short(commands: str) -> str:
-    """What is run of a page's commands; the documents are rendered once, at the end."""
+def short(page: str, commands: str) -> str:
+    """What is run of a page's commands; the documents are rendered once, at the end of the longest page."""
     for pattern, replacement in SHORTER.items():
         commands = re.sub(pattern, replacement, commands, flags=re.MULTILINE)
     render = "python scripts/render_docs.py\n"
-    return commands.replace(render, "") + (render if render in commands else "")
+    return commands.replace(render, "") + (render if page == "results.md" else "")
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_the_commands_of_a_page_run_in_order(page, clone, tiny_vilt_checkpoint):
     supply_data(clone, page)
     commands = blocks(PAGES[page].read_text(), "bash")
     given = [] if ACTIVATE in commands else [ACTIVATE]
-    printed = paste(short("".join([*given, *commands])), clone)
+    printed = paste(short(page, "".join([*given, *commands])), clone)
     for shown in blocks(PAGES[page].read_text(), "text"):
         assert {shape(line) for line in shown.splitlines()} <= {"...", *map(shape, printed.splitlines())}
 
