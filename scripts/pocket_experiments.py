@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import shutil
-import subprocess
-import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
@@ -33,8 +31,9 @@ from lmms_tokendrop.training.model_classes import head_class
 from lmms_tokendrop.user_errors import check_output_folder, one_line_errors
 from pocket.encoder_card import render_card
 from pocket.encoder_measuring import UNREDUCED, baselines, model_facts
-from pocket.experiments import EXPERIMENTS, FULL, STEPS, Experiment, experiments, tables_of
-from pocket.measuring import pocket_items
+from pocket.experiments import EXPERIMENTS, FULL, Experiment, experiments, tables_of
+from pocket.measuring import pocket_items, training_facts
+from pocket.recipes import student_recipe
 
 Name = StrEnum("Name", sorted(EXPERIMENTS))
 RESULTS = Path(__file__).resolve().parents[1] / "model_cards" / "results"
@@ -42,63 +41,32 @@ TASK = "pocket_scenes"
 TEXT_TOKENS = 10
 """Rounded mean length of the task's questions, for multiply-accumulates."""
 SPEED_BATCH = 32
-BUNDLED = ("PuMer", "DynamicViT")
-"""Rows whose fine-tune ships with the package."""
+TEACHER = "pocket-teacher"
 
 
-def option_text(reduction: dict[str, Any]) -> str:
-    """Write options as `key=value,key=value`."""
-    values = {key: "+".join(map(str, value)) if isinstance(value, list) else value for key, value in reduction.items()}
-    return ",".join(f"{key}={value}" for key, value in values.items())
+def fine_tune(architecture: str, entry: Experiment, folder: Path) -> Path:
+    """Train a row, or go on where a killed run stopped; the folder of the model."""
+    model = folder / "model"
+    if not (model / "training_log.jsonl").exists():  # what an export writes last
+        reduction = {"method": entry.method, **entry.reduction}
+        recipe = student_recipe(architecture, reduction, distilled=entry.distilled)
+        recipe.train(folder, entry.seed, max_steps=entry.steps)
+        recipe.export(folder, model)
+    if entry.is_bundled(architecture):
+        target = WEIGHTS / f"{architecture}_{entry.method}"
+        shutil.rmtree(target)
+        shutil.copytree(model, target)
+    return model
 
 
-def fine_tune(architecture: str, entry: Experiment, folder: Path, threads: int) -> None:
-    """Train a row with `lmms-tokendrop train`."""
-    command = [sys.executable, "-m", "lmms_tokendrop.cli", "train", "--output", str(folder), "--cpu", "--bf16"]
-    options = {
-        "architecture": architecture,
-        "method": entry.method,
-        "pretrained": "pocket-teacher",
-        "data": TASK,
-        "max-steps": STEPS,
-        "batch-size": 32,
-        "learning-rate": 3e-4,
-        "max-grad-norm": 1.0,
-        "seed": entry.seed,
-        "save-every": 100,
-    }
-    if entry.reduction:
-        options["reduction"] = option_text(dict(entry.reduction))
-    if entry.distilled:
-        options["teacher"] = "pocket-teacher"
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    if (folder / "checkpoints").exists():
-        command.append("--resume")
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
-
-
-def bundle(architecture: str, entry: Experiment, folder: Path) -> None:
-    """Write a fine-tune in half precision to the package's weights, with its log and options."""
-    target = WEIGHTS / f"{architecture}_{entry.method}"
-    head = head_class(architecture, "vqa")
-    head.from_pretrained(folder, dtype=torch.float16).save_pretrained(target)
-    AutoProcessor.from_pretrained(folder).save_pretrained(target)
-    for name in ("training_log.jsonl", "training_results.json"):
-        shutil.copyfile(folder / name, target / name)
-    for path in target.iterdir():
-        path.chmod(0o644)
-
-
-def answers(architecture: str, entry: Experiment, folder: Path) -> dict[str, Any]:
+def answers(architecture: str, entry: Experiment, folder: Path, pretrained: str) -> dict[str, Any]:
     """Answer the task's questions, or read what an earlier run answered."""
     kept = folder / "answers.json"
     if kept.exists():
         return json.loads(kept.read_text())
     [variant] = variants(architecture=architecture, method=entry.method)
-    model_args = {"pretrained": "pocket-teacher", **entry.reduction}
-    if entry.trained:
-        model_args = {"pretrained": "pocket" if entry.label in BUNDLED else str(folder)}
-    results = run_task(variant.model_id, TASK, model_args, batch_size=50, device="cpu")
+    reduction = {} if entry.steps else entry.reduction
+    results = run_task(variant.model_id, TASK, {"pretrained": pretrained, **reduction}, batch_size=50, device="cpu")
     scores = {str(sample["doc_id"]): float(sample["accuracy"]) for sample in results["samples"][TASK]}
     answered = {"model_id": variant.model_id, "scores": scores, "cost": results["throughput"]}
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +82,16 @@ def read(path: Path) -> dict[str, Any]:
 def write(path: Path, **parts: Any) -> None:
     """Replace parts of the results."""
     path.write_text(json.dumps({**read(path), **parts}, indent=1) + "\n")
+
+
+def right_by_type(types: Sequence[str], scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Right answers and questions of each type."""
+    found: dict[str, dict[str, float]] = {}
+    for number, score in scores.items():
+        counts = found.setdefault(types[int(number)], {"right": 0, "questions": 0})
+        counts["right"] += score
+        counts["questions"] += 1
+    return dict(sorted(found.items()))
 
 
 def macs(architecture: str, entry: Experiment) -> int:
@@ -155,7 +133,7 @@ def main(
     architecture: Annotated[Name, typer.Argument(help="The encoder.")],
     runs: Annotated[Path, typer.Option(help="Folder of the fine-tunes.")],
     tables: Annotated[str, typer.Option(help="Which tables: names with commas between; default: all.")] = "",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the fine-tunes or of the timing.")] = 1,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
     speed: Annotated[float | None, typer.Option(help="Only time the measured rows, each for so many seconds.")] = None,
 ) -> None:
     """Fine-tune and measure the rows of a pocket encoder's tables that are not measured yet."""
@@ -169,9 +147,9 @@ def main(
             raise ValueError(f"tables: {', '.join(sorted(unknown))}; allowed: {', '.join(rows_of)}")
 
     logging.disable(logging.INFO)
+    torch.set_num_threads(threads)
     path = RESULTS / f"pocket_{architecture}.json"
     if speed is not None:
-        torch.set_num_threads(threads)
         rows = read(path)["rows"]
         found = measure_speed(architecture, list(rows), speed)
         conditions = {"threads": threads, "batch_size": SPEED_BATCH, "machine": f"{platform.machine()} CPU"}
@@ -183,25 +161,23 @@ def main(
     write(path, model=model_facts(architecture), baselines=facts, tables=tables_of(architecture))
     wanted = dict.fromkeys(entry.label for name in chosen for entry in rows_of[name])
     known = experiments(architecture)
-    full = answers(architecture, FULL, runs / "full")["scores"]
+    full = answers(architecture, FULL, runs / FULL.label, TEACHER)["scores"]
+    types = [item.type for item in pocket_items()]
     for label in dict.fromkeys([FULL.label, *wanted]):
         if label in read(path).get("rows", {}):
             continue
         entry = known[label]
         folder = runs / label.replace(" ", "_").replace(",", "")
-        if entry.trained and not (folder / "config.json").exists():
-            fine_tune(architecture, entry, folder, threads)
-        if label in BUNDLED:
-            bundle(architecture, entry, folder)
-        answered = answers(architecture, entry, folder)
+        pretrained = str(fine_tune(architecture, entry, folder)) if entry.steps else TEACHER
+        answered = answers(architecture, entry, folder, pretrained)
         row = asdict(measurement(Run(answered["model_id"], label), answered["scores"], full, answered["cost"]))
         for name in ("budget", "kv_bytes", "seconds"):
             del row[name]
-        row["trained_steps"] = STEPS if entry.trained else 0
-        if entry.trained:
-            seconds = json.loads((folder / "training_results.json").read_text())["seconds"]
-            row["training_minutes"] = round(seconds / 60, 1)
+        row["trained_steps"] = entry.steps
+        if entry.steps:
+            row["training_minutes"] = round(60 * training_facts(Path(pretrained))["hours"], 1)
         row["macs"] = macs(architecture, entry)
+        row["by_type"] = right_by_type(types, answered["scores"])
         write(path, rows={**read(path).get("rows", {}), label: row})
         print(label, row, flush=True)
     write_card(architecture)

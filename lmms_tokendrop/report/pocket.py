@@ -8,7 +8,7 @@ from typing import Any
 from lmms_tokendrop.markdown import escaped, markdown_table, number
 from lmms_tokendrop.report.picture import Line, Panel, Picture, Point, Value, drawable
 from lmms_tokendrop.report.section import Section
-from lmms_tokendrop.results.pocket_encoders import FULL, encoder_rows
+from lmms_tokendrop.results.pocket_encoders import FULL, encoder_rows, loss_rows, type_rows
 
 ACCURACY = "accuracy, %"
 
@@ -16,6 +16,10 @@ ACCURACY = "accuracy, %"
 def encoder_section(title: str, measured: Mapping[str, Any]) -> Section:
     """An encoder: every table that `scripts/pocket_experiments.py` lists, and accuracy against cost of all rows."""
     tables = [f"{escaped(name).capitalize()}:\n\n{encoder_rows(measured, name)}" for name in measured["tables"]]
+    tables += [
+        f"PuMer's loss by seed:\n\n{loss_rows(measured)}",
+        f"Accuracy by type of question:\n\n{type_rows(measured)}",
+    ]
     rows = measured["rows"]
     labels = dict.fromkeys(label for table in measured["tables"].values() for label in table if label in rows)
     lines = [Line(label, [Point(_costs(rows[label], rows[FULL]))], "none") for label in labels if label != FULL]

@@ -12,7 +12,7 @@ from lmms_tokendrop.results.compositions import compositions_table
 from lmms_tokendrop.results.gpu import GPU_TABLES
 from lmms_tokendrop.results.measured import measured_table
 from lmms_tokendrop.results.planned import planned_table
-from lmms_tokendrop.results.pocket_encoders import encoder_table
+from lmms_tokendrop.results.pocket_encoders import encoder_table, loss_table, types_table
 from lmms_tokendrop.results.published import published_costs, published_table
 from lmms_tokendrop.results.speed import speed_table
 from lmms_tokendrop.results.throughput import throughput_table
@@ -34,6 +34,10 @@ RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
     "mustdrop-choice-easy": ablation_table("easy_vqa_validation", TEXT_RATIOS),
     "pocket-vilt-methods": encoder_table("vilt", "methods"),
     "pocket-meter-methods": encoder_table("meter", "methods"),
+    "pocket-vilt-loss": loss_table("vilt"),
+    "pocket-meter-loss": loss_table("meter"),
+    "pocket-vilt-types": types_table("vilt"),
+    "pocket-meter-types": types_table("meter"),
     **{f"speed-{shape}": measured_table(f"speed_{shape}.json", speed_table) for shape in SPEED_SHAPES},
     "throughput-vilt": measured_table("throughput_vilt.json", throughput_table),
     "throughput-meter": measured_table("throughput_meter.json", throughput_table),

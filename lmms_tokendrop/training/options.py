@@ -12,6 +12,9 @@ from lmms_tokendrop.training.model_classes import TASKS, trainable
 POCKET_SCENES = "pocket_scenes"
 LARGEST_SEED = 2**32 - 1
 KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict}
+DISTILLED_WEIGHTS = {"kl": 1.0}
+SOFT_WEIGHTS = {"kl": 0.5, "tokens": 0.5, "ratio": 2.0}
+"""Weights beside the task's loss: PuMer's and everyone's; of methods that keep all tokens in training (DynamicViT)."""
 WORDS = {str: "a text that is not empty", bool: "True, False", dict: "a dict"}
 
 
@@ -172,13 +175,11 @@ class TrainingOptions:
     def loss_weights(self) -> dict[str, float]:
         """Weight of each part of the loss: `task`, and where they apply `kl`, `tokens`, `ratio`."""
         soft = self.method == "dynamicvit"
+        chosen = {"kl": self.kd_weight, "tokens": self.token_weight, "ratio": self.ratio_weight}
         weights = {"task": 1.0}
-        if self.teacher is not None:
-            weights["kl"] = (0.5 if soft else 1.0) if self.kd_weight is None else self.kd_weight
-            if soft:
-                weights["tokens"] = 0.5 if self.token_weight is None else self.token_weight
-        if soft:
-            weights["ratio"] = 2.0 if self.ratio_weight is None else self.ratio_weight
+        for name, default in (SOFT_WEIGHTS if soft else DISTILLED_WEIGHTS).items():
+            if self.teacher is not None or name == "ratio":
+                weights[name] = default if chosen[name] is None else chosen[name]
         return {name: weight for name, weight in weights.items() if weight}
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,44 @@ from lmms_tokendrop.training.tasks import TrainingTask
 HEAD = "head"
 
 
-class ReductionTrainer(FiniteTrainer):
+class GroupedTrainer(FiniteTrainer):
+    """`Trainer` with learning rates by parameter name.
+
+    Parameters
+    ----------
+    lr_multipliers
+        See `parameter_groups`.
+    **kwargs
+        As `Trainer` takes them.
+    """
+
+    optimizer: torch.optim.Optimizer | None
+
+    def __init__(self, *, lr_multipliers: Mapping[str, float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lr_multipliers = lr_multipliers
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a group of parameters for every learning rate and weight decay."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            decaying = set(self.get_decay_parameter_names(model))
+            groups = parameter_groups(model, self.args.learning_rate, self.lr_multipliers)
+            split = [
+                {"params": [parameters[name] for name in names], "lr": rate, "weight_decay": decay}
+                for rate, parameters in groups.items()
+                for decay, names in (
+                    (self.args.weight_decay, [name for name in parameters if name in decaying]),
+                    (0.0, [name for name in parameters if name not in decaying]),
+                )
+                if names
+            ]
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(split, **options)
+        return self.optimizer
+
+
+class ReductionTrainer(GroupedTrainer):
     """Trains a model on a task, on what its teacher says, and on what its reduction asks for.
 
     Parameters
@@ -29,13 +66,9 @@ class ReductionTrainer(FiniteTrainer):
         Weight of each part of the loss: `task`, `kl`, `tokens`, `ratio`; a part without weight is not computed.
     teacher
         Unreduced model; None: no `kl` and `tokens`.
-    lr_multipliers
-        See `parameter_groups`.
     **kwargs
-        As `Trainer` takes them.
+        As `GroupedTrainer` takes them.
     """
-
-    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -43,13 +76,11 @@ class ReductionTrainer(FiniteTrainer):
         task: TrainingTask,
         weights: Mapping[str, float],
         teacher: PreTrainedModel | None,
-        lr_multipliers: Mapping[str, float],
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.task = task
         self.weights = weights
-        self.lr_multipliers = lr_multipliers
         self.teacher = None if teacher is None else teacher.to(self.args.device)
         # the losses are means over a batch, so the Trainer has to divide them where batches are accumulated
         self.model_accepts_loss_kwargs = False
@@ -114,25 +145,6 @@ class ReductionTrainer(FiniteTrainer):
             parts["ratio"] = torch.stack([reducer.ratio_loss(report) for report in reports]).mean()
         return parts
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with a group of parameters for every learning rate and weight decay."""
-        if self.optimizer is None:
-            model = self.model if model is None else model
-            decaying = set(self.get_decay_parameter_names(model))
-            groups = parameter_groups(model, self.args.learning_rate, self.lr_multipliers)
-            split = [
-                {"params": [parameters[name] for name in names], "lr": rate, "weight_decay": decay}
-                for rate, parameters in groups.items()
-                for decay, names in (
-                    (self.args.weight_decay, [name for name in parameters if name in decaying]),
-                    (0.0, [name for name in parameters if name not in decaying]),
-                )
-                if names
-            ]
-            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            self.optimizer = optimizer_class(split, **options)
-        return self.optimizer
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of every part of the loss since the last line."""
         if "loss" in logs and self.batches:
@@ -189,9 +201,8 @@ def parameter_groups(
     """
     groups: dict[float, dict[str, nn.Parameter]] = {learning_rate: {}}
     used = set()
-    encoder = f"{model.base_model_prefix}."
     for name, parameter in model.named_parameters():
-        fits = [part for part in multipliers if (not name.startswith(encoder) if part == HEAD else part in name)]
+        fits = [part for part in multipliers if (_outside_encoder(model, name) if part == HEAD else part in name)]
         if len(fits) > 1:
             raise ValueError(f"lr_multipliers: {' and '.join(map(repr, fits))} both fit the parameter {name!r}")
         used.update(fits)
@@ -201,6 +212,10 @@ def parameter_groups(
     if idle:
         raise ValueError(f"lr_multipliers: no parameter's name contains {', '.join(map(repr, idle))}")
     return groups
+
+
+def _outside_encoder(model: nn.Module, name: str) -> bool:
+    return not name.startswith(f"{model.base_model_prefix}.")
 
 
 @contextmanager

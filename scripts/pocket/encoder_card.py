@@ -8,12 +8,13 @@ from typing import Any
 
 from lmms_tokendrop.markdown import NOT_MEASURED
 from lmms_tokendrop.pocket.scenes import DENSE_OBJECTS
-from lmms_tokendrop.results.pocket_encoders import encoder_table
+from lmms_tokendrop.results.pocket_encoders import encoder_table, loss_rows, type_rows
 from pocket import meter, vilt
 from pocket.encoder_curriculum import METER_STAGES, VILT_STAGES
 from pocket.encoder_losses import GUIDED_HEADS, LABEL_WISE_WEIGHT
-from pocket.experiments import EXPERIMENTS, STEPS
-from pocket.meter_training import GUIDED_PAIR
+from pocket.experiments import EXPERIMENTS
+from pocket.meter_training import GUIDED_PAIRS
+from pocket.recipes import HEAD_RATE, STUDENT_RATE
 from pocket.stages import Stage
 from pocket.vilt_training import GUIDED_LAYER, PATCH_LAYER
 
@@ -33,7 +34,7 @@ are no reproduction of any published result.
 
 `pocket_scenes`: 96 x 96 scenes of {fewest} to {most} objects on a 6 x 6 grid, each with one of 8 colours, 6 shapes,
 3 textures and a digit, on 4 textured grounds with distractors. {questions:,} questions about {images} scenes; the head
-picks one of 33 answers. Training, validation during training, fine-tuning and the task use separate seeds.
+picks one of 33 answers. Training, validation during training and the task use separate seeds.
 
 ## Training
 
@@ -49,9 +50,12 @@ picks one of 33 answers. Training, validation during training, fine-tuning and t
   the question's first token to the patches of the objects asked about; the last stage is not guided. Guidance favours
   methods that read the attention of the text.
 
-Fine-tuned rows below start from this model and take {fine_tune} steps of 32 questions with `lmms-tokendrop train`, one
-setting for all, {minutes} minutes each on a CPU core that did other work too; "full, trained on" is the unreduced model
-after the same steps. Students are distilled from this model unless the row says otherwise.
+Fine-tuned rows below start from this model and go on with its own losses on answers and patches, 32 questions a step;
+1,000 steps took {minutes} minutes of a CPU core that did other work too. The highest learning rate is {rate:g},
+{head_rate:g} times that for heads and what a method adds. Students learn the divergence from this model's
+probabilities too, unless the row says otherwise; "full, trained on" is the unreduced model after the same steps without
+it. {patches} The last 300 steps with seed 0 meet scenes again that this model was trained on, those
+with other seeds do not.
 
 ## Measured
 
@@ -65,9 +69,9 @@ Reproduce with `python scripts/pocket_experiments.py {name} --runs runs/{name}`;
 
 ## Limits
 
-One training run, stopped and resumed with a shorter schedule, so the same command gives a similar model, not the same
-weights. The vocabulary holds only the words of these questions. Standard errors treat questions as independent, though
-{per_image} share a picture.
+{run},
+so the same command gives a similar model, not the same weights. The vocabulary holds only the words of these
+questions. Standard errors treat questions as independent, though {per_image} share a picture.
 """
 
 TITLES = {
@@ -75,7 +79,6 @@ TITLES = {
     "components": "Parts of PuMer",
     "locations": "Where PuMer reduces",
     "ratios": "How much PuMer reduces",
-    "curve": "Accuracy against speed",
     "seeds": "Seeds of the fine-tune",
 }
 """Headings of the tables."""
@@ -89,6 +92,9 @@ MODELS = {
         f"colour, shape, texture and digit of every patch, read after layer {PATCH_LAYER} (counted from 0)",
         f"of layer {GUIDED_LAYER}",
         VILT_STAGES,
+        "Patches are read before the first tokens leave; where that is the first layer (ToMe), or the picture is\n"
+        "smaller, there is no loss on them.",
+        "One training run of the unreduced model, stopped and resumed with a shorter schedule",
     ),
     "meter": (
         "Pocket METER",
@@ -96,11 +102,13 @@ MODELS = {
         f"- {meter.PAIRS} pairs of co-attention layers x {meter.WIDTH}, {meter.HEADS} heads; a CLIP-like tower of "
         f"{meter.VISION_LAYERS} layers (144 patches and a CLS) and a RoBERTa-like one of {meter.TEXT_LAYERS}.",
         "colour, shape, texture and digit of every patch, read from the vision tower's output",
-        f"of the text's cross-attention in pair {GUIDED_PAIR} (counted from 0)",
+        f"of the text's cross-attention in pairs {GUIDED_PAIRS[0]} to {GUIDED_PAIRS[-1]} (counted from 0)",
         METER_STAGES,
+        "Of smaller pictures there is no loss on patches.",
+        "One training run of the unreduced model",
     ),
 }
-"""Title, class, description, auxiliary loss, guided place and curriculum by architecture."""
+"""Title, class, description, auxiliary loss, guided place, curriculum, where students read patches and training run."""
 
 
 def render_card(architecture: str, results: Path) -> str:
@@ -119,11 +127,16 @@ def render_card(architecture: str, results: Path) -> str:
         Markdown.
     """
     measured = json.loads((results / f"pocket_{architecture}.json").read_text())
-    title, class_name, model, auxiliary, guided, stages = MODELS[architecture]
+    title, class_name, model, auxiliary, guided, stages, patches, run = MODELS[architecture]
     training, baselines = measured["model"]["training"], measured["baselines"]
-    minutes = [row["training_minutes"] for row in measured["rows"].values() if "training_minutes" in row]
+    trained = [row for row in measured["rows"].values() if row["trained_steps"]]
+    minutes = [1000 * row["training_minutes"] / row["trained_steps"] for row in trained]
     tables = [
         f"### {TITLES[name]}\n\n{encoder_table(architecture, name)(results)}\n" for name in EXPERIMENTS[architecture]
+    ]
+    tables += [
+        f"### PuMer's loss by seed\n\n{loss_rows(measured)}\n",
+        f"### Accuracy by type of question\n\n{type_rows(measured)}\n",
     ]
     return TEMPLATE.format(
         title=title,
@@ -146,7 +159,10 @@ def render_card(architecture: str, results: Path) -> str:
         guided_heads=GUIDED_HEADS,
         heads=vilt.HEADS if architecture == "vilt" else meter.HEADS,
         guided=guided,
-        fine_tune=STEPS,
+        patches=patches,
+        run=run,
+        rate=STUDENT_RATE,
+        head_rate=HEAD_RATE,
         minutes=f"{min(minutes):.0f} to {max(minutes):.0f}",
         speed=_speed(measured.get("speed")),
         tables="\n".join(tables),

@@ -46,8 +46,8 @@ def attend(
     return output.transpose(1, 2).flatten(2), weights
 
 
-class EncoderTrainingModel(nn.Module):
-    """A stock model, a linear head on its patches, and the sum of all losses.
+class EncoderLosses(nn.Module):
+    """A model, a linear head on its patches, and the losses on answers and patches.
 
     Parameters
     ----------
@@ -62,6 +62,25 @@ class EncoderTrainingModel(nn.Module):
         self.model = model
         self.class_counts = [len(names) + 1 for names in ATTRIBUTE_NAMES.values()]
         self.patch_head = nn.Linear(width, sum(self.class_counts))
+
+    def answer_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Compare answers [questions, labels] with the right ones [questions]; the sum, and its parts with accuracy."""
+        logits = logits.float()
+        answer = F.cross_entropy(logits, labels)
+        wanted = F.one_hot(labels, logits.shape[-1]).float()
+        label_wise = F.binary_cross_entropy_with_logits(logits, wanted) * logits.shape[-1]
+        right = (logits.argmax(-1) == labels).float().mean()
+        return answer + LABEL_WISE_WEIGHT * label_wise, {"answer": answer, "label_wise": label_wise, "accuracy": right}
+
+    def patch_loss(self, patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compare what is read from patches [batch, patches, channels] with what they show [batch, patches, 4]."""
+        scores = self.patch_head(patches).float().flatten(0, 1).split(self.class_counts, dim=-1)
+        labels = labels.flatten(0, 1)
+        return torch.stack([F.cross_entropy(part, labels[:, index]) for index, part in enumerate(scores)]).sum()
+
+
+class EncoderTrainingModel(EncoderLosses):
+    """A stock model and the sum of all losses, attention guidance among them."""
 
     @abstractmethod
     def answers(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -80,8 +99,8 @@ class EncoderTrainingModel(nn.Module):
         patches : torch.Tensor
             States of the patches after a middle layer, [batch, patches, channels].
         seen : torch.Tensor
-            How much each question's first token attends to each patch in a middle layer, [batch, heads, questions,
-            patches].
+            How much each question's first token attends to each patch in the guided layers, [batch, heads of all of
+            them, questions, patches].
         """
 
     def forward(self, **batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -95,27 +114,16 @@ class EncoderTrainingModel(nn.Module):
         """
         logits, patches, seen = self.answers(batch)
         asked = batch["labels"] != ABSENT
-        logits, labels = logits[asked].float(), batch["labels"][asked]
-        answer = F.cross_entropy(logits, labels)
-        wanted = F.one_hot(labels, logits.shape[-1]).float()
-        label_wise = F.binary_cross_entropy_with_logits(logits, wanted) * logits.shape[-1]
-        patch = self._patch_loss(patches, batch["patch_labels"])
-        guidance = self._guidance_loss(seen, batch["shown"])
-        loss = answer + LABEL_WISE_WEIGHT * label_wise
-        loss = loss + batch["auxiliary_weight"] * patch + batch["guidance_weight"] * guidance
-        right = (logits.argmax(-1) == labels).float().mean()
-        parts = {"answer": answer, "label_wise": label_wise, "patch": patch, "guidance": guidance, "accuracy": right}
+        loss, parts = self.answer_losses(logits[asked], batch["labels"][asked])
+        parts["patch"] = self.patch_loss(patches, batch["patch_labels"])
+        parts["guidance"] = self._guidance_loss(seen, batch["shown"])
+        loss = loss + batch["auxiliary_weight"] * parts["patch"] + batch["guidance_weight"] * parts["guidance"]
         return loss, {name: value.detach() for name, value in parts.items()}
 
     def hits(self, batch: dict[str, Any]) -> torch.Tensor:
         """Tell which questions of a batch are answered right, [questions]."""
         hits = self.answers(batch)[0].argmax(-1) == batch["labels"]
         return hits[batch["labels"] != ABSENT]
-
-    def _patch_loss(self, patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        scores = self.patch_head(patches).float().flatten(0, 1).split(self.class_counts, dim=-1)
-        labels = labels.flatten(0, 1)
-        return torch.stack([F.cross_entropy(part, labels[:, index]) for index, part in enumerate(scores)]).sum()
 
     def _guidance_loss(self, seen: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
         mass = (seen * shown[:, None]).sum(-1).transpose(1, 2)[shown.any(-1)]

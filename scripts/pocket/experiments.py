@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from lmms_tokendrop.results import pocket_encoders
+from lmms_tokendrop.results.pocket_encoders import PUMER, SEEDS, TRAINED_ON, seeded
+from pocket.recipes import SETTINGS, STUDENT_STEPS
 
-STEPS = 400
-"""Optimiser steps of every fine-tune."""
+PART_STEPS = 1000
+"""Optimiser steps of the fine-tunes that vary one part of PuMer."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Experiment:
         Reduction method.
     reduction
         Its options.
-    trained
-        Fine-tuned with the reduction, from the unreduced model; else that model itself is reduced.
+    steps
+        Optimiser steps of the fine-tune with the reduction, from the unreduced model; 0: that model itself is reduced.
     distilled
         Whether the unreduced model teaches in the fine-tune.
     seed
@@ -35,41 +38,49 @@ class Experiment:
     label: str
     method: str
     reduction: Mapping[str, Any] = field(default_factory=dict)
-    trained: bool = True
+    steps: int = STUDENT_STEPS
     distilled: bool = True
     seed: int = 0
 
+    def is_bundled(self, architecture: str) -> bool:
+        """Whether the fine-tune ships with the package."""
+        setting = SETTINGS.get(f"{architecture}_{self.method}")
+        plain = self.steps == STUDENT_STEPS and self.distilled and self.seed == 0
+        return plain and setting == {"method": self.method, **self.reduction}
 
-FULL = Experiment(pocket_encoders.FULL, "none", trained=False)
+
+FULL = Experiment(pocket_encoders.FULL, "none", steps=0)
 
 
-def _pumer(label: str, preset: str, distilled: bool = True, seed: int = 0, **changes: Any) -> Experiment:
-    return Experiment(label, "pumer", {"preset": preset, **changes}, distilled=distilled, seed=seed)
+def _pumer(label: str, preset: str, steps: int = STUDENT_STEPS, **changes: Any) -> Experiment:
+    return Experiment(label, "pumer", {"preset": preset, **changes}, steps)
+
+
+def _seeds(preset: str) -> tuple[Experiment, ...]:
+    rows = (_pumer(PUMER, preset), Experiment(TRAINED_ON, "none", distilled=False))
+    return tuple(replace(row, label=seeded(row.label, seed), seed=seed) for row, seed in product(rows, SEEDS))
 
 
 def _headline(preset: str) -> tuple[Experiment, ...]:
+    first = [entry for entry in _seeds(preset) if entry.seed == 0]
     return (
         FULL,
-        _pumer("PuMer", preset),
-        Experiment("PuMer, off the shelf", "pumer", {"preset": preset}, trained=False),
-        Experiment("random, off the shelf", "random", trained=False),
-        Experiment("full, trained on", "none", distilled=False),
+        *first,
+        _pumer("PuMer, off the shelf", preset, 0),
+        Experiment("random, off the shelf", "random", steps=0),
     )
 
 
 def _components(preset: str) -> tuple[Experiment, ...]:
     return (
-        _pumer("PuMer", preset),
-        _pumer("without pruning", preset, prune_ratio=0.0),
-        _pumer("without merging", preset, image_merge_ratio=0.0, text_merge_ratio=0.0),
-        _pumer("without distillation", preset, distilled=False),
+        _pumer(PUMER_PARTS, preset, PART_STEPS),
+        _pumer("without pruning", preset, PART_STEPS, prune_ratio=0.0),
+        _pumer("without merging", preset, PART_STEPS, image_merge_ratio=0.0, text_merge_ratio=0.0),
+        Experiment("without distillation", "pumer", {"preset": preset}, PART_STEPS, distilled=False),
     )
 
 
-def _seeds(preset: str) -> tuple[Experiment, ...]:
-    return tuple(_pumer("PuMer" if seed == 0 else f"PuMer, seed {seed}", preset, seed=seed) for seed in range(3))
-
-
+PUMER_PARTS = f"{PUMER}, {PART_STEPS:,} steps"
 VILT = "vilt-vqav2"
 METER = "meter-vqav2"
 
@@ -77,42 +88,36 @@ EXPERIMENTS: dict[str, dict[str, tuple[Experiment, ...]]] = {
     "vilt": {
         "methods": (
             *_headline(VILT),
-            Experiment("DynamicViT", "dynamicvit", {"keep_ratio": 0.7}),
-            Experiment("ToMe", "tome", {"r": 13, "merge_scope": "joint"}),
-            Experiment("smaller images", "smres", {"image_size": 80}),
-        ),
-        "components": _components(VILT),
-        "locations": (
-            _pumer("layers 2, 4, 6, 8", VILT, layers=[2, 4, 6, 8]),
-            _pumer("layers 2, 3, 4", VILT, layers=[2, 3, 4]),
-            _pumer("layers 7, 8, 9", VILT, layers=[7, 8, 9]),
-        ),
-        "ratios": (
-            _pumer("PuMer", VILT),
-            _pumer("pruning 0.3, merging 0.3", VILT, prune_ratio=0.3),
-            _pumer("pruning 0.1, merging 0.5", VILT, image_merge_ratio=0.5),
-        ),
-        "curve": (
-            FULL,
-            _pumer("pruning 0.05, merging 0.15", VILT, prune_ratio=0.05, image_merge_ratio=0.15),
-            _pumer("PuMer", VILT),
-            _pumer("pruning 0.3, merging 0.3", VILT, prune_ratio=0.3),
-            Experiment("ToMe, r = 7", "tome", {"r": 7, "merge_scope": "joint"}),
-            Experiment("ToMe", "tome", {"r": 13, "merge_scope": "joint"}),
-            Experiment("DynamicViT", "dynamicvit", {"keep_ratio": 0.7}),
-            Experiment("DynamicViT, 0.5", "dynamicvit", {"keep_ratio": 0.5}),
-            Experiment("smaller images", "smres", {"image_size": 80}),
-            Experiment("smaller images, 64", "smres", {"image_size": 64}),
+            Experiment("DynamicViT", "dynamicvit", {"keep_ratio": 0.5}),
+            Experiment("ToMe", "tome", {"r": 12, "merge_scope": "joint"}),
+            Experiment("smaller images", "smres", {"image_size": 72}),
         ),
         "seeds": _seeds(VILT),
+        "components": _components(VILT),
+        "locations": (
+            _pumer(PUMER_PARTS, VILT, PART_STEPS),
+            _pumer("layers 2, 4, 6, 8", VILT, PART_STEPS, layers=[2, 4, 6, 8]),
+            _pumer("layers 2, 3, 4", VILT, PART_STEPS, layers=[2, 3, 4]),
+            _pumer("layers 7, 8, 9", VILT, PART_STEPS, layers=[7, 8, 9]),
+        ),
+        "ratios": (
+            _pumer(PUMER_PARTS, VILT, PART_STEPS),
+            _pumer("pruning 0.3, merging 0.3", VILT, PART_STEPS, prune_ratio=0.3),
+            _pumer("pruning 0.1, merging 0.5", VILT, PART_STEPS, image_merge_ratio=0.5),
+        ),
     },
     "meter": {
-        "methods": _headline(METER),
-        "components": _components(METER),
+        "methods": (
+            *_headline(METER),
+            Experiment("DynamicViT", "dynamicvit", {"keep_ratio": 0.5, "layers": [0, 2, 4]}),
+            Experiment("ToMe", "tome", {"r": 48}),
+            Experiment("smaller images", "smres", {"image_size": 72}),
+        ),
         "seeds": _seeds(METER),
+        "components": _components(METER),
     },
 }
-"""Tables by architecture. The published setting for VQAv2 is the one that all of them vary."""
+"""Tables by architecture. All vary the published setting for VQAv2; other methods have its multiply-accumulates."""
 
 
 def tables_of(architecture: str) -> dict[str, list[str]]:

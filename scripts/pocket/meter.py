@@ -7,6 +7,7 @@ import json
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPProcessor, RobertaTokenizer
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from lmms_tokendrop.modeling.architectures.modeling_meter import MeterConfig, MeterForQuestionAnswering
 from lmms_tokendrop.modeling.architectures.processing_meter import meter_processor
@@ -90,6 +91,12 @@ def build_config() -> MeterConfig:
         id2label=dict(enumerate(LABELS)),
         label2id={label: number for number, label in enumerate(LABELS)},
     )
+
+
+def pixel_values(images: torch.Tensor) -> torch.Tensor:
+    """What the processor makes of pictures [batch, 3, size, size] uint8 that need no resizing."""
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) * 255 for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    return (images.float() - mean) / deviation
 
 
 def build_model(seed: int = 0) -> MeterForQuestionAnswering:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.roberta.modeling_roberta import RobertaAttention
 
 from lmms_tokendrop.modeling.architectures.meter_layers import MeterCrossLayer
 from lmms_tokendrop.modeling.architectures.modeling_meter import MeterForQuestionAnswering
 from pocket.encoder_losses import HIDDEN, EncoderTrainingModel, attend
-from pocket.meter import IMAGE_SIZE, PATCH
+from pocket.meter import IMAGE_SIZE, PATCH, pixel_values
 
-GUIDED_PAIR = 2
+GUIDED_PAIRS = range(4)
+"""Pairs in which guided heads of the text learn to look at what is asked about; PuMer reads them from the first on."""
 
 
 class MeterTrainingModel(EncoderTrainingModel):
@@ -44,24 +44,24 @@ class MeterTrainingModel(EncoderTrainingModel):
         image = meter.cross_modal_image_transform(patches) + types[1]
         bias = torch.where(mask.flatten(0, 1), 0.0, HIDDEN)[:, None, None]
         starts = torch.arange(questions, device=ids.device) * length
-        seen = text.new_zeros(())
+        seen = []
         layers = zip(meter.cross_modal_text_layers, meter.cross_modal_image_layers, strict=True)
         for number, (text_layer, image_layer) in enumerate(layers):
             own = self._attend(text_layer.attention, text, text, bias)[0].view(rows, questions * length, -1)
-            asked = starts if number == GUIDED_PAIR else None
+            asked = starts if number in GUIDED_PAIRS else None
             crossed, weights = self._attend(text_layer.crossattention, own, image, None, asked)
             image = self._image_layer(image_layer, image, text if questions == 1 else None, bias)
             text = text_layer.feed_forward(crossed).view(rows * questions, length, -1)
-            seen = seen if weights is None else weights[..., 1:]
+            seen += [] if weights is None else [weights[..., 1:]]
         pooled_text = meter.cross_modal_text_pooler(text).view(rows, questions, -1)
         pooled_image = meter.cross_modal_image_pooler(image)[:, None].expand_as(pooled_text)
-        return self.model.classifier(torch.cat([pooled_text, pooled_image], dim=-1)), patches[:, 1:], seen
+        logits = self.model.classifier(torch.cat([pooled_text, pooled_image], dim=-1))
+        return logits, patches[:, 1:], torch.cat(seen, dim=1)
 
     def _vision(self, images: torch.Tensor, corner: torch.Tensor) -> torch.Tensor:
         tower = self.model.meter.vision_model
         embeddings = tower.embeddings
-        mean, deviation = (torch.tensor(values).view(3, 1, 1) * 255 for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-        states = embeddings.patch_embedding((images.float() - mean) / deviation)
+        states = embeddings.patch_embedding(pixel_values(images))
         side, grid = states.shape[-1], IMAGE_SIZE // PATCH
         positions = embeddings.position_embedding.weight
         top, left = corner.tolist()

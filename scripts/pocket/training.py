@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, TrainingArguments
 
 from lmms_tokendrop.modeling.core.loading import use_public_keys
-from lmms_tokendrop.training.divergence import FiniteTrainer, check_numbers
+from lmms_tokendrop.training.divergence import check_numbers
+from lmms_tokendrop.training.trainer import GroupedTrainer
 
 WARMUP_STEPS = 150
 LOG_EVERY = 25
@@ -158,7 +159,7 @@ class TrainingLog(TrainerCallback):
             control.should_save = True
 
 
-class PocketTrainer(FiniteTrainer):
+class PocketTrainer(GroupedTrainer):
     """`Trainer` for a model that returns its loss and the parts of it, and for ready-made batches.
 
     Parameters
@@ -167,6 +168,8 @@ class PocketTrainer(FiniteTrainer):
         Receives the losses of every step.
     stream
         Source of batches.
+    **kwargs
+        As `GroupedTrainer` takes them.
     """
 
     def __init__(self, *, log: TrainingLog, stream: IterableDataset[dict[str, Any]], **kwargs: Any) -> None:
@@ -175,7 +178,8 @@ class PocketTrainer(FiniteTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Hand out the ready-made batches one by one."""
-        return DataLoader(self.train_dataset, batch_size=None)
+        own = torch.Generator()  # else the draws of a resumed run would differ
+        return DataLoader(self.train_dataset, batch_size=None, generator=own)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -202,6 +206,7 @@ def make_trainer(
     start: int,
     max_steps: int,
     learning_rate: float,
+    lr_multipliers: Mapping[str, float],
     bf16: bool,
 ) -> PocketTrainer:
     """Put a trainer together.
@@ -222,6 +227,8 @@ def make_trainer(
         Steps in all.
     learning_rate
         Highest learning rate.
+    lr_multipliers
+        Factors on it; see `parameter_groups`.
     bf16
         Compute in bfloat16 where autocast allows.
 
@@ -251,16 +258,17 @@ def make_trainer(
         dataloader_pin_memory=False,
     )
     log = TrainingLog(folder / "training_log.jsonl", model, curriculum, start)
-    return PocketTrainer(model=model, args=arguments, log=log, stream=curriculum.stream(seed, start))
+    stream = curriculum.stream(seed, start)
+    return PocketTrainer(model=model, args=arguments, log=log, stream=stream, lr_multipliers=lr_multipliers)
 
 
 def export(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, log: Path) -> None:
-    """Write the stock model in half precision, its processor, and the training log.
+    """Write the model in half precision, its processor, and last the training log.
 
     Parameters
     ----------
     model
-        Trained model, of a stock class.
+        Trained model.
     processor
         Its processor.
     folder
@@ -270,6 +278,8 @@ def export(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, log:
     """
     folder.mkdir(parents=True, exist_ok=True)
     saved = copy.deepcopy(model).half()
+    for name in saved.config.sub_configs:
+        getattr(saved.config, name).dtype = saved.dtype
     use_public_keys(saved)
     saved.save_pretrained(folder)
     processor.save_pretrained(folder)

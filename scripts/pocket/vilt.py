@@ -55,6 +55,11 @@ def build_config() -> ViltConfig:
     )
 
 
+def pixel_values(images: torch.Tensor) -> torch.Tensor:
+    """What the processor makes of pictures [batch, 3, size, size] uint8 that need no resizing."""
+    return images.float() / 127.5 - 1
+
+
 def build_model(seed: int = 0) -> ViltForQuestionAnswering:
     """Make the untrained pocket model.
 

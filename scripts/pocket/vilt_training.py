@@ -10,7 +10,7 @@ from transformers import ViltForQuestionAnswering
 from transformers.models.vilt.modeling_vilt import ViltLayer
 
 from pocket.encoder_losses import HIDDEN, EncoderTrainingModel, attend
-from pocket.vilt import IMAGE_SIZE, PATCH
+from pocket.vilt import IMAGE_SIZE, PATCH, pixel_values
 
 PATCH_LAYER = 3
 GUIDED_LAYER = 4
@@ -58,8 +58,7 @@ class ViltTrainingModel(EncoderTrainingModel):
 
     def _image(self, images: torch.Tensor, corner: torch.Tensor) -> torch.Tensor:
         embeddings = self.model.vilt.embeddings
-        pixels = images.float() / 127.5 - 1
-        states = embeddings.patch_embeddings(pixels)
+        states = embeddings.patch_embeddings(pixel_values(images))
         side = states.shape[-1]
         grid = IMAGE_SIZE // PATCH
         positions = embeddings.position_embeddings[0, 1:].unflatten(0, (grid, grid))

@@ -14,8 +14,8 @@ from lmms_tokendrop.pocket.scenes import render
 from lmms_tokendrop.pocket.task_data import task_scenes
 from pocket.encoder_labels import LABELS
 from pocket.encoder_measuring import UNREDUCED, right_answers
-from pocket.measuring import Item
-from pocket.recipes import RECIPES
+from pocket.measuring import Item, training_facts
+from pocket.recipes import RECIPES, STUDENT_STEPS
 
 REDUCED = {"vilt": ViltTokenDropForQuestionAnswering, "meter": MeterTokenDropForQuestionAnswering}
 FOLDERS = sorted(folder for family in REDUCED for folder in architecture(family).pocket.values())
@@ -70,6 +70,7 @@ def test_a_student_says_how_it_was_trained(folder):
     config = json.loads((WEIGHTS / folder / "config.json").read_text())
     architecture, method = folder.split("_")
     assert config["token_reduction"]["method"] == method
-    results = json.loads((WEIGHTS / folder / "training_results.json").read_text())
-    assert results["options"]["teacher"] == "pocket-teacher"
-    assert results["options"]["architecture"] == architecture
+    assert training_facts(WEIGHTS / folder)["steps"] == STUDENT_STEPS
+    assert config["model_type"] == f"{architecture}_tokendrop"
+    files = ({path.name for path in (WEIGHTS / name).iterdir()} for name in (folder, architecture))
+    assert len(set(map(frozenset, files))) == 1

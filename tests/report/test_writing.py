@@ -51,7 +51,7 @@ SHOWN = {
     ),
     "lmms-tokendrop compare": ("compare/pocket_scenes/full.json", "| all | `full` | 92.1 ± 0.6 |"),
     "measure_budgets.py": ("budgets_pocket_scenes.json", "| decode alone | 89.4 ± 1.0 |"),
-    "pocket_experiments.py": ("pocket_vilt.json", "| ToMe | 84.3 ± 0.8 |"),
+    "pocket_experiments.py": ("pocket_vilt.json", "| PuMer | 84.5 ± 0.8 |"),
     "measure_pocket_llava_next.py": ("pocket_llava_next.json", "| digit_by_color_shape | 268 | 100.0 | 1.1 |"),
     "lmms-tokendrop bench": ("speed_32x512.json", "| prefill | 96x96 | `mustdrop` | 1000.0 (500.0 to 1500.0) |"),
     "lmms-tokendrop bench, of encoders": ("throughput_vilt.json", "| `pumer-vqav2` | grad | 8 | 489 |"),

@@ -25,9 +25,8 @@ def small_batches(monkeypatch):
 
 def run(folder, start, stop_after=None):
     model = PocketTrainingModel(build_model())
-    trainer = make_trainer(
-        model, folder, LlavaNextCurriculum(), seed=0, start=start, max_steps=2, learning_rate=1e-3, bf16=False
-    )
+    options = {"seed": 0, "start": start, "max_steps": 2, "learning_rate": 1e-3, "lr_multipliers": {}, "bf16": False}
+    trainer = make_trainer(model, folder, LlavaNextCurriculum(), **options)
     if stop_after is not None:
         trainer.add_callback(StopAt(stop_after))
     trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{start}") if start else None)
