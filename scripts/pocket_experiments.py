@@ -133,7 +133,7 @@ def main(
     architecture: Annotated[Name, typer.Argument(help="The encoder.")],
     runs: Annotated[Path, typer.Option(help="Folder of the fine-tunes.")],
     tables: Annotated[str, typer.Option(help="Which tables: names with commas between; default: all.")] = "",
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of all that is done.")] = 1,
     speed: Annotated[float | None, typer.Option(help="Only time the measured rows, each for so many seconds.")] = None,
 ) -> None:
     """Fine-tune and measure the rows of a pocket encoder's tables that are not measured yet."""

@@ -112,7 +112,8 @@ def type_rows(measured: Mapping[str, Any]) -> str:
     if not seeds:
         return NOT_MEASURED
     names = {label: [seeded(label, seed) for seed in seeds] for label in (TRAINED_ON, PUMER)}
-    names |= {label: [label] for label in OTHERS if label in rows}
+    others = [label for label in OTHERS if label in rows]
+    names |= {label: [label] for label in others}
     found = {label: [rows[name]["by_type"] for name in rows_of] for label, rows_of in names.items()}
     questions = {kind: counts["questions"] for kind, counts in found[PUMER][0].items()}
     shares = {
@@ -129,7 +130,7 @@ def type_rows(measured: Mapping[str, Any]) -> str:
         lines.append((kind, number(questions[kind], "d"), *cells, f"{loss} ± {error}"))
     plural = "seed" if len(seeds) == 1 else "seeds"
     heads = [f"{label}, {len(seeds)} {plural}" for label in (TRAINED_ON, PUMER)]
-    header = ("type of question", "questions", *heads, *list(shares)[2:], "PuMer's difference")
+    header = ("type of question", "questions", *heads, *others, "PuMer's difference")
     return markdown_table(header, lines)
 
 

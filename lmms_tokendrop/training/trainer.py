@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -219,14 +219,19 @@ def _outside_encoder(model: nn.Module, name: str) -> bool:
 
 
 @contextmanager
-def final_states(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """Collect the last states `[batch, text + image, channels]` of the encoder, an entry for each of its passes."""
-    states: list[torch.Tensor] = []
-    handle = model.base_model.register_forward_hook(lambda _, inputs, output: states.append(sequence(output)))
+def outputs_of(module: nn.Module, read: Callable[[Any], torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Collect what `read` makes of the output of a module, an entry for each of its passes."""
+    found: list[torch.Tensor] = []
+    handle = module.register_forward_hook(lambda _, inputs, output: found.append(read(output)))
     try:
-        yield states
+        yield found
     finally:
         handle.remove()
+
+
+def final_states(model: PreTrainedModel) -> AbstractContextManager[list[torch.Tensor]]:
+    """Collect the last states `[batch, text + image, channels]` of the encoder, an entry for each of its passes."""
+    return outputs_of(model.base_model, sequence)
 
 
 def sequence(output: ModelOutput) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from lmms_tokendrop.pocket.registry import pocket_path
 from lmms_tokendrop.training.losses import distillation_loss, kept_token_loss
 from lmms_tokendrop.training.model_classes import head_class
 from lmms_tokendrop.training.options import DISTILLED_WEIGHTS, SOFT_WEIGHTS
-from lmms_tokendrop.training.trainer import final_states, kept_patches
+from lmms_tokendrop.training.trainer import final_states, kept_patches, outputs_of
 from pocket import meter, vilt
 from pocket.encoder_batches import ABSENT
 from pocket.encoder_curriculum import METER_STAGES, VILT_STAGES, EncoderCurriculum, EncoderStream
@@ -171,7 +171,7 @@ class StudentTrainingModel(EncoderLosses):
 
     def forward(self, **batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Sum up the losses of a batch; see `EncoderTrainingModel.forward`."""
-        with self._patches() as patches, final_states(self.model) as states:
+        with self.patch_states() as patches, final_states(self.model) as states:
             output = self.model(**model_inputs(self.architecture, batch))
         answers, labels = batch["labels"][:, 0], batch["patch_labels"]
         asked = answers != ABSENT
@@ -197,20 +197,15 @@ class StudentTrainingModel(EncoderLosses):
         hits = self.model(**model_inputs(self.architecture, batch)).logits.argmax(-1) == answers
         return hits[answers != ABSENT]
 
-    @contextmanager
-    def _patches(self) -> Iterator[list[torch.Tensor]]:
-        found: list[torch.Tensor] = []
+    def patch_states(self) -> AbstractContextManager[list[torch.Tensor]]:
+        """Collect the states that end with the patches that the loss reads; none where it reads none."""
         source = patch_source(self.model)
-        if source is None:
-            yield found
-            return
-        handle = source.register_forward_hook(
-            lambda _, inputs, output: found.append(output[0] if isinstance(output, tuple) else output)
-        )
-        try:
-            yield found
-        finally:
-            handle.remove()
+        return nullcontext([]) if source is None else outputs_of(source, states_of)
+
+
+def states_of(output: Any) -> torch.Tensor:
+    """The states among what a layer or a norm gives."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def patch_source(model: PreTrainedModel) -> nn.Module | None:

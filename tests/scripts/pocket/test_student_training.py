@@ -86,7 +86,7 @@ def test_a_method_that_trains_softly_has_its_own_losses(architecture, teachers):
 @pytest.mark.parametrize("architecture", ENCODERS)
 def test_patches_are_all_there_where_they_are_read(architecture):
     training, batch = student(architecture, PUMER[architecture]), batch_of(architecture)
-    with training._patches() as found:
+    with training.patch_states() as found:
         reduced = training.model(**model_inputs(architecture, batch))
     assert found[0].shape[1] >= batch["patch_labels"].shape[1] == 144
     assert reduced.report.left[-1].counts()[1].max() < 145
