@@ -63,9 +63,9 @@ def test_other_methods_cost_what_pumer_costs(architecture):
 
 
 def test_right_answers_are_counted_by_the_type_of_the_question():
-    types = ["order", "ground", "order"]
-    found = right_by_type(types, {"0": 1.0, "1": 0.0, "2": 0.0})
-    assert found == {"ground": {"right": 0.0, "questions": 1}, "order": {"right": 1.0, "questions": 2}}
+    types = ["order", "ground", "ground", "order"]
+    found = right_by_type(types, {"0": 1.0, "1": 0.0, "2": 0.0, "3": 1.0})
+    assert found == {"ground": {"right": 0.0, "questions": 2}, "order": {"right": 2.0, "questions": 2}}
 
 
 def test_types_are_those_of_the_questions_that_lmms_eval_asks():

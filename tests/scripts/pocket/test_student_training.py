@@ -88,7 +88,10 @@ def test_patches_are_all_there_where_they_are_read(architecture):
     training, batch = student(architecture, PUMER[architecture]), batch_of(architecture)
     with training.patch_states() as found:
         reduced = training.model(**model_inputs(architecture, batch))
-    assert found[0].shape[1] >= batch["patch_labels"].shape[1] == 144
+    before = {"vilt": batch["input_ids"].shape[-1], "meter": 0}[architecture] + 1  # text, and the image's CLS
+    assert found[0].shape[1] == before + 144
+    expected = training.patch_loss(found[0][:, before:], batch["patch_labels"])
+    assert training(**batch)[1]["patch"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert reduced.report.left[-1].counts()[1].max() < 145
 
 
