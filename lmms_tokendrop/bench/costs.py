@@ -63,7 +63,7 @@ def costs(runner: StockRunner) -> Costs:
     if isinstance(runner, ReducedRunner):
         report = cache.report()
         visual = [sum(counts) / rows for counts in report.visual_tokens_per_layer]
-        lengths = _lengths(runner, cache)
+        lengths = lengths_of(runner, cache)
     stated = {causal: rows * prefill_macs(config, lengths, causal) for causal in (False, True)}
     stated_bytes = rows * kv_bytes(config, lengths.cached, cache.layers[0].keys.dtype)
     held = sum(tensor.nbytes for layer in cache.layers for tensor in (layer.keys, layer.values))
@@ -108,7 +108,7 @@ def without_flash(model: Any) -> Iterator[None]:
     model.set_attn_implementation(chosen)
 
 
-def _lengths(runner: ReducedRunner, cache: Any) -> Lengths:
+def lengths_of(runner: ReducedRunner, cache: Any) -> Lengths:
     """From what the prefill says of itself: the longest row of each layer."""
     text = runner.prompt.input_ids.shape[1] - runner.prompt.visual_tokens
     received, released = (

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lmms_tokendrop.bench.costs import Costs, costs, vision_macs
+from lmms_tokendrop.bench.layers_alone import LayersAlone
 from lmms_tokendrop.bench.machine import machine
 from lmms_tokendrop.bench.models import Models, build
 from lmms_tokendrop.bench.prompts import Prompt
@@ -28,7 +29,9 @@ TIMED = ("vision", "prefill", "decode", "whole")
 PARTS = (*TIMED, "shares")
 """What is measured in one process, of each image."""
 
-PUBLISHED_PARTS = ("prefill", "decode")
+IN_DECODER = ("prefill", "decode")
+"""Those that baselines on a reduced model's tokens are timed in too."""
+
 ALLOWED = {"vision": "MACs", "prefill": "MACs, causal attention", "decode": "bytes read"}
 """What the time of a part would follow, if nothing else took any."""
 
@@ -118,10 +121,11 @@ def _timed(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """Rows of one part of all models, of which the stock one is first."""
-    timed = dict(runners)
-    if published and part in PUBLISHED_PARTS:
-        baselines = {name: PublishedRunner(one) for name, one in runners.items() if name != STOCK}
-        timed |= {one.name: one for one in baselines.values()}
+    reduced = {name: one for name, one in runners.items() if name != STOCK} if part in IN_DECODER else {}
+    alone = {name: LayersAlone(runners[STOCK], one) for name, one in reduced.items()}
+    baselines = {name: PublishedRunner(one) for name, one in reduced.items()} if published else {}
+    timed = {one.name: one for one in (*runners.values(), *alone.values(), *baselines.values())}
+    counted = {**counted, **{one.name: counted[name] for name, one in alone.items()}}
     for runner in timed.values():
         if part != "vision":
             runner.embeddings  # noqa: B018, made before the first run
@@ -138,7 +142,7 @@ def _timed(
         if name in counted and part in ALLOWED:
             row["allowed"] = allowed(part, runners, counted, name)
             row["quotient"] = row["speed_up"]["median"] / row["allowed"]
-        if published and part in PUBLISHED_PARTS and name in counted and name != STOCK:
+        if name in baselines:
             row["over_published"] = asdict(ratios(times[baselines[name].name], times[name]))
         rows.append(row)
     return rows

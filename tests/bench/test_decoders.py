@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 
 from lmms_tokendrop.bench import batches, costs, measuring
 from lmms_tokendrop.bench.batches import Limits, measure_batches, measure_memory, memory_of
+from lmms_tokendrop.bench.layers_alone import LayersAlone
 from lmms_tokendrop.bench.measuring import PARTS, measure, runners_of
 from lmms_tokendrop.bench.models import build
 from lmms_tokendrop.bench.peak_memory import MemoryUse
 from lmms_tokendrop.bench.published import PublishedRunner, mask
 from lmms_tokendrop.bench.runners import STOCK
 from lmms_tokendrop.bench.setting import Setting, reductions_for
-from lmms_tokendrop.bench.watching import seconds_of_parts
+from lmms_tokendrop.bench.watching import flops_of_layers, seconds_of_parts
 from lmms_tokendrop.cli import app
 from lmms_tokendrop.evaluation.accounting import decoder_macs, kv_bytes
 from lmms_tokendrop.modeling.core.budget import Budget
@@ -103,6 +104,31 @@ def test_the_published_baseline_computes_what_mustdrop_does_with_positions_count
     assert [keys.shape[2] for keys in published.prefilled[1].keys] == kept
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("setting", [TINY, replace(TINY, attention="eager", batch_size=2)])
+@pytest.mark.parametrize("kind", ["inside", "before"])
+def test_layers_alone_compute_and_hold_as_much_as_the_reduced_model(setting, kind):
+    one = runners(setting, METHODS[kind])
+    reduced = one[METHODS[kind]]
+    alone = LayersAlone(one[STOCK], reduced)
+    with flops_of_layers(type(alone.decoder.rotary_emb)) as flops:
+        _, cache = alone.prefill()
+    head = setting.batch_size * alone.head.weight.numel()
+    assert flops() // 2 - head == costs.costs(reduced).macs
+    held = [layer.keys.shape for layer in cache.layers]
+    assert held == [layer.values.shape for layer in cache.layers]
+    assert held == [layer.keys.shape for layer in reduced.prefilled[1].layers]
+    assert alone.decode().shape == (setting.batch_size, setting.new_tokens)
+
+
+@torch.inference_mode()
+def test_layers_alone_are_the_stock_model_where_nothing_leaves():
+    one = runners(TINY, "none")
+    alone = LayersAlone(one[STOCK], one["none"])
+    assert torch.allclose(alone.prefill()[0], one[STOCK].prefill()[0], atol=1e-5)
+    assert torch.equal(alone.decode(), one[STOCK].decode())
+
+
 def test_the_published_baseline_masks_later_keys():
     query, key = torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 3, 4)
     hidden = float("-inf")
@@ -149,11 +175,11 @@ def test_a_budget_is_worked_out_once_for_each_stage(monkeypatch):
 
 
 def test_each_part_has_a_row_per_model_with_what_is_allowed(results):
-    names = [STOCK, METHODS["inside"], f"published {METHODS['inside']}"]
+    names = [STOCK, METHODS["inside"], f"layers of {METHODS['inside']}", f"published {METHODS['inside']}"]
     found = {(row["part"], row["name"]): row for row in results["rows"]}
     expected = [(part, name) for part in measuring.TIMED for name in names]
-    published_alone = [(part, names[2]) for part in ("vision", "whole")]
-    assert list(found) == [pair for pair in expected if pair not in published_alone]
+    without_baselines = [(part, name) for part in ("vision", "whole") for name in names[2:]]
+    assert list(found) == [pair for pair in expected if pair not in without_baselines]
     stock, reduced = results["costs"]
     row = found["prefill", names[1]]
     assert row["allowed"] == stock["causal_macs"] / reduced["causal_macs"]
@@ -162,7 +188,8 @@ def test_each_part_has_a_row_per_model_with_what_is_allowed(results):
     assert row["allowed"] == pytest.approx(
         (stock["weight_bytes"] + stock["kv_bytes"]) / (reduced["weight_bytes"] + reduced["kv_bytes"])
     )
-    published = found["decode", names[2]]["seconds"]
+    assert row["allowed"] == found["decode", names[2]]["allowed"]
+    published = found["decode", names[3]]["seconds"]
     assert row["over_published"]["median"] == pytest.approx(published["median"] / row["seconds"]["median"])
     assert found["vision", names[1]]["allowed"] > 1
     assert "allowed" not in found["whole", names[1]]
@@ -227,7 +254,7 @@ def test_the_command_writes_what_it_compares(tmp_path, results):
     done = bench(*options, "--budget", "25%", "--parts", "prefill", "--repeats", "1", "--output", str(after))
     assert done.exit_code == 0, done.output
     written = json.loads(after.read_text())
-    assert [row["name"] for row in written["rows"]] == [STOCK, METHODS["inside"]]
+    assert [row["name"] for row in written["rows"]] == [STOCK, METHODS["inside"], f"layers of {METHODS['inside']}"]
     assert written["costs"] == results["costs"]
     before_itself = bench("--compare", str(before), str(before))
     assert " 1.000 " in before_itself.output
