@@ -121,11 +121,15 @@ def _timed(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """Rows of one part of all models, of which the stock one is first."""
-    reduced = {name: one for name, one in runners.items() if name != STOCK} if part in IN_DECODER else {}
-    alone = {name: LayersAlone(runners[STOCK], one) for name, one in reduced.items()}
-    baselines = {name: PublishedRunner(one) for name, one in reduced.items()} if published else {}
-    timed = {one.name: one for one in (*runners.values(), *alone.values(), *baselines.values())}
-    counted = {**counted, **{one.name: counted[name] for name, one in alone.items()}}
+    stock, *reduced = runners.values()
+    in_decoder = part in IN_DECODER
+    alone = {one.name: LayersAlone(stock, one) for one in reduced if in_decoder}
+    baselines = {one.name: PublishedRunner(one) for one in reduced if in_decoder and published}
+    timed = {STOCK: stock}
+    for one in reduced:
+        beside = [found[one.name] for found in (alone, baselines) if one.name in found]
+        timed |= {each.name: each for each in (one, *beside)}
+    counted = {**counted, **{other.name: counted[name] for name, other in alone.items()}}
     for runner in timed.values():
         if part != "vision":
             runner.embeddings  # noqa: B018, made before the first run

@@ -18,8 +18,8 @@ from lmms_tokendrop.results.speed import speed_table
 from lmms_tokendrop.results.throughput import throughput_table
 
 REAL_MODELS = ("llava-1.5-7b", "llava-1.5-13b", "llava-v1.6-vicuna-7b", "llava-v1.6-vicuna-13b")
-SPEED_SHAPES = ("32x512", "8x4096", "8x1024")
-"""Layers and channels of the decoders whose speed is measured."""
+SPEEDS = ("32x512", "8x4096", "8x1024", "methods")
+"""Layers and channels of the decoders whose speed is measured, and the methods beside each other."""
 
 RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
     "pocket-scenes": budget_table("pocket_scenes"),
@@ -38,7 +38,7 @@ RESULTS_TABLES: dict[str, Callable[[Path], str]] = {
     "pocket-meter-loss": loss_table("meter"),
     "pocket-vilt-types": types_table("vilt"),
     "pocket-meter-types": types_table("meter"),
-    **{f"speed-{shape}": measured_table(f"speed_{shape}.json", speed_table) for shape in SPEED_SHAPES},
+    **{f"speed-{name}": measured_table(f"speed_{name}.json", speed_table) for name in SPEEDS},
     "throughput-vilt": measured_table("throughput_vilt.json", throughput_table),
     "throughput-meter": measured_table("throughput_meter.json", throughput_table),
     **GPU_TABLES,
