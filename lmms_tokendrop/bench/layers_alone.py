@@ -53,6 +53,5 @@ class LayersAlone(StockRunner):
     def _inputs(self, states: torch.Tensor) -> dict[str, Any]:
         """What layers read beside states `[batch, length, channels]`."""
         positions = torch.arange(states.shape[1], device=states.device).unsqueeze(0)
-        known = {"inputs_embeds": states, "attention_mask": None, "position_ids": positions, **cache_argument(None)}
-        mask = create_causal_mask(config=self.config, **known)
+        mask = create_causal_mask(config=self.config, inputs_embeds=states, attention_mask=None, **cache_argument(None))
         return {"attention_mask": mask, "position_embeddings": self.decoder.rotary_emb(states, position_ids=positions)}
