@@ -1,7 +1,8 @@
 """How many visual tokens each stage may leave, so that the average over decoder layers meets a budget."""
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise, repeat
+from operator import mul
 
 import torch
 
@@ -104,7 +105,8 @@ class Budget:
         left = target * num_layers - spent
         if stage == 0 and bool((left < least * sum(weights) - 1e-6).any()):
             raise unreachable(target, self.floor(current, least, layers, num_layers), self)
-        factor = _geometric_factor(current.double(), least.double(), left, weights)
+        numbers = zip(current.tolist(), least.tolist(), left.tolist(), strict=True)
+        factor = torch.tensor([_geometric_factor(*group, weights) for group in numbers], dtype=torch.float64)
         count = (current * factor).round().long()
         return torch.minimum(torch.maximum(count, least.long()), current.long()).to(device)
 
@@ -125,24 +127,14 @@ def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> Un
     )
 
 
-def _geometric_factor(current: torch.Tensor, least: torch.Tensor, left: torch.Tensor, weights: list[int]):
-    """The factor r in [0, 1] with `sum(w_i * max(least, current * r**i) for i = 1..) == left`, by bisection."""
-    counts, fewest, wanted = current.tolist(), least.tolist(), left.tolist()
-    low, high = [0.0] * len(counts), [1.0] * len(counts)
+def _geometric_factor(count: float, least: float, left: float, weights: list[int]) -> float:
+    """The factor r in [0, 1] with `sum(w_i * max(least, count * r**i) for i = 1..) == left`, by bisection."""
+    if count * sum(weights) <= left:
+        return 1.0
+    low, high = 0.0, 1.0
     for _ in range(60):
-        middle = [(below + above) / 2 for below, above in zip(low, high, strict=True)]
-        powers = zip(*_powers(middle, len(weights)), strict=True)
-        for group, factors in enumerate(powers):
-            terms = (max(fewest[group], counts[group] * factor) for factor in factors)
-            cost = sum(weight * term for weight, term in zip(weights, terms, strict=True))
-            (low if cost <= wanted[group] else high)[group] = middle[group]
-    factor = torch.tensor(low, dtype=current.dtype, device=current.device)
-    return torch.where(current * sum(weights) <= left, torch.ones_like(factor), factor)
-
-
-def _powers(values: list[float], number: int) -> list[list[float]]:
-    """The first powers of values."""
-    squares = [value * value for value in values]
-    cubes = [square * value for square, value in zip(squares, values, strict=True)]
-    higher = [(torch.tensor(values, dtype=torch.float64) ** power).tolist() for power in range(4, number + 1)]
-    return [values, squares, cubes, *higher][:number]
+        middle = (low + high) / 2
+        powers = accumulate(repeat(middle, len(weights)), mul)
+        cost = sum(weight * max(least, count * power) for weight, power in zip(weights, powers, strict=True))
+        low, high = (middle, high) if cost <= left else (low, middle)
+    return low

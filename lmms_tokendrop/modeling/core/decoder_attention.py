@@ -52,7 +52,7 @@ def decoder_attention_rows(
     queries = attention.q_proj(layer.input_layernorm(take_tokens(layer_input.to(device), index)))
     queries = queries.view(batch, index.shape[1], -1, attention.head_dim).transpose(1, 2)
     cosine, sine = (take_tokens(part.to(device).expand(batch, -1, -1), index) for part in position_embeddings)
-    queries, _ = apply_rotary_pos_emb(queries, queries, cosine, sine)
+    queries, _ = apply_rotary_pos_emb(queries, queries[:, :0], cosine, sine)  # and no keys
 
     entries = keys.shape[2]
     place = torch.arange(entries, device=keys.device)

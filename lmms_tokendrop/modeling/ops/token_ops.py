@@ -238,8 +238,8 @@ def segment_sum(values: torch.Tensor, segments: torch.Tensor, count: int) -> tor
     torch.Tensor
         `[count]`, the dtype of `values`.
     """
-    outside = torch.where(segments < 0, count, segments)  # one more segment, so that no number is read from the device
-    return values.new_zeros(count + 1).index_add_(0, outside.flatten(), values.flatten())[:count]
+    shifted = (segments + 1).flatten()  # one more segment, so that no number is read from the device
+    return values.new_zeros(count + 1).index_add_(0, shifted, values.flatten())[1:]
 
 
 SEED_STRIDE = 1_000_003
