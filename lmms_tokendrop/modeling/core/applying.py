@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class Keep:
         places = torch.arange(target.shape[1], device=target.device)
         return cls(target, weights, merging=bool(((target >= 0) & (target != places)).any()), **details)
 
-    @property
+    @cached_property
     def stays(self) -> torch.Tensor:
         """`[batch, length]`, True for tokens that stay."""
         return self.target == torch.arange(self.target.shape[1], device=self.target.device)

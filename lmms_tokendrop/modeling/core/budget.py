@@ -99,8 +99,8 @@ class Budget:
         stage = layers.index(len(processed) - 1)
         weights = self.weights(layers, num_layers)[stage:]
         credited, device = processed if self.counter == "input" else processed[1:], current.device
-        available, current, least, *credited = torch.stack([available, current, least, *credited]).cpu()
-        spent = sum((count.double() for count in credited), torch.zeros_like(current, dtype=torch.float64))
+        known = torch.stack([available, current, least, *credited]).cpu()
+        (available, current, least), spent = known[:3], known[3:].double().sum(0)
         target = self.target(available)
         left = target * num_layers - spent
         if stage == 0 and bool((left < least * sum(weights) - 1e-6).any()):

@@ -59,10 +59,9 @@ def decoder_attention_rows(
     visible = place <= (index + entries - length).unsqueeze(-1)
     if key_mask is not None:
         visible = visible & key_mask.to(device).unsqueeze(1)
-    bias = torch.zeros(visible.shape, device=device).masked_fill(~visible, float("-inf")).unsqueeze(1)
     grouped = queries.reshape(batch, keys.shape[1], -1, queries.shape[-1])
     logits = (grouped @ keys.transpose(2, 3)).view(*queries.shape[:3], entries) * attention.scaling
-    return softmax_rows(logits, bias, valid).to(rows.device)
+    return softmax_rows(logits.masked_fill(~visible.unsqueeze(1), float("-inf")), None, valid).to(rows.device)
 
 
 def rotated_keys(layer: Any, layer_input: torch.Tensor, positions: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

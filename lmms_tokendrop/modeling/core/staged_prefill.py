@@ -1,5 +1,6 @@
 """A reducer's stages during one prefill."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,6 +17,26 @@ from .token_report import StageRecord
 from .visual_tokens import DecoderTokens
 
 BEFORE_FIRST_LAYER = -1
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """The visual tokens of a chunk, counted once for all that ask.
+
+    Attributes
+    ----------
+    sequence : DecoderTokens
+        The chunk.
+    groups : torch.LongTensor
+        `[batch, length]`, group of each visual token in the scope of the budget; -1 for others.
+    counts, row_counts : torch.LongTensor
+        `[groups]` and `[batch]`, visual tokens of each.
+    """
+
+    sequence: DecoderTokens
+    groups: torch.Tensor
+    counts: torch.Tensor
+    row_counts: torch.Tensor
 
 
 class StagedPrefill:
@@ -44,12 +65,13 @@ class StagedPrefill:
         self.carry: dict[str, torch.Tensor] = {}
         self.first_index = cache.seen - sequence.place.shape[1]
         self.groups, self.group_count = sequence.tokens.groups(setting(self.reducer.options, "scope"))
-        self.full = self._count(sequence.tokens.visual, sequence)
-        self.full_newlines = self._count(sequence.tokens.visual & sequence.tokens.newline, sequence)
+        self.grouped: Grouped | None = None
+        self.full = self._grouped(sequence).counts
+        newlines = sequence.visual & sequence.tokens.newline
+        self.full_newlines = segment_sum(newlines.long(), self.groups, self.group_count)
         self.processed: list[torch.Tensor] = []
         self.received: list[torch.Tensor] = []
         self.lengths: list[int] = []
-        self.counted: DecoderTokens | None = None
         self.left: list[Counted] = []
         seeds = request.sample_seeds
         self.sample_seeds = torch.zeros(len(sequence.place), dtype=torch.long) if seeds is None else seeds
@@ -58,9 +80,9 @@ class StagedPrefill:
 
     def receive(self, sequence: DecoderTokens) -> None:
         """Note what the next layer receives."""
-        known, self.counted = sequence is self.counted, sequence
-        self.processed.append(self.processed[-1] if known else self._count(sequence.visual, sequence))
-        self.received.append(self.received[-1] if known else sequence.visual.sum(-1))
+        grouped = self._grouped(sequence)
+        self.processed.append(grouped.counts)
+        self.received.append(grouped.row_counts)
         self.lengths.append(sequence.place.shape[1])
 
     def acts_at(self, layer: int, point: str) -> bool:
@@ -99,7 +121,7 @@ class StagedPrefill:
             raise RuntimeError("A stage tried to keep tokens that the vision tower left out")
         wanted = None if stage is None else self.reducer.count(stage, context.counts)
         if wanted is not None:
-            self.left.append((layer, "visual ", wanted, self._count(sequence.visual, sequence)))
+            self.left.append((layer, "visual ", wanted, self._grouped(sequence).counts))
         if self.training and sequence is not before:
             raise RuntimeError(
                 "token_reduction: a hard drop has no gradient for what leaves; call model.eval(), or train "
@@ -116,12 +138,12 @@ class StagedPrefill:
         decode = [stage for stage in self.reducer.stages_at("decode") if stage.point == "after_prefill"]
         if decode:
             compact_cache(self.cache, self.reducer, decode, Entries(sequence.place, sequence.padded), self.lengths)
-        counts, earlier = [*self.received, sequence.visual.sum(-1)], self.cache.received
+        counts, earlier = [*self.received, self._grouped(sequence).row_counts], self.cache.received
         self.cache.received = [a + b for a, b in zip(earlier, counts, strict=True)] if earlier else counts
 
     def _context(self, sequence: DecoderTokens, hidden_states: torch.Tensor, providers: dict) -> Context:
         tokens, options = sequence.tokens, self.reducer.options
-        groups = self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1)
+        groups = self._grouped(sequence).groups
         protected = self.carry.get("protected", torch.zeros_like(sequence.valid))
         counts = DecoderCounts(options, tokens, groups, self.full, self.full_newlines, self.processed, protected)
         context = Context(
@@ -142,7 +164,9 @@ class StagedPrefill:
     def _gather(self, values: torch.Tensor, sequence: DecoderTokens) -> torch.Tensor:
         return values.gather(1, (sequence.place - self.first_index).clamp_min(0))
 
-    def _count(self, among: torch.Tensor, sequence: DecoderTokens) -> torch.Tensor:
-        """Marked tokens of each group, `[groups]`."""
-        groups = self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1)
-        return segment_sum(among.long(), groups, self.group_count)
+    def _grouped(self, sequence: DecoderTokens) -> Grouped:
+        if self.grouped is None or self.grouped.sequence is not sequence:
+            groups = self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1)
+            counts = segment_sum(sequence.visual.long(), groups, self.group_count)
+            self.grouped = Grouped(sequence, groups, counts, sequence.visual.sum(-1))
+        return self.grouped

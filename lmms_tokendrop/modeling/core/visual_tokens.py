@@ -1,7 +1,7 @@
 """Where each visual token comes from, and the tokens inside a decoder."""
 
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 
@@ -102,7 +102,7 @@ class VisualTokens:
     def __len__(self) -> int:
         return len(self.tile)
 
-    @property
+    @cached_property
     def visual(self) -> torch.Tensor:
         """`[batch, length]`, True for visual tokens."""
         return self.image >= 0
@@ -117,7 +117,7 @@ class VisualTokens:
         Images and requests keep their numbers, for no stage drops a whole one.
         """
         picked = self.map(lambda values: values.gather(1, index))
-        picked.image = picked.image.masked_fill(~valid, -1)
+        picked = replace(picked, image=picked.image.masked_fill(~valid, -1))
         for scope in self.numbered.keys() & {"image", "request"}:
             groups, count = self.numbered[scope]
             picked.numbered[scope] = groups.gather(1, index).masked_fill(~valid, -1), count
@@ -246,7 +246,7 @@ class DecoderTokens:
     tokens: VisualTokens
     padded: bool
 
-    @property
+    @cached_property
     def valid(self) -> torch.Tensor:
         """`[batch, length]`, False for padding."""
         return self.place >= 0

@@ -181,7 +181,8 @@ def padded_order(keep: torch.Tensor, side: str, leading: int = 0) -> torch.Tenso
     if side == "right":
         return torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices
     rank = keep.to(torch.int8)
-    rank[:, :leading] = -1
+    if leading:
+        rank[:, :leading] = -1
     return torch.sort(rank, dim=-1, stable=True).indices
 
 
@@ -213,7 +214,8 @@ def padded_indices(
     if side == "right":
         order = order[:, :kept]
     else:
-        order = torch.cat([order[:, :leading], order[:, keep.shape[1] - kept + leading :]], dim=1)
+        behind = order[:, keep.shape[1] - kept + leading :]
+        order = torch.cat([order[:, :leading], behind], dim=1) if leading else behind
     valid = keep.gather(1, order)
     return order.masked_fill(~valid, 0), valid
 
