@@ -64,7 +64,8 @@ def measure(
     dict
         As JSON types: what was measured on what; `stock_attention`, the implementation with which the stock model is
         fastest, of those in `stock_attentions_tried` (seconds of a prefill); `rows`, one for each part, image and
-        model; `costs`, counted and checked; and `shares`, what scoring and selecting take.
+        model, in prefill and decode also for the layers of each reduced model alone; `costs`, counted and checked; and
+        `shares`, what scoring and selecting take.
     """
     clock, models = clock_of(torch.device(setting.device)), build(setting, reductions)
     results: dict[str, Any] = {**machine(torch.device(setting.device)), **asdict(setting), "reductions": reductions}
@@ -123,17 +124,18 @@ def _timed(
     """Rows of one part of all models, of which the stock one is first."""
     stock, *reduced = runners.values()
     in_decoder = part in IN_DECODER
-    alone = {one.name: LayersAlone(stock, one) for one in reduced if in_decoder}
+    alone = {one.name: LayersAlone(one) for one in reduced if in_decoder}
     baselines = {one.name: PublishedRunner(one) for one in reduced if in_decoder and published}
     timed = {STOCK: stock}
     for one in reduced:
         beside = [found[one.name] for found in (alone, baselines) if one.name in found]
         timed |= {each.name: each for each in (one, *beside)}
     counted = {**counted, **{other.name: counted[name] for name, other in alone.items()}}
-    for runner in timed.values():
-        if part != "vision":
+    if part != "vision":
+        for runner in runners.values():
             runner.embeddings  # noqa: B018, made before the first run
-        if part == "decode":
+    if part == "decode":
+        for runner in timed.values():
             runner.prefilled  # noqa: B018
     runs = {name: getattr(runner, part) for name, runner in timed.items()}
     times = seconds_in_turn(told(f"{part}, {image}", runs, setting.repeats, progress), setting.repeats, clock)

@@ -108,9 +108,8 @@ def test_the_published_baseline_computes_what_mustdrop_does_with_positions_count
 @pytest.mark.parametrize("setting", [TINY, replace(TINY, attention="eager", batch_size=2)])
 @pytest.mark.parametrize("kind", ["inside", "before"])
 def test_layers_alone_compute_and_hold_as_much_as_the_reduced_model(setting, kind):
-    one = runners(setting, METHODS[kind])
-    reduced = one[METHODS[kind]]
-    alone = LayersAlone(one[STOCK], reduced)
+    reduced = runners(setting, METHODS[kind])[METHODS[kind]]
+    alone = LayersAlone(reduced)
     with flops_of_layers(type(alone.decoder.rotary_emb)) as flops:
         _, cache = alone.prefill()
     head = setting.batch_size * alone.head.weight.numel()
@@ -124,7 +123,7 @@ def test_layers_alone_compute_and_hold_as_much_as_the_reduced_model(setting, kin
 @torch.inference_mode()
 def test_layers_alone_are_the_stock_model_where_nothing_leaves():
     one = runners(TINY, "none")
-    alone = LayersAlone(one[STOCK], one["none"])
+    alone = LayersAlone(one["none"])
     assert torch.allclose(alone.prefill()[0], one[STOCK].prefill()[0], atol=1e-5)
     assert torch.equal(alone.decode(), one[STOCK].decode())
 

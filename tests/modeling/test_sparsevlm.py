@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -42,7 +43,7 @@ def test_raters_are_the_text_that_fits_the_image_at_least_as_well_as_the_mean(te
 
 def test_text_that_sees_only_some_of_the_images_does_not_rate():
     found = context()
-    found.tokens.image = torch.tensor([[0, 0, -1, 1, 1, -1, -1]])
+    found.tokens = replace(found.tokens, image=torch.tensor([[0, 0, -1, 1, 1, -1, -1]]))
     found.text_rows = found.tokens.image < 0
     found.hidden_states = torch.zeros(1, 7, 2)
     found.hidden_states[0, 2] = 9.0

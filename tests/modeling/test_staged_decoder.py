@@ -237,3 +237,13 @@ def test_the_mlp_of_a_layer_after_which_tokens_leave_runs_on_what_stays(workshop
 
 def test_staged_layers_are_not_split_over_devices(workshop):
     assert "StagedLlamaDecoderLayer" in workshop.reduced("none")._no_split_modules
+
+
+@pytest.mark.parametrize(("newlines", "kept"), [("row", 3), ("drop", 2)])
+def test_a_budget_is_a_share_of_what_the_mask_shows_of_an_image(workshop, newlines, kept):
+    inputs = workshop.inputs("one_image")
+    image = (inputs["input_ids"][0] == workshop.stock().config.image_token_id).nonzero().flatten()
+    inputs["attention_mask"][:, : image[-6]] = 0  # six are left, and the last of them is a newline
+    model = workshop.reduced({"method": "random", "keep_ratio": 0.5, "newlines": newlines})
+    report = cache_of(greedy(model, inputs, steps=1)).report()
+    assert report.visual_tokens_per_layer == [[kept]] * 4

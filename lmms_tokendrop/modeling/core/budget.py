@@ -105,8 +105,9 @@ class Budget:
         left = target * num_layers - spent
         if stage == 0 and bool((left < least * sum(weights) - 1e-6).any()):
             raise unreachable(target, self.floor(current, least, layers, num_layers), self)
-        numbers = zip(current.tolist(), least.tolist(), left.tolist(), strict=True)
-        factor = torch.tensor([_geometric_factor(*group, weights) for group in numbers], dtype=torch.float64)
+        counts, fewest, wanted = (values.double().tolist() for values in (current, least, left))
+        groups = zip(counts, fewest, wanted, strict=True)
+        factor = torch.tensor([_geometric_factor(*group, weights) for group in groups], dtype=torch.float64)
         count = (current * factor).round().long()
         return torch.minimum(torch.maximum(count, least.long()), current.long()).to(device)
 

@@ -68,7 +68,7 @@ class StagedPrefill:
         self.grouped: Grouped | None = None
         self.full = self._grouped(sequence).counts
         newlines = sequence.visual & sequence.tokens.newline
-        self.full_newlines = segment_sum(newlines.long(), self.groups, self.group_count)
+        self.full_newlines = segment_sum(newlines.long(), self._grouped(sequence).groups, self.group_count)
         self.processed: list[torch.Tensor] = []
         self.received: list[torch.Tensor] = []
         self.lengths: list[int] = []
