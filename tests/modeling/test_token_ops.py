@@ -122,6 +122,13 @@ def test_padded_indices_are_ascending_and_padded_on_the_left():
     assert valid.tolist() == [[True, True, True], [False, False, True]]
 
 
+def test_leading_entries_come_before_padding_on_the_left():
+    keep = torch.tensor([[True, False, True, True], [True, False, False, True]])
+    index, valid = padded_indices(keep, "left", leading=1)
+    assert index.tolist() == [[0, 2, 3], [0, 0, 3]]
+    assert valid.tolist() == [[True, True, True], [True, False, True]]
+
+
 def test_segment_sum_leaves_out_segment_minus_one():
     assert segment_sum(torch.tensor([1, 2, 4, 8]), torch.tensor([0, -1, 2, 0]), 3).tolist() == [9, 0, 4]
 
