@@ -77,8 +77,6 @@ questions. Standard errors treat questions as independent, though {per_image} sh
 TITLES = {
     "methods": "Methods",
     "components": "Parts of PuMer",
-    "locations": "Where PuMer reduces",
-    "ratios": "How much PuMer reduces",
     "seeds": "Seeds of the fine-tune",
 }
 """Headings of the tables."""

@@ -1,4 +1,4 @@
-"""What is measured on the pocket encoders: methods, and parts, places and ratios of PuMer."""
+"""What is measured on the pocket encoders: methods, and parts of PuMer."""
 
 from __future__ import annotations
 
@@ -94,17 +94,6 @@ EXPERIMENTS: dict[str, dict[str, tuple[Experiment, ...]]] = {
         ),
         "seeds": _seeds(VILT),
         "components": _components(VILT),
-        "locations": (
-            _pumer(PUMER_PARTS, VILT, PART_STEPS),
-            _pumer("layers 2, 4, 6, 8", VILT, PART_STEPS, layers=[2, 4, 6, 8]),
-            _pumer("layers 2, 3, 4", VILT, PART_STEPS, layers=[2, 3, 4]),
-            _pumer("layers 7, 8, 9", VILT, PART_STEPS, layers=[7, 8, 9]),
-        ),
-        "ratios": (
-            _pumer(PUMER_PARTS, VILT, PART_STEPS),
-            _pumer("pruning 0.3, merging 0.3", VILT, PART_STEPS, prune_ratio=0.3),
-            _pumer("pruning 0.1, merging 0.5", VILT, PART_STEPS, image_merge_ratio=0.5),
-        ),
     },
     "meter": {
         "methods": (
