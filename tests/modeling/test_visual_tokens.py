@@ -86,10 +86,12 @@ def test_tokens_whose_newline_has_left_depend_on_none():
     assert lines[5] == lines[6] >= 0
 
 
-def test_selected_padding_becomes_text():
-    tokens = placed([0, 1, 1, 1, 1, 0, 1, 1, 1])
+def test_selected_padding_becomes_text_where_an_image_comes_first():
+    tokens = placed([1, 1, 1, 1, 0, 1, 1, 1])
+    tokens.groups("image")
     picked = tokens.select(torch.tensor([[0, 1, 2]]), torch.tensor([[False, True, True]]))
     assert picked.image.tolist() == [[-1, 0, 0]]
+    assert picked.groups("image")[0].tolist() == [[-1, 0, 0]]
 
 
 def test_appending_joins_along_the_sequence():

@@ -130,8 +130,6 @@ def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> Un
 
 def _geometric_factor(count: float, least: float, left: float, weights: list[int]) -> float:
     """The factor r in [0, 1] with `sum(w_i * max(least, count * r**i) for i = 1..) == left`, by bisection."""
-    if count * sum(weights) <= left:
-        return 1.0
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
