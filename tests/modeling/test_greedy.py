@@ -7,9 +7,15 @@ import torch
 
 from lmms_tokendrop.modeling.ops.greedy import coverage_first, farthest_first, pivoted_qr
 
+
+def cosines(vectors: torch.Tensor) -> torch.Tensor:
+    unit = torch.nn.functional.normalize(vectors, dim=-1)
+    return unit @ unit.transpose(1, 2)
+
+
 CALLS = {
-    "farthest": farthest_first,
-    "coverage": lambda similarity, valid, counts: coverage_first(similarity, valid.float(), valid, counts),
+    "farthest": lambda vectors, valid, counts: farthest_first(cosines(vectors), valid, counts),
+    "coverage": lambda vectors, valid, counts: coverage_first(cosines(vectors), valid.float(), valid, counts),
     "pivots": pivoted_qr,
 }
 
@@ -65,7 +71,7 @@ def test_pivots_are_the_longest_rests():
     """Rests by explicit projection."""
     generator = torch.Generator().manual_seed(3)
     vectors = torch.randn(2, 12, 7, generator=generator, dtype=torch.float64)
-    found = order(pivoted_qr(vectors @ vectors.transpose(1, 2), every(12).expand(2, -1), torch.tensor([6, 4])))
+    found = order(pivoted_qr(vectors, every(12).expand(2, -1), torch.tensor([6, 4])))
     for row, picks, count in zip(vectors, found, (6, 4), strict=True):
         rest, expected = row.clone(), []
         for _ in range(count):
@@ -78,21 +84,26 @@ def test_pivots_are_the_longest_rests():
 def test_pivots_by_hand():
     """(3, 0) is longest; of (2, 1) is left (0, 1), of (0, 2) all; what depends on these comes by place."""
     vectors = torch.tensor([[[2.0, 1], [3, 0], [0, 2], [1, 1]]])
-    gram = vectors @ vectors.transpose(1, 2)
-    assert order(pivoted_qr(gram, every(4), torch.tensor([4]))) == [[1, 2, 0, 3]]
+    assert order(pivoted_qr(vectors, every(4), torch.tensor([4]))) == [[1, 2, 0, 3]]
+
+
+def test_behind_as_many_pivots_as_channels_the_rest_follows_by_place():
+    """Of 400 vectors of 200 channels, 200 span all; what rounding leaves of the others decides nothing."""
+    vectors = torch.randn(1, 400, 200, generator=torch.Generator().manual_seed(5)) * torch.logspace(0, -2.5, 200)
+    [picks] = order(pivoted_qr(vectors, every(400), torch.tensor([300])))
+    assert picks[200:] == [place for place in range(400) if place not in picks[:200]][:100]
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_rows_of_a_batch_are_chosen_alone(name):
     """Of 9, 6 and 0 entries, 4, 2 and none."""
     generator = torch.Generator().manual_seed(1)
-    vectors = torch.nn.functional.normalize(torch.randn(3, 9, 4, generator=generator), dim=-1)
-    similarity, sizes, counts = vectors @ vectors.transpose(1, 2), [9, 6, 0], [4, 2, 0]
+    vectors, sizes, counts = torch.randn(3, 9, 4, generator=generator), [9, 6, 0], [4, 2, 0]
     valid = torch.arange(9) < torch.tensor(sizes).unsqueeze(-1)
-    together = order(CALLS[name](similarity, valid, torch.tensor(counts)))
+    together = order(CALLS[name](vectors, valid, torch.tensor(counts)))
     alone = [
-        order(CALLS[name](row[None, :size, :size], every(size), torch.tensor([count])))[0] if size else []
-        for row, size, count in zip(similarity, sizes, counts, strict=True)
+        order(CALLS[name](row[None, :size], every(size), torch.tensor([count])))[0] if size else []
+        for row, size, count in zip(vectors, sizes, counts, strict=True)
     ]
     assert together == alone
     assert [len(picks) for picks in together] == counts

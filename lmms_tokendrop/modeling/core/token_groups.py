@@ -35,11 +35,10 @@ class TokenGroups:
         """`[groups, longest, ...]` of `values [batch, length, ...]`."""
         return values[self.row, self.place]
 
-    def products(self, context: Context, unit: bool = True) -> torch.Tensor:
-        """Inner products `[groups, longest, longest]` float32 of features, cosines if these are made `unit` vectors."""
+    def features(self, context: Context, unit: bool = True) -> torch.Tensor:
+        """Their features `[groups, longest, channels]` float32, of length 1 if these are made `unit` vectors."""
         states = self.gather(context.hidden_states).float()
-        states = torch.nn.functional.normalize(states, dim=-1) if unit else states
-        return states @ states.transpose(1, 2)
+        return torch.nn.functional.normalize(states, dim=-1) if unit else states
 
     def spread(self, values: torch.Tensor, context: Context) -> torch.Tensor:
         """`[batch, length]` float64 of `values [groups, longest]`, 0 for everything else."""

@@ -43,4 +43,6 @@ class DivPrune(TokenReducer):
         """Minus the number of the pick."""
         groups = TokenGroups.of(context)
         count = self.count(stage, context.counts).to(groups.valid.device)
-        return groups.spread(-farthest_first(groups.products(context), groups.valid, count), context)
+        features = groups.features(context)
+        picked = farthest_first(features @ features.transpose(1, 2), groups.valid, count)
+        return groups.spread(-picked, context)

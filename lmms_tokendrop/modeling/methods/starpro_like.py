@@ -68,4 +68,4 @@ class StarProLike(TokenReducer):
     def _pivots(self, stage: Stage, context: Context) -> torch.Tensor:
         groups = TokenGroups.of(context)
         count = self.count(stage, context.counts).to(groups.valid.device)
-        return groups.spread(-pivoted_qr(groups.products(context, unit=False), groups.valid, count), context)
+        return groups.spread(-pivoted_qr(groups.features(context, unit=False), groups.valid, count), context)

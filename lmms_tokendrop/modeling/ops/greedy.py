@@ -17,23 +17,36 @@ class Picks:
     ----------
     most : int
         Picks of the row that gets most.
-    rank : torch.LongTensor
-        `[batch, entries]`, number of the pick, from 0; `entries` for what is not picked.
     """
 
     def __init__(self, valid: torch.Tensor, counts: torch.Tensor):
         self.free = valid.clone()
         self.counts = torch.minimum(counts, valid.sum(-1))
         self.most = int(self.counts.max())
-        self.rank = torch.full(valid.shape, valid.shape[1], device=valid.device)
+        self.order: list[torch.Tensor] = []
+        self._rows = torch.arange(len(valid), device=valid.device)
 
-    def take(self, number: int, scores: torch.Tensor) -> torch.Tensor:
-        """Pick the free entry of highest `scores [batch, entries]` of each row, the first of equals: `[batch]`."""
-        best = scores.masked_fill(~self.free, float("-inf")).argmax(-1, keepdim=True)
-        now = torch.where((number < self.counts).unsqueeze(-1), number, self.rank.gather(1, best))
-        self.rank.scatter_(1, best, now)
+    def take(self, scores: torch.Tensor) -> torch.Tensor:
+        """Pick the free entry of highest `scores [batch, entries]` of each row, the first of equals: `[batch, 1]`."""
+        best = scores.where(self.free, float("-inf")).argmax(-1, keepdim=True)
         self.free.scatter_(1, best, False)
-        return best.squeeze(-1)
+        self.order.append(best)
+        return best
+
+    def last(self, values: torch.Tensor) -> torch.Tensor:
+        """`values [batch, entries, ...]` at the last pick of each row: `[batch, ...]`."""
+        return values[self._rows, self.order[-1][:, 0]]
+
+    def rank(self) -> torch.Tensor:
+        """Number of the pick of each entry `[batch, entries]`; free ones follow the picks by place.
+
+        Behind as many as are to be picked, it is the number of entries.
+        """
+        picked = torch.cat(self.order, 1) if self.order else self._rows.new_empty(len(self._rows), 0)
+        number = torch.arange(picked.shape[1], device=picked.device).expand_as(picked)
+        following = (picked.shape[1] - 1 + self.free.cumsum(-1)).where(self.free, self.free.shape[1])
+        rank = following.scatter_reduce(1, picked, number, "amin")
+        return rank.where(rank < self.counts.unsqueeze(-1), self.free.shape[1])
 
 
 @torch.no_grad()
@@ -56,14 +69,14 @@ def farthest_first(similarity: torch.Tensor, valid: torch.Tensor, counts: torch.
     torch.LongTensor
         `[batch, entries]`, see `Picks.rank`.
     """
-    picks, rows = Picks(valid, counts), torch.arange(len(valid), device=valid.device)
+    picks = Picks(valid, counts)
     itself = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
     nearest = similarity.masked_fill(itself | ~valid.unsqueeze(1), float("-inf")).amax(-1)
     for number in range(picks.most):
-        best = picks.take(number, -nearest)
-        row = similarity[rows, best]
+        picks.take(-nearest)
+        row = picks.last(similarity)
         nearest = torch.maximum(nearest, row) if number else row
-    return picks.rank
+    return picks.rank()
 
 
 @torch.no_grad()
@@ -88,30 +101,31 @@ def coverage_first(
     torch.LongTensor
         `[batch, entries]`, see `Picks.rank`.
     """
-    picks, rows = Picks(valid, counts), torch.arange(len(valid), device=valid.device)
+    picks = Picks(valid, counts)
     covering = similarity.masked_fill(~valid.unsqueeze(1), 0.0)
     covered, growth = torch.zeros_like(weight), torch.empty_like(covering)
-    for number in range(picks.most):
+    for _ in range(picks.most):
         torch.sub(covering, covered.unsqueeze(1), out=growth)
-        best = picks.take(number, growth.clamp_min_(0).sum(-1) * weight)
-        covered = torch.maximum(covered, covering[rows, best])
-    return picks.rank
+        picks.take(growth.clamp_min_(0).sum(-1) * weight)
+        covered = torch.maximum(covered, picks.last(covering))
+    return picks.rank()
 
 
 @torch.no_grad()
 def pivoted_qr(
-    gram: torch.Tensor, valid: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor | float = 1.0
+    vectors: torch.Tensor, valid: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor | float = 1.0
 ) -> torch.Tensor:
     """Order of pivots of a QR factorisation: each is the vector of which the earlier ones leave the longest rest.
 
     It is read off a pivoted Cholesky factorisation of the inner products. What is a millionth of the longest vector,
-    squared, or less, counts as nothing. With weights the same order is that in which a determinantal point process
+    squared, or less, counts as nothing, and so do all rests behind as many pivots as there are channels; what nothing
+    is left of follows by place. With weights the same order is that in which a determinantal point process
     with the kernel `weight_i gram_ij weight_j` is given its likeliest next entry.
 
     Parameters
     ----------
-    gram : torch.Tensor
-        `[batch, entries, entries]`, inner products of the vectors.
+    vectors : torch.Tensor
+        `[batch, entries, channels]`.
     valid : torch.BoolTensor
         `[batch, entries]`.
     counts : torch.LongTensor
@@ -124,16 +138,18 @@ def pivoted_qr(
     torch.LongTensor
         `[batch, entries]`, see `Picks.rank`.
     """
-    picks, rows = Picks(valid, counts), torch.arange(len(valid), device=valid.device)
-    rest = gram.diagonal(dim1=1, dim2=2).clone()
+    picks = Picks(valid, counts)
+    gram = vectors @ vectors.transpose(1, 2)
+    rest = gram.diagonal(dim1=1, dim2=2)
     least = 1e-6 * rest.masked_fill(~valid, 0.0).amax(-1, keepdim=True)
-    factors = gram.new_zeros(len(gram), picks.most, gram.shape[1])
-    for number in range(picks.most):
+    pivots = min(picks.most, vectors.shape[2])
+    factors = gram.new_zeros(len(gram), pivots, gram.shape[1])
+    for number in range(pivots):
         rest = rest.masked_fill(rest <= least, 0.0)
-        best = picks.take(number, rest * weight**2)
-        pivot = rest[rows, best].unsqueeze(-1)
-        known = (factors[rows, :number, best].unsqueeze(1) @ factors[:, :number]).squeeze(1)
-        column = (gram[rows, best] - known) * (pivot > 0) / pivot.clamp_min(least).sqrt()
+        best = picks.take(rest * weight**2)
+        pivot, before = rest.gather(1, best), factors[:, :number]
+        known = picks.last(before.transpose(1, 2)).unsqueeze(1) @ before
+        column = (picks.last(gram) - known.squeeze(1)) * torch.where(pivot > 0, pivot.rsqrt(), 0.0)
         factors[:, number] = column
-        rest = rest - column**2
-    return picks.rank
+        rest = torch.addcmul(rest, column, column, value=-1)
+    return picks.rank()
