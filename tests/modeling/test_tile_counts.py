@@ -67,6 +67,11 @@ def test_later_drops_leave_more_for_the_first_layers():
     assert tile_counts(budget(50), of_sizes([60, 40]), (-1, 1)).tolist() == [37, 25]
 
 
+def test_later_drops_leave_what_is_protected():
+    """Two layers receive 100 r, two 90 r and a token more for each of the two tiles, 200 together: r = .516."""
+    assert tile_counts(budget(50), of_sizes([60, 40]), (-1, 1), protected_share=0.9).tolist() == [31, 21]
+
+
 def test_a_share_below_one_token_names_it():
     with pytest.raises(ValueError, match=r"keep_ratio: an average of 0\.08 .* smallest reachable average is 1\.00"):
         tile_counts(budget(ratio=0.01), of_sizes([4, 4]))

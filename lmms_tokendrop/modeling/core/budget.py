@@ -68,6 +68,7 @@ class Budget:
         least: torch.Tensor,
         layers: tuple[int, ...],
         num_layers: int,
+        protected: tuple[float, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Tokens to leave at the drop that follows decoder layer `len(processed) - 1`.
 
@@ -85,6 +86,9 @@ class Budget:
             The decoder layers after which tokens are dropped; -1 stands for "before the first layer".
         num_layers : int
             Number of decoder layers.
+        protected : tuple[float, torch.Tensor], optional
+            Share of what this drop leaves that later ones must leave too, rounded up in each of so many parts,
+            `[groups]`.
 
         Returns
         -------
@@ -105,9 +109,9 @@ class Budget:
         left = target * num_layers - spent
         if stage == 0 and bool((left < least * sum(weights) - 1e-6).any()):
             raise unreachable(target, self.floor(current, least, layers, num_layers), self)
-        counts, fewest, wanted = (values.double().tolist() for values in (current, least, left))
-        groups = zip(counts, fewest, wanted, strict=True)
-        factor = torch.tensor([_geometric_factor(*group, weights) for group in groups], dtype=torch.float64)
+        share, parts = protected or (0.0, torch.zeros_like(current))
+        groups = zip(*(values.tolist() for values in (current, least, left, parts)), strict=True)
+        factor = torch.tensor([_geometric_factor(group, share, weights) for group in groups], dtype=torch.float64)
         count = (current * factor).round().long()
         return torch.minimum(torch.maximum(count, least.long()), current.long()).to(device)
 
@@ -128,12 +132,18 @@ def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> Un
     )
 
 
-def _geometric_factor(count: float, least: float, left: float, weights: list[int]) -> float:
-    """The factor r in [0, 1] with `sum(w_i * max(least, count * r**i) for i = 1..) == left`, by bisection."""
+def _geometric_factor(group: tuple[float, ...], share: float, weights: list[int]) -> float:
+    """The factor r in [0, 1] with `sum(w_i * max(fewest, count * r**i) for i = 1..) == left`, by bisection.
+
+    A group's numbers are its `count`, `least`, `left` and `parts`; `fewest` are `least` tokens, or the `share` of
+    `count * r` and one token more for each of the `parts`.
+    """
+    count, least, left, parts = group
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
+        fewest = max(least, share * count * middle + parts)
         powers = accumulate(repeat(middle, len(weights)), mul)
-        cost = sum(weight * max(least, count * power) for weight, power in zip(weights, powers, strict=True))
+        cost = sum(weight * max(fewest, count * power) for weight, power in zip(weights, powers, strict=True))
         low, high = (middle, high) if cost <= left else (low, middle)
     return low

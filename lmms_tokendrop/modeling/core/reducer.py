@@ -209,6 +209,9 @@ class TokenReducer(nn.Module):
         Whether tokens stay in training, and a policy with gradients says which are there (`soft_policy`).
     image_size : int or None
         Side to which images of the encoder's own size, and others in proportion, are reduced first; None: as they come.
+    protected_share : float
+        Share of the tokens of each tile before the decoder, rounded up, that its layers never drop; in a composition
+        the largest of its methods.
     """
 
     Options: type[Any] = Options
@@ -221,6 +224,7 @@ class TokenReducer(nn.Module):
     adds: bool = False
     soft_training: bool = False
     image_size: int | None = None
+    protected_share: float = 0.0
 
     def __init__(self, options: Any, host: Host):
         super().__init__()

@@ -25,10 +25,13 @@ class TileCounts(FusionCounts):
 
     def fitted(self, stage: Any, reducer: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Text, and CLS with the patches that a budget leaves of each tile, `[batch]` each; see :func:`tile_counts`."""
-        return self.text, 1 + tile_counts(reducer.options.budget(), self.tiles, reducer.drop_layers)
+        counts = tile_counts(reducer.options.budget(), self.tiles, reducer.drop_layers, reducer.protected_share)
+        return self.text, 1 + counts
 
 
-def tile_counts(budget: Budget, tiles: Any, layers: tuple[int, ...] = (-1,)) -> torch.Tensor:
+def tile_counts(
+    budget: Budget, tiles: Any, layers: tuple[int, ...] = (-1,), protected_share: float = 0.0
+) -> torch.Tensor:
     """Patches that each tile keeps, so that decoder layers receive what a budget says, `[tiles]`.
 
     A group's count is rounded to whole tokens and divided by :func:`divided`; patches that unpadding removes are none.
@@ -41,6 +44,8 @@ def tile_counts(budget: Budget, tiles: Any, layers: tuple[int, ...] = (-1,)) -> 
         The tiles.
     layers : tuple[int, ...]
         Decoder layers after which tokens leave; by default these leave before the first, and no others later.
+    protected_share : float
+        Share of what a tile keeps that later drops must keep too, rounded up.
 
     Raises
     ------
@@ -56,7 +61,8 @@ def tile_counts(budget: Budget, tiles: Any, layers: tuple[int, ...] = (-1,)) -> 
     if bool((target < fewest - 1e-6).any()):
         raise unreachable(target, fewest.double(), budget)
     if layers != (-1,):
-        target = budget.next_count(total, [], total, fewest, layers, tiles.num_layers)
+        protected = (protected_share, segment_sum((patches > 0).long(), group, groups)) if protected_share else None
+        target = budget.next_count(total, [], total, fewest, layers, tiles.num_layers, protected)
     return divided(torch.maximum(target.round().long(), fewest), patches, image, group)
 
 
