@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,18 @@ Fine-tuned rows below start from this model and go on with its own losses on ans
 1,000 steps took {minutes} minutes of a CPU core that did other work too. The highest learning rate is {rate:g},
 {head_rate:g} times that for heads and what a method adds. Students learn the divergence from this model's
 probabilities too, unless the row says otherwise; "full, trained on" is the unreduced model after the same steps without
-it. {patches} The last 300 steps with seed 0 meet scenes again that this model was trained on, those
-with other seeds do not.
+it. {patches} From step {met:,} on, fine-tunes with seed 0 meet scenes that this model was trained on, among
+others; those with other seeds do not.
 
 ## Measured
 
-`pocket_scenes` through lmms-eval, float32; ± is the standard error, of differences the paired one. Image tokens: mean
-over layers of those that a layer receives, the image's CLS included. MACs as a share of the full model's. Speed-up over
-the full model: {speed}.
+`pocket_scenes` through lmms-eval, float32; ± is the standard error, of differences to full the paired one. Image
+tokens: mean over layers of those that a layer receives, the image's CLS included. MACs as a share of the full model's.
+Speed-up over the full model: {speed}.
 
 {tables}
-Reproduce with `python scripts/pocket_experiments.py {name} --runs runs/{name}`; raw numbers in
-`results/pocket_{name}.json`.
+Reproduce with `python scripts/pocket_experiments.py {name} --runs runs/{name}`, and the speed-ups, on a machine that
+does nothing else, with `--speed 2 --threads 2` behind it; raw numbers in `results/pocket_{name}.json`.
 
 ## Limits
 
@@ -77,6 +78,8 @@ questions. Standard errors treat questions as independent, though {per_image} sh
 TITLES = {
     "methods": "Methods",
     "components": "Parts of PuMer",
+    "locations": "Where PuMer reduces",
+    "ratios": "How much PuMer reduces",
     "seeds": "Seeds of the fine-tune",
 }
 """Headings of the tables."""
@@ -133,8 +136,8 @@ def render_card(architecture: str, results: Path) -> str:
         f"### {TITLES[name]}\n\n{encoder_table(architecture, name)(results)}\n" for name in EXPERIMENTS[architecture]
     ]
     tables += [
-        f"### PuMer's loss by seed\n\n{loss_rows(measured)}\n",
-        f"### Accuracy by type of question\n\n{type_rows(measured)}\n",
+        f"### PuMer's loss by seed\n\nThe error of the mean is that of the seeds.\n\n{loss_rows(measured)}\n",
+        f"### Accuracy by type of question\n\nErrors as if questions were not paired.\n\n{type_rows(measured)}\n",
     ]
     return TEMPLATE.format(
         title=title,
@@ -158,6 +161,7 @@ def render_card(architecture: str, results: Path) -> str:
         heads=vilt.HEADS if architecture == "vilt" else meter.HEADS,
         guided=guided,
         patches=patches,
+        met=next(int(before.until) for before, stage in pairwise(stages) if stage.objects == DENSE_OBJECTS),
         run=run,
         rate=STUDENT_RATE,
         head_rate=HEAD_RATE,

@@ -1,4 +1,4 @@
-"""What is measured on the pocket encoders: methods, and parts of PuMer."""
+"""What is measured on the pocket encoders: methods, and parts, places and ratios of PuMer."""
 
 from __future__ import annotations
 
@@ -80,6 +80,19 @@ def _components(preset: str) -> tuple[Experiment, ...]:
     )
 
 
+def _locations(preset: str, *places: list[int]) -> tuple[Experiment, ...]:
+    varied = [_pumer(f"layers {', '.join(map(str, at))}", preset, PART_STEPS, layers=at) for at in places]
+    return (_pumer(PUMER_PARTS, preset, PART_STEPS), *varied)
+
+
+def _ratios(preset: str, *pairs: tuple[float, float]) -> tuple[Experiment, ...]:
+    varied = [
+        _pumer(f"pruning {prune}, merging {merge}", preset, PART_STEPS, prune_ratio=prune, image_merge_ratio=merge)
+        for prune, merge in pairs
+    ]
+    return (_pumer(PUMER_PARTS, preset, PART_STEPS), *varied)
+
+
 PUMER_PARTS = f"{PUMER}, {PART_STEPS:,} steps"
 VILT = "vilt-vqav2"
 METER = "meter-vqav2"
@@ -94,6 +107,8 @@ EXPERIMENTS: dict[str, dict[str, tuple[Experiment, ...]]] = {
         ),
         "seeds": _seeds(VILT),
         "components": _components(VILT),
+        "locations": _locations(VILT, [2, 4, 6, 8], [2, 3, 4], [7, 8, 9]),
+        "ratios": _ratios(VILT, (0.3, 0.3), (0.1, 0.5)),
     },
     "meter": {
         "methods": (
@@ -104,6 +119,8 @@ EXPERIMENTS: dict[str, dict[str, tuple[Experiment, ...]]] = {
         ),
         "seeds": _seeds(METER),
         "components": _components(METER),
+        "locations": _locations(METER, [2, 4, 6], [4, 6, 8]),
+        "ratios": _ratios(METER, (0.1, 0.2), (0.1, 0.4)),
     },
 }
 """Tables by architecture. All vary the published setting for VQAv2; other methods have its multiply-accumulates."""

@@ -24,6 +24,6 @@ def test_a_row_without_result_is_not_measured(tmp_path):
     measured["rows"] = {"full": measured["rows"]["full"], "PuMer": measured["rows"]["PuMer"]}
     (tmp_path / "pocket_vilt.json").write_text(json.dumps(measured))
     card = render_card("vilt", tmp_path)
-    for entry in EXPERIMENTS["vilt"]["components"]:
+    for entry in EXPERIMENTS["vilt"]["locations"]:
         assert f"| {entry.label} | not measured |" in card
     assert "| PuMer | not measured" not in card
