@@ -24,7 +24,7 @@ class BudgetRow:
     run
         What is run.
     timed
-        Whether its time is measured: one of each method and budget of the input counter.
+        Whether its time is measured: one of each method, budget and counter.
     questions
         The first so many of the task.
     """
@@ -50,7 +50,7 @@ def budget_rows() -> list[BudgetRow]:
             rows.append(BudgetRow(name, _run("random", {**budget, "seed": seed}), timed=seed == 0))
     for ratio in RATIOS:
         budget = {"keep_ratio": ratio, "counter": "release"}
-        rows.append(BudgetRow(row_name("mustdrop", "release", ratio), _run("mustdrop", budget)))
+        rows.append(BudgetRow(row_name("mustdrop", "release", ratio), _run("mustdrop", budget), timed=True))
     return rows
 
 
