@@ -55,8 +55,9 @@ Fine-tuned rows below start from this model and go on with its own losses on ans
 1,000 steps took {minutes} minutes of a CPU core that did other work too. The highest learning rate is {rate:g},
 {head_rate:g} times that for heads and what a method adds. Students learn the divergence from this model's
 probabilities too, unless the row says otherwise; "full, trained on" is the unreduced model after the same steps without
-it. {patches} From step {met:,} on, fine-tunes with seed 0 meet scenes that this model was trained on, among
-others; those with other seeds do not.
+it.
+{patches}
+From step {met:,} on, fine-tunes with seed 0 meet scenes that this model was trained on; those with other seeds do not.
 
 ## Measured
 

@@ -130,6 +130,17 @@ def test_the_average_of_the_whole_is_the_budget(workshop, places, counter):
     assert len(set(map(tuple, report.visual_tokens_per_layer))) > 1
 
 
+@pytest.mark.parametrize("counter", ["input", "release"])
+@pytest.mark.parametrize("scope", ["image", "tile"])
+@pytest.mark.parametrize(("tokens", "key_ratio"), [(3, 0.08), (20, 0.9), (24, 1.0), (9, 0.3)])
+def test_small_budgets_have_room_for_key_tokens(workshop, tokens, key_ratio, scope, counter):
+    options = {"visual_tokens": tokens, "mustdrop.key_ratio": key_ratio, "scope": scope, "counter": counter}
+    _, report = run(workshop, {"vision": "visionzip", "decoder": "mustdrop", **options})
+    averages = report.average_visual_tokens if counter == "input" else report.average_visual_tokens_release
+    groups = 3 if scope == "tile" else 1
+    assert averages == pytest.approx([tokens * groups], abs=0.5 * groups)
+
+
 def test_a_pool_that_nothing_follows_is_the_budget(workshop):
     _, report = run(workshop, {"features": "starpro_like", "visual_tokens": 20})
     assert report.visual_tokens_per_layer == [[20]] * LAYERS
@@ -180,6 +191,25 @@ def test_a_stage_that_builds_on_another_brings_it_or_says_so(carries):
         checked(vision="mustdrop", decoder="carries")
     with pytest.raises(ValueError, match=r"decoder='mustdrop' .* at 'features', .* allowed: features='mustdrop'"):
         checked(features="random", decoder="mustdrop")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features": "mustdrop", "visual_tokens": 9}, "visual_tokens: none of mustdrop counts tokens where it acts"),
+        (
+            {"features": "mustdrop", "mustdrop.visual_tokens": 9, "decoder": "fastv"},
+            r"mustdrop\.visual_tokens: mustdrop counts no tokens at features; allowed: without it",
+        ),
+        (
+            {"vision": "scope", "decoder": "fastv", "newlines": "keep"},
+            "newlines: scope has no such option; allowed: 'drop'",
+        ),
+    ],
+)
+def test_what_would_not_be_heeded_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        checked(**options)
 
 
 @pytest.mark.parametrize(

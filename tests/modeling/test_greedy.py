@@ -37,6 +37,14 @@ def test_farthest_first_on_a_line():
     assert order(farthest_first(similarity, every(5), torch.tensor([2]))) == [[4, 0]]
 
 
+def test_what_is_no_entry_is_near_to_nothing():
+    """Without 19, 20 is farthest from its next again."""
+    points = torch.tensor([[0.0, 1, 4, 6, 20, 19]])
+    similarity = -(points.unsqueeze(1) - points.unsqueeze(2)).abs()
+    valid = torch.tensor([[True] * 5 + [False]])
+    assert order(farthest_first(similarity, valid, torch.tensor([2]))) == [[4, 0]]
+
+
 def test_an_outlier_comes_first():
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0.01], [1, 0.02], [0, 1], [1, 0.03]]), dim=-1)
     found = order(farthest_first((vectors @ vectors.T).unsqueeze(0), every(5), torch.tensor([2])))
@@ -87,6 +95,14 @@ def test_pivots_by_hand():
     assert order(pivoted_qr(vectors, every(4), torch.tensor([4]))) == [[1, 2, 0, 3]]
 
 
+def test_next_to_nothing_follows_by_place():
+    """Of squares up to 1e6 those below 1 count as nothing; where the long vectors are no entries, they count."""
+    vectors = torch.diag(torch.tensor([1000.0, 0.5, 0.9, 500.0])).unsqueeze(0)
+    assert order(pivoted_qr(vectors, every(4), torch.tensor([4]))) == [[0, 3, 1, 2]]
+    valid = torch.tensor([[False, True, True, False]])
+    assert order(pivoted_qr(vectors, valid, torch.tensor([4]))) == [[2, 1]]
+
+
 def test_behind_as_many_pivots_as_channels_the_rest_follows_by_place():
     """Of 400 vectors of 200 channels, 200 span all; what rounding leaves of the others decides nothing."""
     vectors = torch.randn(1, 400, 200, generator=torch.Generator().manual_seed(5)) * torch.logspace(0, -2.5, 200)
@@ -96,9 +112,9 @@ def test_behind_as_many_pivots_as_channels_the_rest_follows_by_place():
 
 @pytest.mark.parametrize("name", CALLS)
 def test_rows_of_a_batch_are_chosen_alone(name):
-    """Of 9, 6 and 0 entries, 4, 2 and none."""
+    """Of 9, 6 and 0 entries, 4, all and none."""
     generator = torch.Generator().manual_seed(1)
-    vectors, sizes, counts = torch.randn(3, 9, 4, generator=generator), [9, 6, 0], [4, 2, 0]
+    vectors, sizes, counts = torch.randn(3, 9, 4, generator=generator), [9, 6, 0], [4, 8, 0]
     valid = torch.arange(9) < torch.tensor(sizes).unsqueeze(-1)
     together = order(CALLS[name](vectors, valid, torch.tensor(counts)))
     alone = [
@@ -106,4 +122,4 @@ def test_rows_of_a_batch_are_chosen_alone(name):
         for row, size, count in zip(vectors, sizes, counts, strict=True)
     ]
     assert together == alone
-    assert [len(picks) for picks in together] == counts
+    assert [len(picks) for picks in together] == [4, 6, 0]

@@ -69,7 +69,13 @@ def test_later_drops_leave_more_for_the_first_layers():
 
 def test_later_drops_leave_what_is_protected():
     """Two layers receive 100 r, two 90 r and a token more for each of the two tiles, 200 together: r = .516."""
-    assert tile_counts(budget(50), of_sizes([60, 40]), (-1, 1), protected_share=0.9).tolist() == [31, 21]
+    assert tile_counts(budget(50), of_sizes([60, 0, 40]), (-1, 1), protected_share=0.9).tolist() == [31, 0, 21]
+
+
+@pytest.mark.parametrize("share", [0.08, 0.9, 1.0])
+def test_no_more_is_protected_than_is_left(share):
+    """Three tokens in three tiles, of which each protects one, or what there is."""
+    assert sum(tile_counts(budget(3), of_sizes([60, 20, 20]), (-1, 1), share).tolist()) == 3
 
 
 def test_a_share_below_one_token_names_it():

@@ -87,8 +87,8 @@ class Budget:
         num_layers : int
             Number of decoder layers.
         protected : tuple[float, torch.Tensor], optional
-            Share of what this drop leaves that later ones must leave too, rounded up in each of so many parts,
-            `[groups]`.
+            Share of what this drop leaves that later ones leave too, rounded up in each of so many parts, `[groups]`:
+            so little is left that these fit.
 
         Returns
         -------
@@ -103,13 +103,13 @@ class Budget:
         stage = layers.index(len(processed) - 1)
         weights = self.weights(layers, num_layers)[stage:]
         credited, device = processed if self.counter == "input" else processed[1:], current.device
-        known = torch.stack([available, current, least, *credited]).cpu()
-        (available, current, least), spent = known[:3], known[3:].double().sum(0)
+        share, parts = protected or (0.0, torch.zeros_like(current))
+        known = torch.stack([available, current, least, parts, *credited]).cpu()
+        (available, current, least, parts), spent = known[:4], known[4:].double().sum(0)
         target = self.target(available)
         left = target * num_layers - spent
         if stage == 0 and bool((left < least * sum(weights) - 1e-6).any()):
             raise unreachable(target, self.floor(current, least, layers, num_layers), self)
-        share, parts = protected or (0.0, torch.zeros_like(current))
         groups = zip(*(values.tolist() for values in (current, least, left, parts)), strict=True)
         factor = torch.tensor([_geometric_factor(group, share, weights) for group in groups], dtype=torch.float64)
         count = (current * factor).round().long()
@@ -135,14 +135,14 @@ def unreachable(target: torch.Tensor, floor: torch.Tensor, budget: Budget) -> Un
 def _geometric_factor(group: tuple[float, ...], share: float, weights: list[int]) -> float:
     """The factor r in [0, 1] with `sum(w_i * max(fewest, count * r**i) for i = 1..) == left`, by bisection.
 
-    A group's numbers are its `count`, `least`, `left` and `parts`; `fewest` are `least` tokens, or the `share` of
-    `count * r` and one token more for each of the `parts`.
+    A group's numbers are its `count`, `least`, `left` and `parts`; `fewest` are `least` tokens, or of the `count * r`
+    the `share` and one token more for each of the `parts`, at most all.
     """
     count, least, left, parts = group
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        fewest = max(least, share * count * middle + parts)
+        fewest = max(least, min(count * middle, share * count * middle + parts))
         powers = accumulate(repeat(middle, len(weights)), mul)
         cost = sum(weight * max(fewest, count * power) for weight, power in zip(weights, powers, strict=True))
         low, high = (middle, high) if cost <= left else (low, middle)

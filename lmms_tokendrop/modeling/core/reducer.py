@@ -210,8 +210,8 @@ class TokenReducer(nn.Module):
     image_size : int or None
         Side to which images of the encoder's own size, and others in proportion, are reduced first; None: as they come.
     protected_share : float
-        Share of the tokens of each tile before the decoder, rounded up, that its layers never drop; in a composition
-        the largest of its methods.
+        Share of the tokens of each tile before the decoder, rounded up, that its layers never drop. A composition gives
+        the largest of its methods to all of them, and one that drops in the tower leaves room for it.
     """
 
     Options: type[Any] = Options

@@ -31,10 +31,11 @@ class Composed(TokenReducer):
         self.methods: Any = nn.ModuleDict(reducers)
         sharing = [reducers[name] for name, part in options.parts.items() if not part.alone]
         self.drop_layers = tuple(sorted({layer for reducer in sharing for layer in reducer.drop_layers}))
-        share = max((reducer.protected_share for reducer in sharing), default=0.0)
         for reducer in sharing:
-            reducer.drop_layers, reducer.protected_share = self.drop_layers, share
+            reducer.drop_layers = self.drop_layers
+        share = max(reducer.protected_share for reducer in reducers.values())
         for reducer in reducers.values():
+            reducer.protected_share = share
             self.adds |= reducer.adds
             self.proportional_attention |= reducer.proportional_attention & reducer.host.places
             self.needs |= reducer.needs if reducer.stages_at("features", "decoder") else frozenset()

@@ -50,14 +50,19 @@ class Part:
     alone: bool = False
 
     @property
-    def counts(self) -> bool:
-        """Whether it takes a budget, and acts where tokens are counted."""
-        return issubclass(self.reducer.Options, BudgetOptions) and self.places != {"decode"}
+    def takes_budget(self) -> bool:
+        """Whether the method has budgets."""
+        return issubclass(self.reducer.Options, BudgetOptions)
+
+    @property
+    def counting_places(self) -> frozenset[str]:
+        """Where a budget says what stays: not in the cache, and not where the method only prepares other stages."""
+        return self.places - {"decode", *self.reducer.builds_on.values()} if self.takes_budget else frozenset()
 
     @property
     def last_place(self) -> int:
         """Number of the last place where it counts."""
-        return max(COMPOSABLE.index(place) for place in self.places - {"decode"})
+        return max(map(COMPOSABLE.index, self.counting_places))
 
     @property
     def own_way(self) -> list[str]:
@@ -69,6 +74,19 @@ class Part:
         """Its count budget; nothing where something else decides."""
         values = {name: getattr(self.options, name) for name in BUDGET}
         return {name: value for name, value in values.items() if value is not None} if stated(values) else {}
+
+    def check_without_budget(self) -> None:
+        """Raise a ValueError if a budget, or what takes the place of one, was given though nothing would heed it."""
+        if self.takes_budget and self.own_way:
+            raise ValueError(
+                f"token_reduction: {self.name}.{self.own_way[0]}: {self.name} counts no tokens at "
+                f"{', '.join(sorted(self.places))}; allowed: without it"
+            )
+
+    def check_has(self, name: str, otherwise: str) -> None:
+        """Raise a ValueError if the method lacks a shared option, which is then as `otherwise`."""
+        if name not in self.reducer.Options.entries():
+            raise ValueError(f"token_reduction: {name}: {self.name} has no such option; allowed: {otherwise!r}")
 
     def check_above(self, whole: dict[str, Any]) -> None:
         """Raise a ValueError if its budget is not above that of the whole."""
@@ -115,7 +133,7 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
     @property
     def lowered_by(self) -> tuple[str, ...]:
         """Those of the methods that count."""
-        counting = (part for part in self.parts.values() if part.counts)
+        counting = (part for part in self.parts.values() if part.counting_places)
         return tuple(f"{part.name}.{name}" for part in counting for name in part.options.lowered_by)
 
     @classmethod
@@ -171,10 +189,16 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
             taken = any(name in part.reducer.Options.entries() for part in self.parts.values())
             if not taken and getattr(self, name) != self.entries()[name].default:
                 raise ValueError(f"token_reduction: none of {', '.join(self.parts)} has an option {name!r}")
-        counting = sorted((part for part in self.parts.values() if part.counts), key=lambda part: part.last_place)
+        counting = sorted(
+            (part for part in self.parts.values() if part.counting_places), key=lambda part: part.last_place
+        )
         for part in self.parts.values():
-            if not part.counts:
+            if not part.counting_places:
+                part.check_without_budget()
                 self._complete(part, {}, reductions)
+        if self.newlines != "drop":
+            for part in counting:
+                part.check_has("newlines", "drop")
         if counting:
             self._share_budget(counting, budget, reductions)
         elif stated(budget):

@@ -38,10 +38,7 @@ class Picks:
         return values[self._rows, self.order[-1][:, 0]]
 
     def rank(self) -> torch.Tensor:
-        """Number of the pick of each entry `[batch, entries]`; free ones follow the picks by place.
-
-        Behind as many as are to be picked, it is the number of entries.
-        """
+        """`[batch, entries]`: number of the pick, then of free entries by place; `entries` behind the counts."""
         picked = torch.cat(self.order, 1) if self.order else self._rows.new_empty(len(self._rows), 0)
         number = torch.arange(picked.shape[1], device=picked.device).expand_as(picked)
         following = (picked.shape[1] - 1 + self.free.cumsum(-1)).where(self.free, self.free.shape[1])
