@@ -35,12 +35,12 @@ SHORTER = {
     r"--repeats \d": "--repeats 1",
     r"plan_real_models.py": "plan_real_models.py llava-1.5-7b",
     r"lmms-tokendrop bench --shape (8x4096|meter) ([^\n]*\\\n)*[^\n]*\n": "",  # as the one before it
-    r"python scripts/pocket_experiments.py meter .*\n": "",
+    r"python scripts/pocket_experiments.py (vilt --runs \S+|meter .*)\n": "",  # trains; beside it the same is timed
     r"(--shape \d+)x\d+ --tower \d+x\d+ --images \w+": r"\1x64 --tower 3x64 --images 336x336 --repeats 1",
     r"--shape vilt": "--shape vilt --batch-size 1 --methods full --parts throughput",
     r"--methods (stock|mustdrop,)[\w,:=-]+|--parts throughput,[\w,]+|--batch-size 16 |--max-batch-size 40 ": "",
     r"--seconds \d+": "--seconds 0",
-    r"pocket_experiments.py (\w+)": r"pocket_experiments.py \1 --speed 0.01",
+    r"--speed \d": "--speed 0.01",
     r"choose_scene.py docs/scene.png": "choose_scene.py docs/scene.png --questions 12",
     r"python scripts/measure_budgets.py (pocket_scenes|easy_vqa|pocket_scenes_validation|easy_vqa_validation)\n": "",
     r"measure_budgets.py (\w+)": r"measure_budgets.py \1 --rows full --questions 4 --output \1.json",
