@@ -83,10 +83,10 @@ class Part:
                 f"{', '.join(sorted(self.places))}; allowed: without it"
             )
 
-    def check_has(self, name: str, otherwise: str) -> None:
-        """Raise a ValueError if the method lacks a shared option, which is then as `otherwise`."""
-        if name not in self.reducer.Options.entries():
-            raise ValueError(f"token_reduction: {name}: {self.name} has no such option; allowed: {otherwise!r}")
+    def check_newlines(self, newlines: str) -> None:
+        """Raise a ValueError if they are to stay with a method that lets all of them go."""
+        if newlines != "drop" and "newlines" not in self.reducer.Options.entries():
+            raise ValueError(f"token_reduction: newlines: {self.name} has no such option; allowed: 'drop'")
 
     def check_above(self, whole: dict[str, Any]) -> None:
         """Raise a ValueError if its budget is not above that of the whole."""
@@ -196,9 +196,8 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
             if not part.counting_places:
                 part.check_without_budget()
                 self._complete(part, {}, reductions)
-        if self.newlines != "drop":
-            for part in counting:
-                part.check_has("newlines", "drop")
+        for part in counting:
+            part.check_newlines(self.newlines)
         if counting:
             self._share_budget(counting, budget, reductions)
         elif stated(budget):

@@ -117,7 +117,7 @@ def pivoted_qr(
     It is read off a pivoted Cholesky factorisation of the inner products. What is a millionth of the longest vector,
     squared, or less, counts as nothing, and so do all rests behind as many pivots as there are channels; what nothing
     is left of follows by place. With weights the same order is that in which a determinantal point process
-    with the kernel `weight_i gram_ij weight_j` is given its likeliest next entry.
+    with the kernel `weight_i (v_i . v_j) weight_j` of vectors `v` is given its likeliest next entry.
 
     Parameters
     ----------
@@ -139,11 +139,11 @@ def pivoted_qr(
     gram = vectors @ vectors.transpose(1, 2)
     rest = gram.diagonal(dim1=1, dim2=2)
     least = 1e-6 * rest.masked_fill(~valid, 0.0).amax(-1, keepdim=True)
-    pivots = min(picks.most, vectors.shape[2])
+    squared, pivots = weight**2, min(picks.most, vectors.shape[2])
     factors = gram.new_zeros(len(gram), pivots, gram.shape[1])
     for number in range(pivots):
         rest = rest.masked_fill(rest <= least, 0.0)
-        best = picks.take(rest * weight**2)
+        best = picks.take(rest * squared)
         pivot, before = rest.gather(1, best), factors[:, :number]
         known = picks.last(before.transpose(1, 2)).unsqueeze(1) @ before
         column = (picks.last(gram) - known.squeeze(1)) * torch.where(pivot > 0, pivot.rsqrt(), 0.0)
