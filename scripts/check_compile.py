@@ -31,7 +31,7 @@ from lmms_tokendrop.pocket.task_data import task_scenes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from tiny_models import save_tiny_llava
 
 QUESTIONS = ("what colour is the circle ?", "how many squares are there above the red ring ?")

@@ -3,7 +3,8 @@
 Every id answers the same questions with its bundled model, and every architecture with every method runs on tiny random
 models: several sets of options, batches of different sizes, several images and none, other text backbones and heads.
 Kept tokens, counts, bytes of the cache and answers must be equal; logits too, bit by bit for `none` and LLaVA-NeXT,
-elsewhere up to 1e-6. Both commits run from worktrees in this environment, on one thread, and read the same files.
+elsewhere up to 1e-6. Both commits run from worktrees in this environment, on one thread, and read the same files, OLD's
+bundled models too, so that NEW shows that it reads what OLD wrote.
 
 A call that keeps other tokens is allowed if it was a near tie: OLD alone gives exactly the same once its weights move
 by 1e-6 of themselves. Everything else that differs is printed, and the exit status is 1.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,6 +46,7 @@ sys.path.insert(0, str(TESTS))
 from comparison_cases import jobs, prepare
 
 COLLECT = ROOT / "scripts" / "collect_outcomes.py"
+BUNDLED = Path("lmms_tokendrop", "pocket", "weights")
 
 LOGIT_TOLERANCE = 1e-6
 NUDGE, NUDGES = 1e-6, 8
@@ -244,6 +247,8 @@ def main(
     with one_line_errors(), tempfile.TemporaryDirectory() as name:
         place = Path(name)
         with worktree(old, place / "old") as before, worktree(new, place / "new") as after:
+            shutil.rmtree(after / BUNDLED)
+            shutil.copytree(before / BUNDLED, after / BUNDLED)
             files = place / "files"
             files.mkdir()
             jobs = described_jobs(files, questions, only)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 
 import lmms_tokendrop
 

@@ -2,7 +2,7 @@
 
 import pytest
 from fewer_tokens import FEWER_TOKENS
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from lmms_eval.models import get_model
 from lmms_results import answers, counts
 from sizes import some_fast

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from sizes import one_fast
 from tiny_models import tiny_image
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import METHODS, greedy
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel
 

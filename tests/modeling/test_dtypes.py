@@ -10,7 +10,7 @@ import torch
 from cases import METHODS as LLAVA_METHODS
 from cases import PROMPTS, greedy, stacked_logits
 from fusion_architectures import ARCHITECTURES
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from sizes import one_fast
 from tiny_models import tiny_image
 

@@ -9,7 +9,7 @@ import torch
 import transformers.modeling_flash_attention_utils as glue
 from cases import METHODS, greedy, largest_difference, stacked_logits
 from flash_emulation import FlashEmulation
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from tiny_models import TEXT_BACKBONES
 from transformers import LlavaNextForConditionalGeneration
 

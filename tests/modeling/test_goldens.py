@@ -6,7 +6,7 @@ import pytest
 import torch
 from comparison_cases import golden_jobs
 from golden_data import GOLDEN, computed, read_golden, write_golden
-from keyed_checkpoints import keyed_values
+from keyed_weights import keyed_values
 
 from lmms_tokendrop.catalogue import variants
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import KEEP_ALL, METHODS, greedy, stacked_logits
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 
 from lmms_tokendrop import LlavaNextTokenDropForConditionalGeneration
 

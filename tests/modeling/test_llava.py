@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import METHODS, PROMPTS, WHOLE_CACHES, greedy, largest_difference, masks, merges_windows, stacked_logits
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from masked_reference import masked_generation
 from safetensors.torch import load_file
 from tiny_models import TEXT_BACKBONES, TEXT_CONFIGS, save_tiny_llava, tiny_image

@@ -12,7 +12,7 @@ import pytest
 import torch
 from cases import METHODS, PROMPTS, greedy, stacked_logits
 from fusion_reference import METHODS as ENCODER_METHODS
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from meter_reference import METER_METHODS
 
 import lmms_tokendrop

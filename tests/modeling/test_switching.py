@@ -9,7 +9,7 @@ import pytest
 import torch
 from cases import METHODS, greedy, stacked_logits
 from fusion_architectures import ARCHITECTURES
-from keyed_checkpoints import with_clip
+from keyed_weights import with_clip
 from tiny_models import tiny_image
 from transformers import AutoProcessor
 

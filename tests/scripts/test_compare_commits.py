@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import collect_outcomes
 import pytest
 import torch
 from compare_commits import compare, differences, explained, logit_difference, table, worktree
@@ -48,6 +53,15 @@ def test_only_what_old_gives_too_when_nudged_is_a_near_tie():
     assert explained(flip, record(2), [record(1), record(3)]).cause is None
     [(_, logits)] = compare("vilt_tome, pocket, r=9", [record()], [record(logits=1.0)])
     assert explained(logits, record(logits=1.0), [record(logits=1.0)]).cause is None
+
+
+def test_what_runs_in_either_tree_reads_public_names_alone(tmp_path):
+    package = tmp_path / "lmms_tokendrop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    scripts, tests = Path(collect_outcomes.__file__).parent, Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, tests, scripts)))}
+    subprocess.run([sys.executable, "-c", "import collect_outcomes"], cwd=tmp_path, env=environment, check=True)
 
 
 def outcomes(monkeypatch, old: dict, new: dict, nudged: dict):
