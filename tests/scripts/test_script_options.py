@@ -22,6 +22,8 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
         ("train_pocket.py", ("vilt", "--output", "file"), "output='file': 'file' is a file; name a folder"),
         ("train_pocket.py", ("vilt", "--output", "new", "--export", "to"), "output='new' has no checkpoint to export"),
         ("compare_commits.py", ("no-such", "HEAD"), "'no-such' is no commit of this repository"),
+        ("compare_speed.py", ("no-such", "HEAD"), "'no-such' is no commit of this repository"),
+        ("compare_speed.py", ("HEAD", "HEAD", "--output", "folder"), "output='folder' is a folder; name a file"),
         ("write_goldens.py", ("vilt_other",), "unknown variant 'vilt_other'"),
         ("make_pocket_tasks.py", ("--output", "folder"), "output='folder' is a folder; name a file"),
         ("plan_real_models.py", ("--output", "folder"), "output='folder' is a folder; name a file"),
