@@ -114,13 +114,12 @@ class VisualTokens:
     def select(self, index: torch.Tensor, valid: torch.Tensor) -> "VisualTokens":
         """Gather `[batch, kept]` tokens of each sequence; entries that are not valid become text.
 
-        Images and requests keep their numbers, for no stage drops a whole one.
+        Groups keep their numbers, also where all tokens of one are left out.
         """
-        picked = self.map(lambda values: values.gather(1, index))
-        picked = replace(picked, image=picked.image.masked_fill(~valid, -1))
-        for scope in self.numbered.keys() & {"image", "request"}:
-            groups, count = self.numbered[scope]
-            picked.numbered[scope] = groups.gather(1, index).masked_fill(~valid, -1), count
+        picked, absent = self.map(lambda values: values.gather(1, index)), ~valid
+        picked = replace(picked, image=picked.image.masked_fill(absent, -1))
+        for scope, (groups, count) in self.numbered.items():
+            picked.numbered[scope] = groups.gather(1, index).masked_fill(absent, -1), count
         return picked
 
     def append(self, other: "VisualTokens") -> "VisualTokens":
