@@ -65,11 +65,6 @@ def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stag
     _select(decided)
 
 
-def accumulate_attention(layer: StagedLayer, attention: torch.Tensor) -> None:
-    """Add a generated token's head-mean attention, `[batch, entries]`, to what the layer has seen."""
-    layer.attention = attention if layer.attention is None else layer.attention + attention
-
-
 def _context(cache: StagedCache, layer: StagedLayer, **known: Any) -> Context:
     index = layer.entries.index
     tokens, valid = cache.provenance(index), index >= 0

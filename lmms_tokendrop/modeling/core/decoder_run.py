@@ -8,9 +8,9 @@ import torch
 from transformers.masking_utils import create_causal_mask
 
 from ..ops.eager_parts import HostCall, of_any_length, on_host
-from .cache_selection import accumulate_attention, drop_from_cache
+from .cache_selection import drop_from_cache
 from .chunk_outputs import ChunkOutput
-from .decoder_attention import RowScores, decoder_attention_rows, rotated_keys
+from .decoder_attention import RowScores, rotated_keys
 from .decoder_inputs import Chunk
 from .decoder_options import setting
 from .staged_cache import Entries, StagedCache, StagedLayer
@@ -98,7 +98,7 @@ class DecoderRun:
         self.keys.append(known.entries.index)
         if self.prefill is not None:
             self.prefill.receive(self.sequence)
-        self.rows = RowScores(self.decoder.layers[number], hidden_states, known.position_embeddings, held)
+        self.entered = hidden_states
         if self.any_length:
             of_any_length(1, hidden_states)
             of_any_length(2, held.keys, held.values)
@@ -117,7 +117,8 @@ class DecoderRun:
         held = self.layers[number]
         held.extend(self.inputs.entries)
         if number in self.watched:
-            accumulate_attention(held, self.rows.over_cache(self.sequence.valid).mean(1).squeeze(1))
+            attended = self._rows(number).over_cache(self.sequence.valid).mean(1).squeeze(1)
+            held.attention = attended if held.attention is None else held.attention + attended
         if self.prefill is None or not self.prefill.acts_at(number, "after_block"):
             return hidden_states
         providers = {"normed_states": partial(self.decoder.norm, hidden_states)}
@@ -132,19 +133,23 @@ class DecoderRun:
 
     def leave(self, number: int, hidden_states: torch.Tensor, **providers) -> torch.Tensor:
         """Run the stage of a layer; returns the states of what stays."""
-        providers |= self.rows.providers()
+        providers |= self._rows(number).providers()
         self.sequence, hidden_states = self.prefill.leave(number, self.sequence, hidden_states, **providers)
         of_any_length(1, hidden_states)
         return hidden_states
 
+    def _rows(self, number: int) -> RowScores:
+        """Attention rows of the layer just run."""
+        held, positions = self.layers[number], self.inputs.position_embeddings
+        return RowScores(self.decoder.layers[number], self.entered, positions, held.keys, held.entries.mask)
+
     def _next_rows(self, number: int, hidden_states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Attention rows, over the chunk, of a layer that has not run, given the states that it would receive."""
         layer, held, known = self.decoder.layers[number], self.layers[number], self._inputs(number, hidden_states)
-        positions = known.position_embeddings
-        keys = rotated_keys(layer, hidden_states, positions)
+        keys = rotated_keys(layer, hidden_states, known.position_embeddings)
         keys = torch.cat([held.keys, keys], dim=2) if held.is_initialized else keys
-        attention = decoder_attention_rows(layer, hidden_states, positions, keys, known.entries.mask, rows)
-        return attention[..., -hidden_states.shape[1] :]
+        scores = RowScores(layer, hidden_states, known.position_embeddings, keys, known.entries.mask)
+        return scores.over_chunk(rows)
 
     @on_host
     def before_layers(self) -> list[dict[str, Any]]:
@@ -172,12 +177,9 @@ class DecoderRun:
 
     def _inputs(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
         """What a layer reads; that of the layer before, if it holds and receives the same."""
-        known = self.inputs
-        same = known is not None and self.layers[number].entries is known.before and self.sequence is known.sequence
-        return known if same else self._prepare(number, hidden_states)
-
-    def _prepare(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
-        sequence, before = self.sequence, self.layers[number].entries
+        sequence, before, known = self.sequence, self.layers[number].entries, self.inputs
+        if known is not None and before is known.before and sequence is known.sequence:
+            return known
         chunk = Entries(sequence.place, sequence.padded)
         entries = chunk if before is None else before.append(chunk)
         rows = len(entries.index)
