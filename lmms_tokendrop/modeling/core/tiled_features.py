@@ -45,7 +45,6 @@ class TiledFeatures(StagedVlm):
     An image is one tile of the tower, unless a class says otherwise in :meth:`tiling`.
     """
 
-    image_inputs = ("image_sizes", "vision_feature_layer", "vision_feature_select_strategy")
     projector_class: ClassVar[type]
 
     def __init__(self, config):
@@ -224,8 +223,9 @@ class TiledFeatures(StagedVlm):
             ]
         return self._image_output(images, dense, tokens)
 
+    @on_host
     def of_requests(
-        self, ids: torch.Tensor, pixel_values: torch.Tensor, image_sizes: Any = None, prompt: int | None = None
+        self, ids: torch.Tensor | None, pixel_values: torch.Tensor, image_sizes: Any = None, prompt: int | None = None
     ) -> dict[str, Any]:
         """What `get_image_features` takes of sequences `ids [batch, length]`, where the method or a budget reads it.
 
@@ -233,7 +233,7 @@ class TiledFeatures(StagedVlm):
         """
         reads_images = setting(self.used_reducer.options, "scope") == "request"
         reads_questions = "questions" in self.used_reducer.needs
-        if not (reads_images or reads_questions):
+        if ids is None or not (reads_images or reads_questions):
             return {}
         placeholders = ids == self.config.image_token_id
         tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
