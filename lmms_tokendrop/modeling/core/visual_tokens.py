@@ -156,17 +156,12 @@ class VisualTokens:
             `[batch, length]`, unique over the batch; -1 for tokens on which no newline depends.
         """
         rows = torch.arange(self.image.shape[0], device=self.image.device).unsqueeze(-1).expand_as(self.image)
-        ends = self.visual & self.newline
-        inside = self.visual & (self.line >= 0)
-        number, count = _number((rows, self.image, self.line), inside)
-        alive = torch.zeros(max(count, 1), dtype=torch.bool, device=rows.device)
-        alive[number[ends]] = True
-        inside = inside & alive[number.clamp_min(0)]
-        if scope == "tile":
-            owner = torch.full((max(count, 1),), -1, device=rows.device)
-            owner[number[ends]] = self.tile[ends]
-            inside = inside & (owner[number.clamp_min(0)] == self.tile)
-        return number.masked_fill(~inside, -1)
+        number, count = _number((rows, self.image, self.line), self.visual & (self.line >= 0))
+        ends = torch.where(self.newline & (number >= 0), number, count)
+        owner = torch.full((count + 1,), -1, device=rows.device)
+        owner = owner.scatter(0, ends.flatten(), self.tile.flatten())[number]
+        alone = owner != self.tile if scope == "tile" else owner < 0
+        return number.masked_fill(alone, -1)
 
 
 def images_of_rows(lengths: list[int], totals: list[int]) -> list[int]:
