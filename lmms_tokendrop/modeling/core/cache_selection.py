@@ -1,7 +1,7 @@
 """What stays in the cache: a reducer's stages after prefill, and while the answer is generated."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -32,15 +32,15 @@ def compact_cache(
         Entries of the chunk in each layer; they are the layer's last ones.
     """
     decided: list[_Decided] = []
-    shared: dict[int, tuple[Entries, Context]] = {}
+    contexts: dict[int, Context] = {}
     for stage in stages:
         layer: StagedLayer = cache.layers[stage.layer]
         held = layer.entries
         earlier = held.index.shape[1] - chunk_lengths[stage.layer]
-        if id(held) not in shared:
-            survivors = Keep.of(_survivors(held, earlier, final))
-            shared[id(held)] = held, _context(cache, layer, survivors=survivors)
-        decided.append(_Decided.of(layer, reducer.keep(stage, shared[id(held)][1]), shared[id(held)][1], earlier))
+        if id(held) not in contexts:
+            contexts[id(held)] = _context(cache, layer, survivors=Keep.of(_survivors(held, earlier, final)))
+        context = contexts[id(held)]
+        decided.append(_Decided(layer, reducer.keep(stage, context), context.text_rows, earlier))
     _select(decided)
 
 
@@ -61,7 +61,7 @@ def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stag
         if cache.generated % stage.every == 0:
             layer = cache.layers[stage.layer]
             context = _context(cache, layer, attention_so_far=layer.attention)
-            decided.append(_Decided.of(layer, reducer.keep(stage, context), context, 0))
+            decided.append(_Decided(layer, reducer.keep(stage, context), context.text_rows, 0))
     _select(decided)
 
 
@@ -97,15 +97,15 @@ class _Decided:
     text: torch.Tensor
     earlier: int
 
-    @classmethod
-    def of(cls, layer: StagedLayer, keep: Keep, context: Context, earlier: int) -> "_Decided":
-        """A method's decision; nothing can merge or join there."""
-        if keep.merging or keep.added is not None or keep.mixed is not None:
-            raise RuntimeError("A stage tried to merge or add tokens in the cache")
-        return cls(layer, keep, context.text_rows, earlier)
+    @property
+    def key(self) -> tuple[int, int]:
+        """The same for layers that hold the same and of which the same stays."""
+        return id(self.layer.entries), id(self.keep)
 
     def facts(self) -> list[torch.Tensor]:
-        """What the host has to know; see `left`."""
+        """What the host has to know; see `left`. Nothing can merge or join in a cache."""
+        if self.keep.merging or self.keep.added is not None or self.keep.mixed is not None:
+            raise RuntimeError("A stage tried to merge or add tokens in the cache")
         held, stays = self.layer.entries.index, self.keep.stays
         leaves, counts = (held >= 0) & ~stays, stays[:, self.earlier :].sum(-1)
         drops = ((self.text & ~stays).any(), leaves[:, : self.earlier].any(), leaves.any())
@@ -134,23 +134,22 @@ def _select(decided: list[_Decided]) -> None:
 
     The host waits once for all that it has to know, and once for what is the same.
     """
-    distinct = {(id(one.layer.entries), id(one.keep)): one for one in decided}
+    distinct = {one.key: one for one in decided}
     facts = torch.stack([torch.stack(one.facts()) for one in distinct.values()]).tolist() if decided else []
-    found = {key: one.left(*known) for (key, one), known in zip(distinct.items(), facts, strict=True)}
-    places, entries = zip(*found.values(), strict=True) if found else ((), ())
-    left = dict(zip(found, zip(places, _shared(entries), strict=True), strict=True))
-    for one, key in [(one, (id(one.layer.entries), id(one.keep))) for one in decided]:
-        one.layer.select(*left[key])
+    left = {key: one.left(*known) for (key, one), known in zip(distinct.items(), facts, strict=True)}
+    first = _shared([entries for _, entries in left.values()])
+    for one in decided:
+        place, entries = left[one.key]
+        one.layer.select(place, first[id(entries)])
 
 
-def _shared(entries: Sequence[Entries]) -> list[Entries]:
-    """The first of the entries that are equal to each."""
+def _shared(entries: list[Entries]) -> dict[int, Entries]:
+    """For the `id` of each of the entries, the first that are equal to it."""
     distinct = list({id(one): one for one in entries}.values())
-    shapes = [one.index.shape for one in distinct]
-    pairs = [(a, b) for b in range(len(distinct)) for a in range(b) if shapes[a] == shapes[b]]
-    equal = [(distinct[a].index == distinct[b].index).all() for a, b in pairs]
+    pairs = [(a, b) for a, b in combinations(distinct, 2) if a.index.shape == b.index.shape]
+    equal = torch.stack([(a.index == b.index).all() for a, b in pairs]).tolist() if pairs else []
     first = {id(one): one for one in distinct}
-    for (a, b), same in zip(pairs, torch.stack(equal).tolist() if equal else (), strict=True):
+    for (a, b), same in zip(pairs, equal, strict=True):
         if same:
-            first[id(distinct[b])] = first[id(distinct[a])]
-    return [first[id(one)] for one in entries]
+            first[id(b)] = first[id(a)]
+    return first
