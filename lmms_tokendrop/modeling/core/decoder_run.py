@@ -92,9 +92,10 @@ class DecoderRun:
 
     @on_host
     def before_layer(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
-        """Arguments of a layer beside its states `[batch, length, channels]`."""
+        """Note what a layer will hold; returns its arguments beside its states `[batch, length, channels]`."""
         held = self.layers[number]
         self.inputs = known = self._inputs(number, hidden_states)
+        held.extend(known.entries)
         self.keys.append(known.entries.index)
         if self.prefill is not None:
             self.prefill.receive(self.sequence)
@@ -107,16 +108,15 @@ class DecoderRun:
             "attention_mask": known.mask,
             "position_embeddings": known.position_embeddings,
             "use_cache": True,
-            "after_attention": HostCall(self.leave_inside, number) if leaves else None,
+            "after_attention": HostCall(self.leave, number) if leaves else None,
             **cache_argument(held),
         }
 
     @on_host
     def after_layer(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Note what a layer holds, and run the stage behind it, if there is one; returns the states of what stays."""
-        held = self.layers[number]
-        held.extend(self.inputs.entries)
+        """Run the stage behind a layer, if there is one; returns the states of what stays."""
         if number in self.watched:
+            held = self.layers[number]
             attended = self._rows(number).over_cache(self.sequence.valid).mean(1).squeeze(1)
             held.attention = attended if held.attention is None else held.attention + attended
         if self.prefill is None or not self.prefill.acts_at(number, "after_block"):
@@ -125,11 +125,6 @@ class DecoderRun:
         if number + 1 < len(self.layers):
             providers["next_attention_rows"] = partial(self._next_rows, number + 1, hidden_states)
         return self.leave(number, hidden_states, **providers)
-
-    def leave_inside(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Run the stage between a layer's attention and its MLP."""
-        self.layers[number].extend(self.inputs.entries)
-        return self.leave(number, hidden_states)
 
     def leave(self, number: int, hidden_states: torch.Tensor, **providers) -> torch.Tensor:
         """Run the stage of a layer; returns the states of what stays."""
@@ -155,12 +150,6 @@ class DecoderRun:
     def before_layers(self) -> list[dict[str, Any]]:
         """Arguments of all layers, where they are alike."""
         return [self.before_layer(number, self.states) for number in range(len(self.layers))]
-
-    @on_host
-    def after_layers(self, hidden_states: torch.Tensor) -> None:
-        """Note what all layers hold, where they are alike."""
-        for number in range(len(self.layers)):
-            self.after_layer(number, hidden_states)
 
     @on_host
     def finish(self, last_hidden_state: torch.Tensor) -> ChunkOutput:

@@ -55,7 +55,7 @@ class StagedLayer(DynamicLayer):
     attention: torch.Tensor | None = None
 
     def extend(self, entries: Entries) -> None:
-        """Note what the entries are after new keys went in; generated tokens have not attended the new ones yet."""
+        """Note what the entries are once new keys went in; generated tokens have not attended the new ones yet."""
         if self.attention is not None:
             new = entries.index.shape[1] - self.attention.shape[1]
             self.attention = torch.nn.functional.pad(self.attention, (0, new))

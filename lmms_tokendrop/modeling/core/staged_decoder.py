@@ -105,7 +105,6 @@ class StagedDecoderMixin(PreTrainedModel):
         """Run a chunk through layers and stages."""
         if run.alike:
             hidden_states = run_layers(self.layers, run.states, run.before_layers(), **kwargs)
-            run.after_layers(hidden_states)
         else:
             hidden_states = run.states
             for number, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
