@@ -32,14 +32,14 @@ def compact_cache(
         Entries of the chunk in each layer; they are the layer's last ones.
     """
     decided: list[_Decided] = []
-    contexts: dict[int, Context] = {}
+    contexts: dict[Entries, Context] = {}
     for stage in stages:
         layer: StagedLayer = cache.layers[stage.layer]
         held = layer.entries
         earlier = held.index.shape[1] - chunk_lengths[stage.layer]
-        if id(held) not in contexts:
-            contexts[id(held)] = _context(cache, layer, survivors=Keep.of(_survivors(held, earlier, final)))
-        context = contexts[id(held)]
+        if held not in contexts:
+            contexts[held] = _context(cache, layer, survivors=Keep.of(_survivors(held, earlier, final)))
+        context = contexts[held]
         decided.append(_Decided(layer, reducer.keep(stage, context), context.text_rows, earlier))
     _select(decided)
 
@@ -98,9 +98,9 @@ class _Decided:
     earlier: int
 
     @property
-    def key(self) -> tuple[int, int]:
+    def key(self) -> tuple[Entries, int]:
         """The same for layers that hold the same and of which the same stays."""
-        return id(self.layer.entries), id(self.keep)
+        return self.layer.entries, id(self.keep)
 
     def facts(self) -> list[torch.Tensor]:
         """What the host has to know; see `left`. Nothing can merge or join in a cache."""
@@ -140,16 +140,15 @@ def _select(decided: list[_Decided]) -> None:
     first = _shared([entries for _, entries in left.values()])
     for one in decided:
         place, entries = left[one.key]
-        one.layer.select(place, first[id(entries)])
+        one.layer.select(place, first[entries])
 
 
-def _shared(entries: list[Entries]) -> dict[int, Entries]:
-    """For the `id` of each of the entries, the first that are equal to it."""
-    distinct = list({id(one): one for one in entries}.values())
-    pairs = [(a, b) for a, b in combinations(distinct, 2) if a.index.shape == b.index.shape]
+def _shared(entries: list[Entries]) -> dict[Entries, Entries]:
+    """For each of the entries, the first that are equal to it."""
+    first = {one: one for one in entries}
+    pairs = [(a, b) for a, b in combinations(first, 2) if a.index.shape == b.index.shape]
     equal = torch.stack([(a.index == b.index).all() for a, b in pairs]).tolist() if pairs else []
-    first = {id(one): one for one in distinct}
     for (a, b), same in zip(pairs, equal, strict=True):
         if same:
-            first[id(b)] = first[id(a)]
+            first[b] = first[a]
     return first

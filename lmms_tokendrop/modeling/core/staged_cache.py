@@ -13,9 +13,9 @@ from .transformers_compat import CACHE
 from .visual_tokens import VisualTokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entries:
-    """Which tokens a cache layer, or a chunk on its way through the decoder, holds.
+    """Which tokens a cache layer, or a chunk on its way through the decoder, holds; a key of its own in a dict.
 
     Attributes
     ----------
@@ -183,11 +183,11 @@ class StagedCache(DynamicCache):
 
     def _map_entries(self, function) -> None:
         """Apply a function of `[batch, entries]` to what is known of each layer's entries."""
-        mapped: dict[int, Entries] = {}
+        mapped: dict[Entries, Entries] = {}
         for layer in self.layers:
             if layer.entries is not None:
                 known = replace(layer.entries, index=function(layer.entries.index))
-                layer.entries = mapped.setdefault(id(layer.entries), known)
+                layer.entries = mapped.setdefault(layer.entries, known)
             if layer.attention is not None:
                 layer.attention = function(layer.attention)
 
