@@ -8,7 +8,8 @@ import torch
 
 from ..ops.token_ops import padded_indices
 from .reducer import Context, Keep, Stage, TokenReducer
-from .staged_cache import Entries, StagedCache, StagedLayer
+from .staged_cache import StagedCache, StagedLayer
+from .visual_tokens import Entries
 
 
 def compact_cache(
@@ -36,7 +37,7 @@ def compact_cache(
     for stage in stages:
         layer: StagedLayer = cache.layers[stage.layer]
         held = layer.entries
-        earlier = held.index.shape[1] - chunk_lengths[stage.layer]
+        earlier = held.place.shape[1] - chunk_lengths[stage.layer]
         if held not in contexts:
             contexts[held] = _context(cache, layer, survivors=Keep.of(_survivors(held, earlier, final)))
         context = contexts[held]
@@ -66,8 +67,8 @@ def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stag
 
 
 def _context(cache: StagedCache, layer: StagedLayer, **known: Any) -> Context:
-    index = layer.entries.index
-    tokens, valid = cache.provenance(index), index >= 0
+    index, valid = layer.entries.place, layer.entries.valid
+    tokens = cache.provenance(index)
     return Context(
         tokens=tokens,
         valid=valid,
@@ -81,11 +82,11 @@ def _context(cache: StagedCache, layer: StagedLayer, **known: Any) -> Context:
 
 def _survivors(held: Entries, earlier: int, final: Entries) -> torch.Tensor:
     """`[batch, entries]`, True for entries from before the chunk, and for those that are in `final` too."""
-    chunk = held.index[:, earlier:].contiguous()
+    chunk = held.place[:, earlier:].contiguous()
     length = chunk.shape[1]
-    place = torch.searchsorted(chunk, final.index.clamp_min(0).contiguous()).masked_fill(final.index < 0, length)
+    place = torch.searchsorted(chunk, final.place.clamp_min(0).contiguous()).masked_fill(~final.valid, length)
     stays = torch.zeros(len(chunk), length + 1, dtype=torch.bool, device=chunk.device).scatter_(1, place, True)
-    return torch.cat([held.index[:, :earlier] >= 0, stays[:, :length]], dim=1)
+    return torch.cat([held.valid[:, :earlier], stays[:, :length]], dim=1)
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,10 @@ class _Decided:
         """What the host has to know; see `left`. Nothing can merge or join in a cache."""
         if self.keep.merging or self.keep.added is not None or self.keep.mixed is not None:
             raise RuntimeError("A stage tried to merge or add tokens in the cache")
-        held, stays = self.layer.entries.index, self.keep.stays
-        leaves, counts = (held >= 0) & ~stays, stays[:, self.earlier :].sum(-1)
+        held, stays = self.layer.entries.valid, self.keep.stays
+        leaves, counts = held & ~stays, stays[:, self.earlier :].sum(-1)
         drops = ((self.text & ~stays).any(), leaves[:, : self.earlier].any(), leaves.any())
-        return [*drops, (held[:, : self.earlier] < 0).any(), counts.amin(), counts.amax()]
+        return [*drops, (~held[:, : self.earlier]).any(), counts.amin(), counts.amax()]
 
     def left(
         self, drops_text: int, drops_earlier: int, drops: int, padded: int, fewest: int, most: int
@@ -124,7 +125,7 @@ class _Decided:
         place, valid = padded_indices(self.keep.stays[:, self.earlier :], "left", kept=most)
         before = torch.arange(self.earlier, device=place.device).expand(len(place), -1)
         place = torch.cat([before, place + self.earlier], dim=1)
-        index = self.layer.entries.index.gather(1, place)
+        index = self.layer.entries.place.gather(1, place)
         index[:, self.earlier :].masked_fill_(~valid, -1)
         return place, Entries(index, bool(padded) or fewest < most)
 
@@ -146,8 +147,8 @@ def _select(decided: list[_Decided]) -> None:
 def _shared(entries: list[Entries]) -> dict[Entries, Entries]:
     """For each of the entries, the first that are equal to it."""
     first = {one: one for one in entries}
-    pairs = [(a, b) for a, b in combinations(first, 2) if a.index.shape == b.index.shape]
-    equal = torch.stack([(a.index == b.index).all() for a, b in pairs]).tolist() if pairs else []
+    pairs = [(a, b) for a, b in combinations(first, 2) if a.place.shape == b.place.shape]
+    equal = torch.stack([(a.place == b.place).all() for a, b in pairs]).tolist() if pairs else []
     for (a, b), same in zip(pairs, equal, strict=True):
         if same:
             first[b] = first[a]

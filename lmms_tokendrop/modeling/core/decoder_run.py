@@ -13,10 +13,10 @@ from .chunk_outputs import ChunkOutput
 from .decoder_attention import RowScores, rotated_keys
 from .decoder_inputs import Chunk
 from .decoder_options import setting
-from .staged_cache import Entries, StagedCache, StagedLayer
+from .staged_cache import StagedCache, StagedLayer
 from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
 from .transformers_compat import cache_argument
-from .visual_tokens import DecoderTokens
+from .visual_tokens import DecoderTokens, Entries
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class DecoderRun:
         held = self.layers[number]
         self.inputs = known = self._inputs(number, hidden_states)
         held.extend(known.entries)
-        self.keys.append(known.entries.index)
+        self.keys.append(known.entries.place)
         if self.prefill is not None:
             self.prefill.receive(self.sequence)
         self.entered = hidden_states
@@ -168,21 +168,20 @@ class DecoderRun:
         sequence, before, known = self.sequence, self.layers[number].entries, self.inputs
         if known is not None and before is known.before and sequence is known.sequence:
             return known
-        chunk = Entries(sequence.place, sequence.padded)
-        entries = chunk if before is None else before.append(chunk)
-        rows = len(entries.index)
+        entries = sequence if before is None else before.append(sequence)
+        rows = len(entries.place)
         always_masked = self.compiled and rows > 1
         mask = create_causal_mask(
             config=self.decoder.config,
             inputs_embeds=hidden_states,
-            attention_mask=entries.index >= 0 if always_masked else entries.mask,
+            attention_mask=entries.valid if always_masked else entries.mask,
             layer_idx=number,
             allow_is_causal_skip=not always_masked,
             **cache_argument(self.cache),
         )
         position_ids = sequence.position_ids.expand(rows, -1) if self.compiled else sequence.position_ids
         if self.reducer is not None and setting(self.reducer.options, "position_mode") == "compact":
-            position_ids = (entries.index >= 0).cumsum(-1)[:, -sequence.place.shape[1] :] - 1
+            position_ids = entries.valid.cumsum(-1)[:, -sequence.place.shape[1] :] - 1
             position_ids = position_ids.clamp_min(0)
         positions = self.decoder.rotary_emb(hidden_states, position_ids=position_ids)
         if self.any_length:

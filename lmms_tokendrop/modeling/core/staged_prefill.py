@@ -11,7 +11,7 @@ from .decoder_inputs import ReductionRequest
 from .decoder_options import setting
 from .reducer import Context, Stage
 from .selection import DecoderCounts, keep_by_mask, keep_by_priority
-from .staged_cache import Entries, StagedCache
+from .staged_cache import StagedCache
 from .token_report import StageRecord
 from .visual_tokens import DecoderTokens
 
@@ -123,7 +123,7 @@ class StagedPrefill:
         check_counted(self.left, slack)
         decode = [stage for stage in self.reducer.stages_at("decode") if stage.point == "after_prefill"]
         if decode:
-            compact_cache(self.cache, self.reducer, decode, Entries(sequence.place, sequence.padded), self.lengths)
+            compact_cache(self.cache, self.reducer, decode, sequence, self.lengths)
         counts, earlier = [*self.received, self.row_counts], self.cache.received
         self.cache.received = [a + b for a, b in zip(earlier, counts, strict=True)] if earlier else counts
 

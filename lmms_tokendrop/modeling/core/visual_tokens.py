@@ -219,31 +219,50 @@ def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torc
     return torch.empty_like(order).scatter_(0, order, numbers).view(inside.shape), count
 
 
-@dataclass(frozen=True)
-class DecoderTokens:
-    """The tokens inside the decoder, without their states.
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Which tokens a cache layer, or a chunk on its way through the decoder, holds; a key of its own in a dict.
 
     Attributes
     ----------
     place : torch.LongTensor
         `[batch, length]`, place of each token in its unreduced sequence; -1 for padding.
-    position_ids : torch.LongTensor
-        `[batch or 1, length]`, rotary positions in the unreduced sequence.
-    tokens : VisualTokens
-        `[batch, length]`.
     padded : bool
         Whether any entry is padding.
     """
 
     place: torch.Tensor
-    position_ids: torch.Tensor
-    tokens: VisualTokens
     padded: bool
 
     @cached_property
     def valid(self) -> torch.Tensor:
         """`[batch, length]`, False for padding."""
         return self.place >= 0
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """`valid`; None where nothing is padding."""
+        return self.valid if self.padded else None
+
+    def append(self, other: "Entries") -> "Entries":
+        """Entries of this, then of `other`."""
+        return Entries(torch.cat([self.place, other.place], dim=1), self.padded or other.padded)
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderTokens(Entries):
+    """The tokens inside the decoder, without their states.
+
+    Attributes
+    ----------
+    position_ids : torch.LongTensor
+        `[batch or 1, length]`, rotary positions in the unreduced sequence.
+    tokens : VisualTokens
+        `[batch, length]`.
+    """
+
+    position_ids: torch.Tensor
+    tokens: VisualTokens
 
     @property
     def visual(self) -> torch.Tensor:
