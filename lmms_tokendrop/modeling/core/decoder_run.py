@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..ops.eager_parts import HostCall, of_any_length, on_host
 from .cache_selection import drop_from_cache
-from .chunk_outputs import ChunkOutput
 from .decoder_attention import RowScores, rotated_keys
 from .decoder_inputs import Chunk
 from .decoder_options import setting
@@ -67,6 +67,11 @@ class DecoderRun:
         Whether all layers hold and receive the same, as they do if the method acts in no layer.
     any_length : bool
         Whether the lengths of what compiled layers read depend on values.
+    sequence : DecoderTokens
+        The chunk, where it is.
+    keys : list[torch.LongTensor]
+        `[batch, keys]` for each layer that ran, place of each key that its attention read in the unreduced sequence; -1
+        for padding.
     """
 
     @on_host
@@ -151,7 +156,7 @@ class DecoderRun:
         return [self.before_layer(number, self.states) for number in range(len(self.layers))]
 
     @on_host
-    def finish(self, last_hidden_state: torch.Tensor) -> ChunkOutput:
+    def finish(self, last_hidden_state: torch.Tensor) -> BaseModelOutputWithPast:
         """The chunk's output, with its accounts handed over and the cache shrunk as the method says."""
         if self.prefill is not None:
             self.prefill.finish(self.sequence)
@@ -161,7 +166,7 @@ class DecoderRun:
             drop_from_cache(self.cache, self.reducer, self.dropping)
         if self.any_length:
             of_any_length(1, last_hidden_state)
-        return ChunkOutput(last_hidden_state=last_hidden_state, index=self.sequence.place, keys=self.keys)
+        return BaseModelOutputWithPast(last_hidden_state=last_hidden_state)
 
     def _inputs(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
         """What a layer reads; that of the layer before, if it holds and receives the same."""

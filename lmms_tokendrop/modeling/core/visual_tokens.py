@@ -140,9 +140,8 @@ class VisualTokens:
             `[batch, length]` group of each visual token, -1 for text, and the number of groups.
         """
         if scope not in self.numbered:
-            rows = torch.arange(self.image.shape[0], device=self.image.device).unsqueeze(-1).expand_as(self.image)
-            parts = {"request": (rows,), "image": (rows, self.image), "tile": (rows, self.image, self.tile)}[scope]
-            self.numbered[scope] = _number(parts, self.visual)
+            parts = {"request": (), "image": (self.image,), "tile": (self.image, self.tile)}[scope]
+            self.numbered[scope] = _number(self.visual, *parts)
         return self.numbered[scope]
 
     def lines(self, scope: str) -> torch.Tensor:
@@ -155,10 +154,9 @@ class VisualTokens:
         torch.LongTensor
             `[batch, length]`, unique over the batch; -1 for tokens on which no newline depends.
         """
-        rows = torch.arange(self.image.shape[0], device=self.image.device).unsqueeze(-1).expand_as(self.image)
-        number, count = _number((rows, self.image, self.line), self.visual & (self.line >= 0))
+        number, count = _number(self.visual & (self.line >= 0), self.image, self.line)
         ends = torch.where(self.newline & (number >= 0), number, count)
-        owner = torch.full((count + 1,), -1, device=rows.device)
+        owner = torch.full((count + 1,), -1, device=number.device)
         owner = owner.scatter(0, ends.flatten(), self.tile.flatten())[number]
         alone = owner != self.tile if scope == "tile" else owner < 0
         return number.masked_fill(alone, -1)
@@ -208,9 +206,9 @@ def texts_behind(ids: torch.Tensor, placeholders: torch.Tensor, images: list[int
     return [text[marked] for text, marked, count in zip(ids, behind, images, strict=True) for _ in range(count)]
 
 
-def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Consecutive numbers for the distinct combinations of `parts` among the marked entries, -1 elsewhere."""
-    keys = torch.zeros(inside.shape, dtype=torch.long, device=inside.device)
+def _number(inside: torch.Tensor, *parts: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Consecutive numbers for the distinct combinations of row and `parts` among the marked entries, -1 elsewhere."""
+    keys = torch.arange(len(inside), device=inside.device).unsqueeze(-1).expand_as(inside)
     for part in parts:
         keys = keys * PART_RANGE + part
     ordered, order = torch.sort(keys.masked_fill(~inside, -1).flatten())
