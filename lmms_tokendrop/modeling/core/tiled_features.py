@@ -71,19 +71,14 @@ class TiledFeatures(StagedVlm):
         reducer = self.config_class.reduction_class.build(options, host)
         places = {"vision": blocks, "features": 0, "decoder": layers, "decode": layers}
         check_stages(reducer, places, ("cls_attention", "questions"))
-        if reads_tower(reducer):
-            self._check_tower(reducer.options.method)
-        return reducer
-
-    def _check_tower(self, method: str) -> None:
-        """Fail unless tower and features have a CLS token."""
-        if self.config.vision_config.model_type != CLIP:
+        method, tower = options.method, vision_config.model_type
+        if reads_tower(reducer) and tower != CLIP:
             raise ValueError(
-                f"method={method!r} needs a vision tower with a CLS token; allowed: {CLIP!r}, "
-                f"got {self.config.vision_config.model_type!r}"
+                f"method={method!r} needs a vision tower with a CLS token; allowed: {CLIP!r}, got {tower!r}"
             )
-        if self.config.vision_feature_select_strategy != "default":
+        if reads_tower(reducer) and self.config.vision_feature_select_strategy != "default":
             raise ValueError(f"method={method!r} needs vision_feature_select_strategy='default'")
+        return reducer
 
     def tiling(self, pixel_values: torch.Tensor, image_sizes: Any) -> tuple[list[int], Callable[..., list]]:
         """Say how images are cut and joined.
