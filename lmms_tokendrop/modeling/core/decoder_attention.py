@@ -54,11 +54,10 @@ class RowScores:
         index, valid = (torch.zeros_like(rows_here, dtype=torch.long), rows_here)
         if length > 1:
             index, valid = padded_indices(rows_here, "left")
-        queries = attention.q_proj(self.layer.input_layernorm(take_tokens(self.layer_input.to(device), index)))
-        queries = queries.view(batch, index.shape[1], -1, attention.head_dim).transpose(1, 2)
         positions = (part.to(device).expand(batch, -1, -1) for part in self.position_embeddings)
         cosine, sine = (take_tokens(part, index) for part in positions)
-        queries, _ = apply_rotary_pos_emb(queries, queries[:, :0], cosine, sine)  # and no keys
+        states = take_tokens(self.layer_input.to(device), index)
+        queries = _rotated(self.layer, attention.q_proj, states, cosine, sine)
 
         entries = keys.shape[2]
         visible = torch.arange(entries, device=device) <= (index + entries - length).unsqueeze(-1)
@@ -87,9 +86,12 @@ class RowScores:
 
 def rotated_keys(layer: Any, layer_input: torch.Tensor, positions: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Keys `[batch, key_heads, length, head_dim]` that a layer makes of `layer_input [batch, length, channels]`."""
-    attention: Any = layer.self_attn
-    device = next(attention.k_proj.parameters()).device
-    keys = attention.k_proj(layer.input_layernorm(layer_input.to(device)))
-    keys = keys.view(*layer_input.shape[:2], -1, attention.head_dim).transpose(1, 2)
-    cosine, sine = (part.to(device) for part in positions)
-    return apply_rotary_pos_emb(keys[:, :0], keys, cosine, sine)[1]  # of no queries
+    project = layer.self_attn.k_proj
+    device = next(project.parameters()).device
+    return _rotated(layer, project, layer_input.to(device), *(part.to(device) for part in positions))
+
+
+def _rotated(layer: Any, project: Any, states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    heads = project(layer.input_layernorm(states))
+    heads = heads.view(*states.shape[:2], -1, layer.self_attn.head_dim).transpose(1, 2)
+    return apply_rotary_pos_emb(heads, heads[:, :0], cosine, sine)[0]  # beside nothing

@@ -101,8 +101,7 @@ class StagedVlm(Switchable):
         if pixel_values is not None and encoded:
             raise ValueError("You cannot specify both pixel_values and mm_encoder_outputs at the same time")
         check_encoded(encoded or {})
-        policy = [stage for stage in self.used_reducer.stages_at("decode") if stage.point == "after_token"]
-        if policy and not use_cache:
+        if not use_cache and any(stage.point == "after_token" for stage in self.used_reducer.stages_at("decode")):
             raise ValueError("decode_interval: the output-aware policy shrinks a cache; it needs use_cache=True")
         cache = StagedCache(self.config.get_text_config()) if cache is None else checked_cache(cache)
         cache.used_with(self.used_reducer.options)
