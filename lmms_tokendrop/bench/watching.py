@@ -13,14 +13,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from lmms_tokendrop.bench.timing import Clock
-from lmms_tokendrop.modeling.core import staged_tower
+from lmms_tokendrop.modeling.core import decoder_run, staged_tower
 from lmms_tokendrop.modeling.core.decoder_attention import RowScores
-from lmms_tokendrop.modeling.core.decoder_run import DecoderRun
 from lmms_tokendrop.modeling.core.staged_prefill import StagedPrefill
 from lmms_tokendrop.modeling.core.staged_tower import TowerRun
 
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
-    "rows": ((RowScores, "over_cache"), (DecoderRun, "_next_rows")),
+    "rows": ((RowScores, "over_cache"), (decoder_run, "rotated_keys")),
     "decoder": ((StagedPrefill, "leave"), (StagedPrefill, "finish")),
     "tower": ((TowerRun, "leave"), (staged_tower, "cls_attention")),
 }

@@ -141,7 +141,7 @@ def held_shares(cache: Any, before_decoder: dict[Cell, Cell]) -> dict[Cell, floa
     groups: dict[Cell, list[Cell]] = {}
     for cell, group in before_decoder.items():
         groups.setdefault(group, []).append(cell)
-    layers = [_held(cache, layer.entries.index) for layer in cache.layers]
+    layers = [_held(cache, layer.entries.place) for layer in cache.layers]
     shares = {
         cell: sum(not held.isdisjoint(patches) for held in layers) / len(layers)
         for patches in groups.values()

@@ -9,7 +9,7 @@ from tiny_models import TEXT_BACKBONES
 from transformers import DynamicCache
 
 from lmms_tokendrop.modeling.core.attention import cls_attention
-from lmms_tokendrop.modeling.core.decoder_attention import decoder_attention_rows
+from lmms_tokendrop.modeling.core.decoder_attention import RowScores
 from lmms_tokendrop.modeling.core.transformers_compat import cache_argument
 
 LAYER = 2
@@ -58,7 +58,7 @@ def test_decoder_rows_equal_eager_attentions(workshop, text, attention, padding)
     rows[1, 19:] = True
     layer = workshop.stock(text, attention).model.language_model.layers[LAYER]
     with torch.no_grad():
-        actual = decoder_attention_rows(layer, states, embeddings, keys, mask.bool() if padding else None, rows)
+        actual = RowScores(layer, states, embeddings, keys, mask.bool() if padding else None).over_cache(rows)
     for row, count in enumerate((3, 5)):
         expected = weights[row][:, rows[row]]
         assert largest_difference(actual[row][:, -count:], expected) <= 1e-5
@@ -73,7 +73,7 @@ def test_rows_after_a_past_see_the_past_and_themselves(workshop):
     rows = torch.zeros(2, 4, dtype=torch.bool)
     rows[:, [1, 3]] = True
     tail = tuple(part[:, -4:] for part in embeddings)
-    actual = decoder_attention_rows(layer, states[:, -4:], tail, keys, None, rows)
+    actual = RowScores(layer, states[:, -4:], tail, keys, None).over_cache(rows)
     assert largest_difference(actual, weights[:, :, [21, 23]]) <= 1e-5
 
 

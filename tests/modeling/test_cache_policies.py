@@ -79,7 +79,7 @@ def test_the_policy_equals_a_masked_reference(workshop, text, attention, prompt)
     expected, held = least_attended_reference(workshop.stock(text, "eager"), inputs, output, reduction)
     assert largest_difference(stacked_logits(output), expected) <= 1e-5
     for layer, mask in zip(cache_of(output).layers, held, strict=True):
-        index = layer.entries.index
+        index = layer.entries.place
         for row in range(len(mask)):
             prompt_entries = index[row][(index[row] >= 0) & (index[row] < inputs["input_ids"].shape[1])]
             assert prompt_entries.tolist() == mask[row, : inputs["input_ids"].shape[1]].nonzero().flatten().tolist()
@@ -95,7 +95,7 @@ def test_nothing_leaves_before_the_interval_is_over(workshop):
 
 def test_layers_choose_for_themselves(workshop):
     output = greedy(workshop.reduced({**METHODS["budget"], **POLICY}), workshop.inputs("two_images"), steps=8)
-    indices = [tuple(layer.entries.index[0].tolist()) for layer in cache_of(output).layers]
+    indices = [tuple(layer.entries.place[0].tolist()) for layer in cache_of(output).layers]
     assert len(set(indices)) > 1
 
 
@@ -107,7 +107,7 @@ def test_the_floor_holds_per_image(workshop):
     second_starts = int(boundaries[boundaries.diff().argmax() + 1])
     visual = set(boundaries.tolist())
     for layer in cache_of(output).layers:
-        held = [place for place in layer.entries.index[0].tolist() if place in visual]
+        held = [place for place in layer.entries.place[0].tolist() if place in visual]
         assert len([place for place in held if place < second_starts]) == 5
         assert len([place for place in held if place >= second_starts]) == 5
 

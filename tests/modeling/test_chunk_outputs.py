@@ -57,7 +57,7 @@ def test_where_tokens_left_both_are_those_of_prompt_and_answer_apart(workshop, m
     whole = model(**inputs, **COLLECTED, prompt_length=length)
     before = workshop.inputs("ragged_batch")
     prompt = model(**before, **COLLECTED, use_cache=True)
-    held = [layer.entries.index.clone() for layer in cache_of(prompt).layers]
+    held = [layer.entries.place.clone() for layer in cache_of(prompt).layers]
     answer = model(
         input_ids=ANSWER,
         attention_mask=inputs["attention_mask"],

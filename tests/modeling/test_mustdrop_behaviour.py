@@ -48,7 +48,7 @@ def test_the_tokens_that_cls_attends_most_are_in_every_layer_at_the_smallest_bud
     keys = {token.place for token in reference.tokens if token.key}
     visual = {token.place for token in reference.tokens}
     received = [set(record.index[0].tolist()) for record in cache.records]
-    held = [set(layer.entries.index[0].tolist()) for layer in cache.layers]
+    held = [set(layer.entries.place[0].tolist()) for layer in cache.layers]
     assert all(keys <= places for places in received + held)
     assert received[-1] & visual == held[-1] & visual == keys
 

@@ -85,7 +85,7 @@ def test_cached_keys_of_layer_zero_are_the_unreduced_models(workshop):
     reduced = cache_of(model(**inputs, use_cache=True)).layers[0]
     full = cache_of(workshop.reduced("none")(**inputs, use_cache=True)).layers[0]
     for row in range(2):
-        index = reduced.entries.index[row]
+        index = reduced.entries.place[row]
         real = index >= 0
         assert largest_difference(reduced.keys[row][:, real], full.keys[row][:, index[real]]) <= 1e-5
 

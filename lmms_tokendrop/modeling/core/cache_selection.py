@@ -1,14 +1,15 @@
 """What stays in the cache: a reducer's stages after prefill, and while the answer is generated."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
 
 from ..ops.token_ops import padded_indices
 from .reducer import Context, Keep, Stage, TokenReducer
-from .staged_cache import Entries, StagedCache, StagedLayer
+from .staged_cache import StagedCache, StagedLayer
+from .visual_tokens import Entries
 
 
 def compact_cache(
@@ -32,15 +33,15 @@ def compact_cache(
         Entries of the chunk in each layer; they are the layer's last ones.
     """
     decided: list[_Decided] = []
-    shared: dict[int, tuple[Entries, Context]] = {}
+    contexts: dict[Entries, Context] = {}
     for stage in stages:
         layer: StagedLayer = cache.layers[stage.layer]
         held = layer.entries
-        earlier = held.index.shape[1] - chunk_lengths[stage.layer]
-        if id(held) not in shared:
-            survivors = Keep.of(_survivors(held, earlier, final))
-            shared[id(held)] = held, _context(cache, layer, survivors=survivors)
-        decided.append(_Decided.of(layer, reducer.keep(stage, shared[id(held)][1]), shared[id(held)][1], earlier))
+        earlier = held.place.shape[1] - chunk_lengths[stage.layer]
+        if held not in contexts:
+            contexts[held] = _context(cache, layer, survivors=Keep.of(_survivors(held, earlier, final)))
+        context = contexts[held]
+        decided.append(_Decided(layer, reducer.keep(stage, context), context.text_rows, earlier))
     _select(decided)
 
 
@@ -61,18 +62,13 @@ def drop_from_cache(cache: StagedCache, reducer: TokenReducer, stages: list[Stag
         if cache.generated % stage.every == 0:
             layer = cache.layers[stage.layer]
             context = _context(cache, layer, attention_so_far=layer.attention)
-            decided.append(_Decided.of(layer, reducer.keep(stage, context), context, 0))
+            decided.append(_Decided(layer, reducer.keep(stage, context), context.text_rows, 0))
     _select(decided)
 
 
-def accumulate_attention(layer: StagedLayer, attention: torch.Tensor) -> None:
-    """Add a generated token's head-mean attention, `[batch, entries]`, to what the layer has seen."""
-    layer.attention = attention if layer.attention is None else layer.attention + attention
-
-
 def _context(cache: StagedCache, layer: StagedLayer, **known: Any) -> Context:
-    index = layer.entries.index
-    tokens, valid = cache.provenance(index), index >= 0
+    index, valid = layer.entries.place, layer.entries.valid
+    tokens = cache.provenance(index)
     return Context(
         tokens=tokens,
         valid=valid,
@@ -86,11 +82,11 @@ def _context(cache: StagedCache, layer: StagedLayer, **known: Any) -> Context:
 
 def _survivors(held: Entries, earlier: int, final: Entries) -> torch.Tensor:
     """`[batch, entries]`, True for entries from before the chunk, and for those that are in `final` too."""
-    chunk = held.index[:, earlier:].contiguous()
+    chunk = held.place[:, earlier:].contiguous()
     length = chunk.shape[1]
-    place = torch.searchsorted(chunk, final.index.clamp_min(0).contiguous()).masked_fill(final.index < 0, length)
+    place = torch.searchsorted(chunk, final.place.clamp_min(0).contiguous()).masked_fill(~final.valid, length)
     stays = torch.zeros(len(chunk), length + 1, dtype=torch.bool, device=chunk.device).scatter_(1, place, True)
-    return torch.cat([held.index[:, :earlier] >= 0, stays[:, :length]], dim=1)
+    return torch.cat([held.valid[:, :earlier], stays[:, :length]], dim=1)
 
 
 @dataclass(frozen=True)
@@ -102,19 +98,19 @@ class _Decided:
     text: torch.Tensor
     earlier: int
 
-    @classmethod
-    def of(cls, layer: StagedLayer, keep: Keep, context: Context, earlier: int) -> "_Decided":
-        """A method's decision; nothing can merge or join there."""
-        if keep.merging or keep.added is not None or keep.mixed is not None:
-            raise RuntimeError("A stage tried to merge or add tokens in the cache")
-        return cls(layer, keep, context.text_rows, earlier)
+    @property
+    def key(self) -> tuple[Entries, int]:
+        """The same for layers that hold the same and of which the same stays."""
+        return self.layer.entries, id(self.keep)
 
     def facts(self) -> list[torch.Tensor]:
-        """What the host has to know; see `left`."""
-        held, stays = self.layer.entries.index, self.keep.stays
-        leaves, counts = (held >= 0) & ~stays, stays[:, self.earlier :].sum(-1)
+        """What the host has to know; see `left`. Nothing can merge or join in a cache."""
+        if self.keep.merging or self.keep.added is not None or self.keep.mixed is not None:
+            raise RuntimeError("A stage tried to merge or add tokens in the cache")
+        held, stays = self.layer.entries.valid, self.keep.stays
+        leaves, counts = held & ~stays, stays[:, self.earlier :].sum(-1)
         drops = ((self.text & ~stays).any(), leaves[:, : self.earlier].any(), leaves.any())
-        return [*drops, (held[:, : self.earlier] < 0).any(), counts.amin(), counts.amax()]
+        return [*drops, (~held[:, : self.earlier]).any(), counts.amin(), counts.amax()]
 
     def left(
         self, drops_text: int, drops_earlier: int, drops: int, padded: int, fewest: int, most: int
@@ -129,7 +125,7 @@ class _Decided:
         place, valid = padded_indices(self.keep.stays[:, self.earlier :], "left", kept=most)
         before = torch.arange(self.earlier, device=place.device).expand(len(place), -1)
         place = torch.cat([before, place + self.earlier], dim=1)
-        index = self.layer.entries.index.gather(1, place)
+        index = self.layer.entries.place.gather(1, place)
         index[:, self.earlier :].masked_fill_(~valid, -1)
         return place, Entries(index, bool(padded) or fewest < most)
 
@@ -139,23 +135,21 @@ def _select(decided: list[_Decided]) -> None:
 
     The host waits once for all that it has to know, and once for what is the same.
     """
-    distinct = {(id(one.layer.entries), id(one.keep)): one for one in decided}
+    distinct = {one.key: one for one in decided}
     facts = torch.stack([torch.stack(one.facts()) for one in distinct.values()]).tolist() if decided else []
-    found = {key: one.left(*known) for (key, one), known in zip(distinct.items(), facts, strict=True)}
-    places, entries = zip(*found.values(), strict=True) if found else ((), ())
-    left = dict(zip(found, zip(places, _shared(entries), strict=True), strict=True))
-    for one, key in [(one, (id(one.layer.entries), id(one.keep))) for one in decided]:
-        one.layer.select(*left[key])
+    left = {key: one.left(*known) for (key, one), known in zip(distinct.items(), facts, strict=True)}
+    first = _shared([entries for _, entries in left.values()])
+    for one in decided:
+        place, entries = left[one.key]
+        one.layer.select(place, first[entries])
 
 
-def _shared(entries: Sequence[Entries]) -> list[Entries]:
-    """The first of the entries that are equal to each."""
-    distinct = list({id(one): one for one in entries}.values())
-    shapes = [one.index.shape for one in distinct]
-    pairs = [(a, b) for b in range(len(distinct)) for a in range(b) if shapes[a] == shapes[b]]
-    equal = [(distinct[a].index == distinct[b].index).all() for a, b in pairs]
-    first = {id(one): one for one in distinct}
-    for (a, b), same in zip(pairs, torch.stack(equal).tolist() if equal else (), strict=True):
+def _shared(entries: list[Entries]) -> dict[Entries, Entries]:
+    """For each of the entries, the first that are equal to it."""
+    first = {one: one for one in entries}
+    pairs = [(a, b) for a, b in combinations(first, 2) if a.place.shape == b.place.shape]
+    equal = torch.stack([(a.place == b.place).all() for a, b in pairs]).tolist() if pairs else []
+    for (a, b), same in zip(pairs, equal, strict=True):
         if same:
-            first[id(distinct[b])] = first[id(distinct[a])]
-    return [first[id(one)] for one in entries]
+            first[b] = first[a]
+    return first

@@ -1,37 +1,18 @@
 """What a decoder gives for an input that ran through it whole, or in two chunks: prompt and answer."""
 
-from dataclasses import dataclass
-
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 
-@dataclass
-class ChunkOutput(BaseModelOutputWithPast):
-    """The output for a chunk, or for both.
-
-    Attributes
-    ----------
-    index : torch.LongTensor
-        `[batch, kept]`, place of each state's token in the unreduced sequence; -1 for padding.
-    keys : list[torch.LongTensor] or None
-        `[batch, keys]` per layer, the same of what the attention of a single chunk read.
-    """
-
-    index: torch.Tensor | None = None
-    keys: list | None = None
-
-
-def joined(chunks: list[ChunkOutput]) -> ChunkOutput:
-    """The output of an input that ran in one chunk, or in two."""
+def joined(chunks: list[BaseModelOutputWithPast], keys: list[list[torch.Tensor]]) -> BaseModelOutputWithPast:
+    """The output of an input that ran in one chunk, or in two; for `keys` of each see :func:`join_attentions`."""
     if len(chunks) == 1:
         return chunks[0]
     prompt, answer = chunks
-    return ChunkOutput(
+    return BaseModelOutputWithPast(
         last_hidden_state=torch.cat([prompt.last_hidden_state, answer.last_hidden_state], dim=1),
         hidden_states=join_states(prompt.hidden_states, answer.hidden_states),
-        attentions=join_attentions(prompt.attentions, answer.attentions, prompt.keys, answer.keys),
-        index=torch.cat([prompt.index, answer.index], dim=1),
+        attentions=join_attentions(prompt.attentions, answer.attentions, *keys),
     )
 
 

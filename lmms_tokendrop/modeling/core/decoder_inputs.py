@@ -100,7 +100,7 @@ class Chunk:
         if padded:
             index = index.masked_fill(~self.mask.to(device), -1)
         tokens = cache.extend(batch, length, device, None if self.request is None else self.request.tokens)
-        return DecoderTokens(index, self.position_ids, tokens, padded)
+        return DecoderTokens(index, padded, self.position_ids, tokens)
 
 
 def input_chunks(

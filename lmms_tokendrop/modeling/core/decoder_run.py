@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..ops.eager_parts import HostCall, of_any_length, on_host
-from .cache_selection import accumulate_attention, drop_from_cache
-from .chunk_outputs import ChunkOutput
-from .decoder_attention import RowScores, decoder_attention_rows, rotated_keys
+from .cache_selection import drop_from_cache
+from .decoder_attention import RowScores, rotated_keys
 from .decoder_inputs import Chunk
 from .decoder_options import setting
-from .staged_cache import Entries, StagedCache, StagedLayer
+from .staged_cache import StagedCache, StagedLayer
 from .staged_prefill import BEFORE_FIRST_LAYER, StagedPrefill
 from .transformers_compat import cache_argument
-from .visual_tokens import DecoderTokens
+from .visual_tokens import DecoderTokens, Entries
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ class DecoderRun:
         Whether all layers hold and receive the same, as they do if the method acts in no layer.
     any_length : bool
         Whether the lengths of what compiled layers read depend on values.
+    sequence : DecoderTokens
+        The chunk, where it is.
+    keys : list[torch.LongTensor]
+        `[batch, keys]` for each layer that ran, place of each key that its attention read in the unreduced sequence; -1
+        for padding.
     """
 
     @on_host
@@ -83,7 +88,6 @@ class DecoderRun:
         self.generates = self.prefill is None and bool(cache.received) and self.sequence.place.shape[1] == 1
         stages = () if self.reducer is None else self.reducer.stages_at("decoder", "decode")
         self.dropping = [stage for stage in stages if self.generates and stage.point == "after_token"]
-        self.watched = {stage.layer for stage in self.dropping}
         self.alike = not stages and all(held.entries is self.layers[0].entries for held in self.layers)
         reduced = self.reducer is not None and bool(self.reducer.stages_at("vision", "features"))
         self.any_length = compiled and (reduced or not self.alike)
@@ -92,13 +96,14 @@ class DecoderRun:
 
     @on_host
     def before_layer(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
-        """Arguments of a layer beside its states `[batch, length, channels]`."""
+        """Note what a layer will hold; returns its arguments beside its states `[batch, length, channels]`."""
         held = self.layers[number]
         self.inputs = known = self._inputs(number, hidden_states)
-        self.keys.append(known.entries.index)
+        held.extend(known.entries)
+        self.keys.append(known.entries.place)
         if self.prefill is not None:
             self.prefill.receive(self.sequence)
-        self.rows = RowScores(self.decoder.layers[number], hidden_states, known.position_embeddings, held)
+        self.entered = hidden_states
         if self.any_length:
             of_any_length(1, hidden_states)
             of_any_length(2, held.keys, held.values)
@@ -107,17 +112,17 @@ class DecoderRun:
             "attention_mask": known.mask,
             "position_embeddings": known.position_embeddings,
             "use_cache": True,
-            "after_attention": HostCall(self.leave_inside, number) if leaves else None,
+            "after_attention": HostCall(self.leave, number) if leaves else None,
             **cache_argument(held),
         }
 
     @on_host
     def after_layer(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Note what a layer holds, and run the stage behind it, if there is one; returns the states of what stays."""
-        held = self.layers[number]
-        held.extend(self.inputs.entries)
-        if number in self.watched:
-            accumulate_attention(held, self.rows.over_cache(self.sequence.valid).mean(1).squeeze(1))
+        """Run the stage behind a layer, if there is one; returns the states of what stays."""
+        if any(stage.layer == number for stage in self.dropping):
+            held = self.layers[number]
+            attended = self._rows(number).over_cache(self.sequence.valid).mean(1).squeeze(1)
+            held.attention = attended if held.attention is None else held.attention + attended
         if self.prefill is None or not self.prefill.acts_at(number, "after_block"):
             return hidden_states
         providers = {"normed_states": partial(self.decoder.norm, hidden_states)}
@@ -125,26 +130,25 @@ class DecoderRun:
             providers["next_attention_rows"] = partial(self._next_rows, number + 1, hidden_states)
         return self.leave(number, hidden_states, **providers)
 
-    def leave_inside(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Run the stage between a layer's attention and its MLP."""
-        self.layers[number].extend(self.inputs.entries)
-        return self.leave(number, hidden_states)
-
     def leave(self, number: int, hidden_states: torch.Tensor, **providers) -> torch.Tensor:
         """Run the stage of a layer; returns the states of what stays."""
-        providers |= self.rows.providers()
+        providers |= self._rows(number).providers()
         self.sequence, hidden_states = self.prefill.leave(number, self.sequence, hidden_states, **providers)
         of_any_length(1, hidden_states)
         return hidden_states
 
+    def _rows(self, number: int) -> RowScores:
+        """Attention rows of the layer just run."""
+        held, positions = self.layers[number], self.inputs.position_embeddings
+        return RowScores(self.decoder.layers[number], self.entered, positions, held.keys, held.entries.mask)
+
     def _next_rows(self, number: int, hidden_states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Attention rows, over the chunk, of a layer that has not run, given the states that it would receive."""
         layer, held, known = self.decoder.layers[number], self.layers[number], self._inputs(number, hidden_states)
-        positions = known.position_embeddings
-        keys = rotated_keys(layer, hidden_states, positions)
+        keys = rotated_keys(layer, hidden_states, known.position_embeddings)
         keys = torch.cat([held.keys, keys], dim=2) if held.is_initialized else keys
-        attention = decoder_attention_rows(layer, hidden_states, positions, keys, known.entries.mask, rows)
-        return attention[..., -hidden_states.shape[1] :]
+        scores = RowScores(layer, hidden_states, known.position_embeddings, keys, known.entries.mask)
+        return scores.over_chunk(rows)
 
     @on_host
     def before_layers(self) -> list[dict[str, Any]]:
@@ -152,13 +156,7 @@ class DecoderRun:
         return [self.before_layer(number, self.states) for number in range(len(self.layers))]
 
     @on_host
-    def after_layers(self, hidden_states: torch.Tensor) -> None:
-        """Note what all layers hold, where they are alike."""
-        for number in range(len(self.layers)):
-            self.after_layer(number, hidden_states)
-
-    @on_host
-    def finish(self, last_hidden_state: torch.Tensor) -> ChunkOutput:
+    def finish(self, last_hidden_state: torch.Tensor) -> BaseModelOutputWithPast:
         """The chunk's output, with its accounts handed over and the cache shrunk as the method says."""
         if self.prefill is not None:
             self.prefill.finish(self.sequence)
@@ -168,31 +166,27 @@ class DecoderRun:
             drop_from_cache(self.cache, self.reducer, self.dropping)
         if self.any_length:
             of_any_length(1, last_hidden_state)
-        return ChunkOutput(last_hidden_state=last_hidden_state, index=self.sequence.place, keys=self.keys)
+        return BaseModelOutputWithPast(last_hidden_state=last_hidden_state)
 
     def _inputs(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
         """What a layer reads; that of the layer before, if it holds and receives the same."""
-        known = self.inputs
-        same = known is not None and self.layers[number].entries is known.before and self.sequence is known.sequence
-        return known if same else self._prepare(number, hidden_states)
-
-    def _prepare(self, number: int, hidden_states: torch.Tensor) -> LayerInputs:
-        sequence, before = self.sequence, self.layers[number].entries
-        chunk = Entries(sequence.place, sequence.padded)
-        entries = chunk if before is None else before.append(chunk)
-        rows = len(entries.index)
+        sequence, before, known = self.sequence, self.layers[number].entries, self.inputs
+        if known is not None and before is known.before and sequence is known.sequence:
+            return known
+        entries = sequence if before is None else before.append(sequence)
+        rows = len(entries.place)
         always_masked = self.compiled and rows > 1
         mask = create_causal_mask(
             config=self.decoder.config,
             inputs_embeds=hidden_states,
-            attention_mask=entries.index >= 0 if always_masked else entries.mask,
+            attention_mask=entries.valid if always_masked else entries.mask,
             layer_idx=number,
             allow_is_causal_skip=not always_masked,
             **cache_argument(self.cache),
         )
         position_ids = sequence.position_ids.expand(rows, -1) if self.compiled else sequence.position_ids
         if self.reducer is not None and setting(self.reducer.options, "position_mode") == "compact":
-            position_ids = (entries.index >= 0).cumsum(-1)[:, -sequence.place.shape[1] :] - 1
+            position_ids = entries.valid.cumsum(-1)[:, -sequence.place.shape[1] :] - 1
             position_ids = position_ids.clamp_min(0)
         positions = self.decoder.rotary_emb(hidden_states, position_ids=position_ids)
         if self.any_length:

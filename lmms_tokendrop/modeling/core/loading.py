@@ -75,7 +75,6 @@ class TokenDropLoading(PreTrainedModel):
         source, base = pretrained_model_name_or_path, getattr(config, "base_weights", None)
         if base is not None:
             check_base_weights(base)
-            config = copy.deepcopy(config)
             config.base_weights = None
             source, kwargs = base["repo_id"], _from_base(kwargs, base["revision"])
         model, info = super().from_pretrained(source, *args, config=config, output_loading_info=True, **kwargs)
@@ -87,12 +86,11 @@ class TokenDropLoading(PreTrainedModel):
 
     @classmethod
     def _configuration(cls, name, config: Any, kwargs: dict[str, Any]) -> Any:
-        """The configuration, if it is given or names `base_weights`, with options that then leave `kwargs`; or None."""
+        """A configuration, if it is given or names `base_weights`, with options that then leave `kwargs`; or None."""
         located = {name: kwargs[name] for name in LOCATION if name in kwargs}
         if config is not None:
-            config, reduction = cls.config_class.of(config), kwargs.pop("token_reduction", None)
+            config, reduction = copy.deepcopy(cls.config_class.of(config)), kwargs.pop("token_reduction", None)
             if reduction is not None:
-                config = copy.deepcopy(config)
                 config.token_reduction = reduction.to_dict()
         elif cls.config_class.get_config_dict(name, **located)[0].get("base_weights") is not None:
             reduction = kwargs.pop("token_reduction", None)

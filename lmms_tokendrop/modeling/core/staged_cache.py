@@ -1,7 +1,7 @@
 """A key-value cache whose layers hold different tokens, and all other state of a request."""
 
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,32 +10,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from .options import Options
 from .token_report import StageRecord, TokenReport, token_report
 from .transformers_compat import CACHE
-from .visual_tokens import VisualTokens
-
-
-@dataclass(frozen=True)
-class Entries:
-    """Which tokens a cache layer, or a chunk on its way through the decoder, holds.
-
-    Attributes
-    ----------
-    index : torch.LongTensor
-        `[batch, entries]`, place of each token in its unreduced sequence; -1 for padding.
-    padded : bool
-        Whether any entry is padding.
-    """
-
-    index: torch.Tensor
-    padded: bool
-
-    @property
-    def mask(self) -> torch.Tensor | None:
-        """`[batch, entries]`, True for tokens; None where nothing is padding."""
-        return self.index >= 0 if self.padded else None
-
-    def append(self, other: "Entries") -> "Entries":
-        """Entries of this, then of `other`."""
-        return Entries(torch.cat([self.index, other.index], dim=1), self.padded or other.padded)
+from .visual_tokens import Entries, VisualTokens
 
 
 class StagedLayer(DynamicLayer):
@@ -55,9 +30,9 @@ class StagedLayer(DynamicLayer):
     attention: torch.Tensor | None = None
 
     def extend(self, entries: Entries) -> None:
-        """Note what the entries are after new keys went in; generated tokens have not attended the new ones yet."""
+        """Note what the entries are once new keys went in; generated tokens have not attended the new ones yet."""
         if self.attention is not None:
-            new = entries.index.shape[1] - self.attention.shape[1]
+            new = entries.place.shape[1] - self.attention.shape[1]
             self.attention = torch.nn.functional.pad(self.attention, (0, new))
         self.entries = entries
 
@@ -183,11 +158,11 @@ class StagedCache(DynamicCache):
 
     def _map_entries(self, function) -> None:
         """Apply a function of `[batch, entries]` to what is known of each layer's entries."""
-        mapped: dict[int, Entries] = {}
+        mapped: dict[Entries, Entries] = {}
         for layer in self.layers:
             if layer.entries is not None:
-                known = replace(layer.entries, index=function(layer.entries.index))
-                layer.entries = mapped.setdefault(id(layer.entries), known)
+                known = Entries(function(layer.entries.place), layer.entries.padded)
+                layer.entries = mapped.setdefault(layer.entries, known)
             if layer.attention is not None:
                 layer.attention = function(layer.attention)
 
@@ -214,7 +189,7 @@ class StagedCache(DynamicCache):
         for number, layer in enumerate(self.layers):
             if layer.entries is None:
                 continue
-            index = layer.entries.index[:, -count:]
+            index = layer.entries.place[:, -count:]
             if index.shape[1] != count or not bool((index == last.to(index.device)).all()):
                 raise ValueError(f"crop({tokens_to_remove}): layer {number} no longer holds the last {count} tokens")
         super().crop(tokens_to_remove)

@@ -14,7 +14,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part_under
-from .chunk_outputs import ChunkOutput, joined
+from .chunk_outputs import joined
 from .decoder_inputs import Chunk, ReductionRequest, input_chunks
 from .decoder_run import DecoderRun
 from .staged_cache import StagedCache, checked_cache
@@ -82,10 +82,11 @@ class StagedDecoderMixin(PreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         cache = StagedCache(self.config) if cache is None else checked_cache(cache)
-        outputs, compiled = [], compiling()
+        runs, outputs, compiled = [], [], compiling()
         for chunk in self._chunks(inputs_embeds, attention_mask, position_ids, cache, reduction):
-            outputs.append(self._run(DecoderRun(self, chunk, cache, compiled), **kwargs))
-        return self._output(outputs, cache, use_cache)
+            runs.append(DecoderRun(self, chunk, cache, compiled))
+            outputs.append(self._run(runs[-1], **kwargs))
+        return self._output(runs, outputs, cache, use_cache)
 
     @on_host
     def _chunks(self, embeddings, attention_mask, position_ids, cache, reduction) -> list[Chunk]:
@@ -101,11 +102,10 @@ class StagedDecoderMixin(PreTrainedModel):
         return chunks
 
     @part_by_part_under(capture_outputs)
-    def _run(self, run: DecoderRun, **kwargs) -> ChunkOutput:
+    def _run(self, run: DecoderRun, **kwargs) -> BaseModelOutputWithPast:
         """Run a chunk through layers and stages."""
         if run.alike:
             hidden_states = run_layers(self.layers, run.states, run.before_layers(), **kwargs)
-            run.after_layers(hidden_states)
         else:
             hidden_states = run.states
             for number, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
@@ -117,9 +117,10 @@ class StagedDecoderMixin(PreTrainedModel):
         return run.finish(self.norm(hidden_states))
 
     @on_host
-    def _output(self, chunks: list[ChunkOutput], cache: StagedCache, use_cache: bool | None) -> BaseModelOutputWithPast:
-        output = joined(chunks)
-        cache.left = output.index
+    def _output(self, runs: list[DecoderRun], outputs: list, cache: StagedCache, use_cache) -> BaseModelOutputWithPast:
+        output = joined(outputs, [run.keys for run in runs])
+        left = [run.sequence.place for run in runs]
+        cache.left = left[0] if len(left) == 1 else torch.cat(left, dim=1)
         return BaseModelOutputWithPast(
             last_hidden_state=output.last_hidden_state,
             **cache_argument(cache if use_cache else None),

@@ -1,6 +1,5 @@
 """A reducer's stages during one prefill."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,31 +11,11 @@ from .decoder_inputs import ReductionRequest
 from .decoder_options import setting
 from .reducer import Context, Stage
 from .selection import DecoderCounts, keep_by_mask, keep_by_priority
-from .staged_cache import Entries, StagedCache
+from .staged_cache import StagedCache
 from .token_report import StageRecord
 from .visual_tokens import DecoderTokens
 
 BEFORE_FIRST_LAYER = -1
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """The visual tokens of a chunk, counted once for all that ask.
-
-    Attributes
-    ----------
-    sequence : DecoderTokens
-        The chunk.
-    groups : torch.LongTensor
-        `[batch, length]`, group of each visual token in the scope of the budget; -1 for others.
-    counts, row_counts : torch.LongTensor
-        `[groups]` and `[batch]`, visual tokens of each.
-    """
-
-    sequence: DecoderTokens
-    groups: torch.Tensor
-    counts: torch.Tensor
-    row_counts: torch.Tensor
 
 
 class StagedPrefill:
@@ -63,26 +42,31 @@ class StagedPrefill:
         if self.reducer.stages_at("vision"):
             self.stages.setdefault(BEFORE_FIRST_LAYER, None)
         self.carry: dict[str, torch.Tensor] = {}
-        self.first_index = cache.seen - sequence.place.shape[1]
-        self.groups, self.group_count = sequence.tokens.groups(setting(self.reducer.options, "scope"))
-        self.grouped: Grouped | None = None
-        self.full = self._grouped(sequence).counts
+        self.scope = setting(self.reducer.options, "scope")
+        self._count(sequence)
+        self.full = self.counts
         newlines = sequence.visual & sequence.tokens.newline
-        self.full_newlines = segment_sum(newlines.long(), self._grouped(sequence).groups, self.group_count)
+        self.full_newlines = segment_sum(newlines.long(), self.groups, len(self.full))
         self.processed: list[torch.Tensor] = []
         self.received: list[torch.Tensor] = []
         self.lengths: list[int] = []
         self.left: list[Counted] = []
         seeds = request.sample_seeds
         self.sample_seeds = torch.zeros(len(sequence.place), dtype=torch.long) if seeds is None else seeds
-        visual = sequence.tokens.visual
-        self.text_behind = sequence.valid & ~visual & (visual.cumsum(-1) > 0)
+        behind = sequence.visual.cumsum(-1) > 0
+        self.last_before_images = sequence.place.masked_fill(behind, -1).amax(-1, keepdim=True)
+
+    def _count(self, sequence: DecoderTokens) -> None:
+        """Number the groups, and count the visual tokens of each, and of each row; padding is in no group."""
+        groups, count = sequence.tokens.groups(self.scope)
+        self.groups = groups.masked_fill(~sequence.valid, -1)
+        self.counts = segment_sum(sequence.visual.long(), self.groups, count)
+        self.row_counts = sequence.visual.sum(-1)
 
     def receive(self, sequence: DecoderTokens) -> None:
         """Note what the next layer receives."""
-        grouped = self._grouped(sequence)
-        self.processed.append(grouped.counts)
-        self.received.append(grouped.row_counts)
+        self.processed.append(self.counts)
+        self.received.append(self.row_counts)
         self.lengths.append(sequence.place.shape[1])
 
     def acts_at(self, layer: int, point: str) -> bool:
@@ -109,27 +93,29 @@ class StagedPrefill:
         tuple[DecoderTokens, torch.Tensor]
             The chunk and its states afterwards.
         """
-        before, stage = sequence, self.stages[layer]
+        stage = self.stages[layer]
         context = self._context(sequence, hidden_states, providers)
         if stage is None:  # the vision encoder left tokens out, and no stage of the method drops them
             keep = keep_by_mask(self.reducer.options, context, torch.ones_like(context.valid), context.valid.double())
         else:
             keep = self.reducer.keep(stage, context)
         rules = Rules("left", adds=self.reducer.adds)
-        sequence, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, rules)
-        if layer == BEFORE_FIRST_LAYER and bool((sequence.visual & ~sequence.tokens.present).any()):
+        after, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, rules)
+        if layer == BEFORE_FIRST_LAYER and bool((after.visual & ~after.tokens.present).any()):
             raise RuntimeError("A stage tried to keep tokens that the vision tower left out")
+        if after is not sequence:
+            self._count(after)
         wanted = None if stage is None else self.reducer.count(stage, context.counts)
         if wanted is not None:
-            self.left.append((layer, "visual ", wanted, self._grouped(sequence).counts))
-        if self.training and sequence is not before:
+            self.left.append((layer, "visual ", wanted, self.counts))
+        if self.training and after is not sequence:
             raise RuntimeError(
                 "token_reduction: a hard drop has no gradient for what leaves; call model.eval(), or train "
                 'with {"method": "none"}'
             )
         name = "before layer 0" if layer == BEFORE_FIRST_LAYER else f"after layer {layer}"
-        self.cache.records = [*self.cache.records, StageRecord(name, sequence.place, self.carry)]
-        return sequence, hidden_states
+        self.cache.records = [*self.cache.records, StageRecord(name, after.place, self.carry)]
+        return after, hidden_states
 
     def finish(self, sequence: DecoderTokens) -> None:
         """After the last layer: compact the cache if the method does, and hand over the accounts."""
@@ -137,21 +123,20 @@ class StagedPrefill:
         check_counted(self.left, slack)
         decode = [stage for stage in self.reducer.stages_at("decode") if stage.point == "after_prefill"]
         if decode:
-            compact_cache(self.cache, self.reducer, decode, Entries(sequence.place, sequence.padded), self.lengths)
-        counts, earlier = [*self.received, self._grouped(sequence).row_counts], self.cache.received
+            compact_cache(self.cache, self.reducer, decode, sequence, self.lengths)
+        counts, earlier = [*self.received, self.row_counts], self.cache.received
         self.cache.received = [a + b for a, b in zip(earlier, counts, strict=True)] if earlier else counts
 
     def _context(self, sequence: DecoderTokens, hidden_states: torch.Tensor, providers: dict) -> Context:
         tokens, options = sequence.tokens, self.reducer.options
-        groups = self._grouped(sequence).groups
         protected = self.carry.get("protected", torch.zeros_like(sequence.valid))
-        counts = DecoderCounts(options, tokens, groups, self.full, self.full_newlines, self.processed, protected)
+        counts = DecoderCounts(options, tokens, self.groups, self.full, self.full_newlines, self.processed, protected)
         context = Context(
             tokens=tokens,
             valid=sequence.valid,
             hidden_states=hidden_states,
             counts=counts,
-            text_rows=sequence.valid & self._gather(self.text_behind, sequence),
+            text_rows=sequence.valid & ~sequence.visual & (sequence.place > self.last_before_images),
             sample_seeds=self.sample_seeds,
             carry=self.carry,
             providers=providers,
@@ -160,13 +145,3 @@ class StagedPrefill:
         if "cls_attention" in tokens.carry:
             providers["cls_attention"] = lambda: tokens.carry["cls_attention"]
         return context
-
-    def _gather(self, values: torch.Tensor, sequence: DecoderTokens) -> torch.Tensor:
-        return values.gather(1, (sequence.place - self.first_index).clamp_min(0))
-
-    def _grouped(self, sequence: DecoderTokens) -> Grouped:
-        if self.grouped is None or self.grouped.sequence is not sequence:
-            groups = self._gather(self.groups, sequence).masked_fill(~sequence.valid, -1)
-            counts = segment_sum(sequence.visual.long(), groups, self.group_count)
-            self.grouped = Grouped(sequence, groups, counts, sequence.visual.sum(-1))
-        return self.grouped

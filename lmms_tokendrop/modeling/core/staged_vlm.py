@@ -24,17 +24,15 @@ class StagedVlm(Switchable):
 
     Images are encoded before it, so that it is known where each of their rows comes from, and what is to leave goes to
     the decoder with the arguments that the stock class passes on. The class has a staged decoder as `language_model`,
-    and its `get_image_features` gives `visual_tokens` beside the stock fields: an entry per image, an element per row.
+    its `get_image_features` gives `visual_tokens` beside the stock fields: an entry per image, an element per row; and
+    its `of_requests` says what that takes of the sequences.
 
     Attributes
     ----------
-    image_inputs : tuple[str, ...]
-        Arguments of the forward pass that `get_image_features` takes beside `pixel_values`.
     output_class : type[ModelOutput]
         The stock output with a field `index`.
     """
 
-    image_inputs: ClassVar[tuple[str, ...]] = ()
     output_class: ClassVar[type[ModelOutput]]
 
     @part_by_part_under(takes_cache, merge_with_config_defaults, can_return_tuple)
@@ -74,14 +72,13 @@ class StagedVlm(Switchable):
         ValueError
             If the arguments do not fit each other, or tokens left that an argument in `whole_for` counts.
         """
-        self._check(input_ids, pixel_values, inputs_embeds, mm_encoder_outputs, use_cache)
+        cache = self._begin(input_ids, pixel_values, inputs_embeds, mm_encoder_outputs, cache, use_cache)
         images = (mm_encoder_outputs or {}).get("image")
         if images is None and pixel_values is not None and pixel_values.size(0) > 0:
-            past = 0 if cache is None else checked_cache(cache).seen
-            prompt = None if prompt_length is None else prompt_length - past
-            arguments = self._image_arguments(input_ids, pixel_values, kwargs, prompt)
-            images = self.get_image_features(pixel_values, **arguments, return_dict=True)
-        cache, request = self._enter(input_ids, inputs_embeds, images, cache, prompt_length, sample_seeds)
+            prompt = None if prompt_length is None else prompt_length - cache.seen
+            asked = self.of_requests(input_ids, pixel_values, kwargs.get("image_sizes"), prompt)
+            images = self.get_image_features(pixel_values, **kwargs, **asked, return_dict=True)
+        request = self._request(input_ids, inputs_embeds, images, cache, prompt_length, sample_seeds)
         outputs = self._stock_forward()(
             self,
             input_ids=input_ids,
@@ -97,38 +94,31 @@ class StagedVlm(Switchable):
         return self._output(outputs, cache.left, whole_for, attention_mask, length)
 
     @on_host
-    def _check(self, input_ids, pixel_values, inputs_embeds, encoded: dict | None, use_cache: bool | None) -> None:
+    def _begin(self, input_ids, pixel_values, inputs_embeds, encoded: dict | None, cache, use_cache) -> StagedCache:
+        """Check that arguments fit each other; returns the request's cache."""
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if pixel_values is not None and encoded:
             raise ValueError("You cannot specify both pixel_values and mm_encoder_outputs at the same time")
         check_encoded(encoded or {})
-        policy = [stage for stage in self.used_reducer.stages_at("decode") if stage.point == "after_token"]
-        if policy and not use_cache:
+        if not use_cache and any(stage.point == "after_token" for stage in self.used_reducer.stages_at("decode")):
             raise ValueError("decode_interval: the output-aware policy shrinks a cache; it needs use_cache=True")
-
-    @on_host
-    def _image_arguments(self, input_ids: torch.Tensor | None, pixel_values, inputs: dict, prompt) -> dict[str, Any]:
-        """What `get_image_features` takes beside `pixel_values`."""
-        given = {name: inputs[name] for name in self.image_inputs if inputs.get(name) is not None}
-        if input_ids is not None:
-            given |= self.of_requests(input_ids, pixel_values, given.get("image_sizes"), prompt)
-        return given
-
-    @on_host
-    def _enter(
-        self, input_ids, inputs_embeds, images: Any, cache: Any, prompt_length: int | None, sample_seeds
-    ) -> tuple[StagedCache, ReductionRequest]:
-        """The request's cache, and what the reducer is asked."""
-        reducer, tokens = self.used_reducer, None
         cache = StagedCache(self.config.get_text_config()) if cache is None else checked_cache(cache)
-        cache.used_with(reducer.options)
+        cache.used_with(self.used_reducer.options)
+        return cache
+
+    @on_host
+    def _request(
+        self, input_ids, inputs_embeds, images: Any, cache: StagedCache, prompt_length: int | None, sample_seeds
+    ) -> ReductionRequest:
+        """What the reducer is asked."""
+        reducer, tokens = self.used_reducer, None
         reduces = not cache.seen and reducer.stages()
         if images is not None:
             tokens = VisualTokens.place(images.visual_tokens, self._placeholders(input_ids, inputs_embeds))
         elif reduces and input_ids is not None and self._placeholders(input_ids[:, :prompt_length], None).any():
             raise ValueError("input_ids has image placeholders, but there are no pixel_values to reduce")
-        return cache, ReductionRequest(reducer, tokens, prompt_length, sample_seeds)
+        return ReductionRequest(reducer, tokens, prompt_length, sample_seeds)
 
     def _placeholders(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
         """`[batch, length]`, True where images go."""

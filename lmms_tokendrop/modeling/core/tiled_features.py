@@ -45,7 +45,6 @@ class TiledFeatures(StagedVlm):
     An image is one tile of the tower, unless a class says otherwise in :meth:`tiling`.
     """
 
-    image_inputs = ("image_sizes", "vision_feature_layer", "vision_feature_select_strategy")
     projector_class: ClassVar[type]
 
     def __init__(self, config):
@@ -72,19 +71,14 @@ class TiledFeatures(StagedVlm):
         reducer = self.config_class.reduction_class.build(options, host)
         places = {"vision": blocks, "features": 0, "decoder": layers, "decode": layers}
         check_stages(reducer, places, ("cls_attention", "questions"))
-        if reads_tower(reducer):
-            self._check_tower(reducer.options.method)
-        return reducer
-
-    def _check_tower(self, method: str) -> None:
-        """Fail unless tower and features have a CLS token."""
-        if self.config.vision_config.model_type != CLIP:
+        method, tower = options.method, vision_config.model_type
+        if reads_tower(reducer) and tower != CLIP:
             raise ValueError(
-                f"method={method!r} needs a vision tower with a CLS token; allowed: {CLIP!r}, "
-                f"got {self.config.vision_config.model_type!r}"
+                f"method={method!r} needs a vision tower with a CLS token; allowed: {CLIP!r}, got {tower!r}"
             )
-        if self.config.vision_feature_select_strategy != "default":
+        if reads_tower(reducer) and self.config.vision_feature_select_strategy != "default":
             raise ValueError(f"method={method!r} needs vision_feature_select_strategy='default'")
+        return reducer
 
     def tiling(self, pixel_values: torch.Tensor, image_sizes: Any) -> tuple[list[int], Callable[..., list]]:
         """Say how images are cut and joined.
@@ -224,8 +218,9 @@ class TiledFeatures(StagedVlm):
             ]
         return self._image_output(images, dense, tokens)
 
+    @on_host
     def of_requests(
-        self, ids: torch.Tensor, pixel_values: torch.Tensor, image_sizes: Any = None, prompt: int | None = None
+        self, ids: torch.Tensor | None, pixel_values: torch.Tensor, image_sizes: Any = None, prompt: int | None = None
     ) -> dict[str, Any]:
         """What `get_image_features` takes of sequences `ids [batch, length]`, where the method or a budget reads it.
 
@@ -233,7 +228,7 @@ class TiledFeatures(StagedVlm):
         """
         reads_images = setting(self.used_reducer.options, "scope") == "request"
         reads_questions = "questions" in self.used_reducer.needs
-        if not (reads_images or reads_questions):
+        if ids is None or not (reads_images or reads_questions):
             return {}
         placeholders = ids == self.config.image_token_id
         tiles_per_image, pack = self.tiling(pixel_values, image_sizes)

@@ -73,12 +73,11 @@ class TokenDropConfig:
         Options that were saved in an earlier format keep their meaning.
         """
         options, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
-        changed: dict[str, Any] = {}
         if options.get("model_type") in cls._extended():
-            changed["model_type"] = cls.model_type
+            options = {**options, "model_type": cls.model_type}
         if options.get("token_reduction") is not None:
-            changed["token_reduction"] = cls.reduction_class.restored(options["token_reduction"])
-        return {**options, **changed}, kwargs
+            options = {**options, "token_reduction": cls.reduction_class.restored(options["token_reduction"])}
+        return options, kwargs
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

@@ -99,7 +99,7 @@ def token_report(cache: Any) -> TokenReport:
     per_row = torch.zeros_like(full)
     for layer in cache.layers:
         heads, width = layer.keys.shape[1], layer.keys.shape[3] + layer.values.shape[3]
-        per_row += (layer.entries.index >= 0).sum(-1).to(full.device) * heads * width * layer.keys.element_size()
+        per_row += layer.entries.valid.sum(-1).to(full.device) * heads * width * layer.keys.element_size()
     kept: dict[str, list] = {}
     counts: dict[str, torch.Tensor] = {}
     for record in cache.records:

@@ -114,13 +114,12 @@ class VisualTokens:
     def select(self, index: torch.Tensor, valid: torch.Tensor) -> "VisualTokens":
         """Gather `[batch, kept]` tokens of each sequence; entries that are not valid become text.
 
-        Images and requests keep their numbers, for no stage drops a whole one.
+        Groups keep their numbers, also where all tokens of one are left out.
         """
-        picked = self.map(lambda values: values.gather(1, index))
-        picked = replace(picked, image=picked.image.masked_fill(~valid, -1))
-        for scope in self.numbered.keys() & {"image", "request"}:
-            groups, count = self.numbered[scope]
-            picked.numbered[scope] = groups.gather(1, index).masked_fill(~valid, -1), count
+        picked, absent = self.map(lambda values: values.gather(1, index)), ~valid
+        picked = replace(picked, image=picked.image.masked_fill(absent, -1))
+        for scope, (groups, count) in self.numbered.items():
+            picked.numbered[scope] = groups.gather(1, index).masked_fill(absent, -1), count
         return picked
 
     def append(self, other: "VisualTokens") -> "VisualTokens":
@@ -141,9 +140,8 @@ class VisualTokens:
             `[batch, length]` group of each visual token, -1 for text, and the number of groups.
         """
         if scope not in self.numbered:
-            rows = torch.arange(self.image.shape[0], device=self.image.device).unsqueeze(-1).expand_as(self.image)
-            parts = {"request": (rows,), "image": (rows, self.image), "tile": (rows, self.image, self.tile)}[scope]
-            self.numbered[scope] = _number(parts, self.visual)
+            parts = {"request": (), "image": (self.image,), "tile": (self.image, self.tile)}[scope]
+            self.numbered[scope] = _number(self.visual, *parts)
         return self.numbered[scope]
 
     def lines(self, scope: str) -> torch.Tensor:
@@ -156,18 +154,12 @@ class VisualTokens:
         torch.LongTensor
             `[batch, length]`, unique over the batch; -1 for tokens on which no newline depends.
         """
-        rows = torch.arange(self.image.shape[0], device=self.image.device).unsqueeze(-1).expand_as(self.image)
-        ends = self.visual & self.newline
-        inside = self.visual & (self.line >= 0)
-        number, count = _number((rows, self.image, self.line), inside)
-        alive = torch.zeros(max(count, 1), dtype=torch.bool, device=rows.device)
-        alive[number[ends]] = True
-        inside = inside & alive[number.clamp_min(0)]
-        if scope == "tile":
-            owner = torch.full((max(count, 1),), -1, device=rows.device)
-            owner[number[ends]] = self.tile[ends]
-            inside = inside & (owner[number.clamp_min(0)] == self.tile)
-        return number.masked_fill(~inside, -1)
+        number, count = _number(self.visual & (self.line >= 0), self.image, self.line)
+        ends = torch.where(self.newline & (number >= 0), number, count)
+        owner = torch.full((count + 1,), -1, device=number.device)
+        owner = owner.scatter(0, ends.flatten(), self.tile.flatten())[number]
+        alone = owner != self.tile if scope == "tile" else owner < 0
+        return number.masked_fill(alone, -1)
 
 
 def images_of_rows(lengths: list[int], totals: list[int]) -> list[int]:
@@ -214,9 +206,9 @@ def texts_behind(ids: torch.Tensor, placeholders: torch.Tensor, images: list[int
     return [text[marked] for text, marked, count in zip(ids, behind, images, strict=True) for _ in range(count)]
 
 
-def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Consecutive numbers for the distinct combinations of `parts` among the marked entries, -1 elsewhere."""
-    keys = torch.zeros(inside.shape, dtype=torch.long, device=inside.device)
+def _number(inside: torch.Tensor, *parts: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Consecutive numbers for the distinct combinations of row and `parts` among the marked entries, -1 elsewhere."""
+    keys = torch.arange(len(inside), device=inside.device).unsqueeze(-1).expand_as(inside)
     for part in parts:
         keys = keys * PART_RANGE + part
     ordered, order = torch.sort(keys.masked_fill(~inside, -1).flatten())
@@ -225,31 +217,50 @@ def _number(parts: tuple[torch.Tensor, ...], inside: torch.Tensor) -> tuple[torc
     return torch.empty_like(order).scatter_(0, order, numbers).view(inside.shape), count
 
 
-@dataclass(frozen=True)
-class DecoderTokens:
-    """The tokens inside the decoder, without their states.
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Which tokens a cache layer, or a chunk on its way through the decoder, holds; a key of its own in a dict.
 
     Attributes
     ----------
     place : torch.LongTensor
         `[batch, length]`, place of each token in its unreduced sequence; -1 for padding.
-    position_ids : torch.LongTensor
-        `[batch or 1, length]`, rotary positions in the unreduced sequence.
-    tokens : VisualTokens
-        `[batch, length]`.
     padded : bool
         Whether any entry is padding.
     """
 
     place: torch.Tensor
-    position_ids: torch.Tensor
-    tokens: VisualTokens
     padded: bool
 
     @cached_property
     def valid(self) -> torch.Tensor:
         """`[batch, length]`, False for padding."""
         return self.place >= 0
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """`valid`; None where nothing is padding."""
+        return self.valid if self.padded else None
+
+    def append(self, other: "Entries") -> "Entries":
+        """Entries of this, then of `other`."""
+        return Entries(torch.cat([self.place, other.place], dim=1), self.padded or other.padded)
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderTokens(Entries):
+    """The tokens inside the decoder, without their states.
+
+    Attributes
+    ----------
+    position_ids : torch.LongTensor
+        `[batch or 1, length]`, rotary positions in the unreduced sequence.
+    tokens : VisualTokens
+        `[batch, length]`.
+    """
+
+    position_ids: torch.Tensor
+    tokens: VisualTokens
 
     @property
     def visual(self) -> torch.Tensor:
