@@ -55,7 +55,9 @@ def reduced(text, image, mask, probabilities, text_keys, image_keys, options):
 def released_logits(stock, inputs, options):
     """Logits by the release's steps: one layer after the other, padded lengths, multiplied masks."""
     text, image = stock.meter.embed(
-        inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"], None, None, 1
+        stock.meter.get_text_features(inputs["input_ids"], inputs["attention_mask"]),
+        stock.meter.get_image_features(inputs["pixel_values"]),
+        1,
     )
     mask = inputs["attention_mask"].float()
     pairs = zip(stock.meter.cross_modal_text_layers, stock.meter.cross_modal_image_layers, strict=True)

@@ -24,7 +24,7 @@ from .modeling_meter import (
     MeterForQuestionAnswering,
     MeterForVisualEntailment,
 )
-from .staged_meter import CoAttention, StagedMeterTextLayer
+from .staged_meter import CoAttention
 
 MeterReductionConfig = reductions("meter")
 """The methods, and what options mean for them."""
@@ -81,7 +81,6 @@ class MeterTokenDropModel(ReducedEncoder, MeterTokenDropPreTrainedModel, MeterMo
     states are padded on the right, and its `report` says what happened to the tokens, per pair of layers.
     """
 
-    text_layer_class = StagedMeterTextLayer
     vision_class = StagedMeterVisionModel
 
     def __init__(self, config: MeterTokenDropConfig):
