@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from ..core.fusion_plan import plan_apart
 from ..core.fusion_selection import BlockOptions, FusionCounts, LayeredReducer
 from ..core.fusion_tokens import FusionReport, FusionTokens
 from ..core.options import option
@@ -99,12 +100,11 @@ class DynamicViT(LayeredReducer):
 
     def module_macs(self, text: int, image: int) -> int:
         """Of the predictors, each on the patches that it judges."""
-        texts, now = torch.tensor([text]), torch.tensor([image])
-        first, total = now, 0
-        for stage, predictor in zip(self.stages(), self.predictors, strict=True):
+        received, _ = plan_apart(self, text, image, self.host.num_layers)
+        before, total = [image, *(images for _, images in received)], 0
+        for layer, predictor in zip(self.layers, self.predictors, strict=True):
             weights = sum(module.weight.numel() for module in predictor.modules() if isinstance(module, nn.Linear))
-            total += int(now - 1) * weights
-            now = self.count(stage, FusionCounts(texts, now, texts, first))[1]
+            total += (before[layer] - 1) * weights
         return total
 
     def soft_policy(self, stage: Stage, hidden_states: torch.Tensor, tokens: FusionTokens, policy: torch.Tensor):
