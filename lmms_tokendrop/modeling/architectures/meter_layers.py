@@ -79,10 +79,6 @@ class MeterVisionModel(CLIPPreTrainedModel):
     main_input_name = "pixel_values"
     layer_class: ClassVar[type] = CLIPEncoderLayer
 
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        return True  # transformers would tell from the other classes of this file that it can't
-
     def __init__(self, config):
         super().__init__(config)
         self.embeddings = CLIPVisionEmbeddings(config)

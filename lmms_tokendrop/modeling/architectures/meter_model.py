@@ -164,8 +164,8 @@ class MeterModel(MeterPreTrainedModel):
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """States `[batch, 1 + patches, channels]` of the vision tower, CLS first, of `[batch, 3, height, width]`."""
-        return self.vision_model(pixel_values)
+        """States `[batch, image, channels]` of the vision tower, CLS first, of `[batch, 3, height, width]`."""
+        return self.encode_images(pixel_values, None)[0]
 
     @can_return_tuple
     def forward(
@@ -234,7 +234,7 @@ class MeterModel(MeterPreTrainedModel):
 
     def encode_images(self, pixel_values, image_embeds) -> tuple[torch.Tensor, dict[str, Any]]:
         """States of the vision tower, unless they are given, and what :meth:`fuse` is to know of them."""
-        return self.get_image_features(pixel_values) if image_embeds is None else image_embeds, {}
+        return self.vision_model(pixel_values) if image_embeds is None else image_embeds, {}
 
     def fuse(self, text: torch.Tensor, image: torch.Tensor, text_valid: torch.Tensor, keep_attentions: bool) -> tuple:
         """Run the pairs of cross-modal layers.

@@ -88,10 +88,6 @@ class MeterTokenDropModel(ReducedEncoder, MeterTokenDropPreTrainedModel, MeterMo
         self.token_reducer = self.build_reducer(MeterTokenDropConfig.reduction_of(config))
         self.post_init()
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """States `[batch, what is left, channels]` of the vision tower, CLS first, of `[batch, 3, height, width]`."""
-        return self.encode_images(pixel_values, None)[0]
-
     def encode_images(self, pixel_values, image_embeds) -> tuple[torch.Tensor, dict[str, Any]]:
         """Run the vision tower, on smaller images if the method says so.
 

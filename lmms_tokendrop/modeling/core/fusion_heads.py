@@ -82,13 +82,18 @@ class SeveralImagesHead(FusionHead):
         return output.report
 
     def build_head(self, channels: int) -> None:
-        """Make the classifier of pooled states `[batch, images * channels]`."""
-        check_several_images(self.config)
-        super().build_head(self.config.num_images * channels)
+        """Make the classifier of pooled states `[batch, images * channels]`.
 
-    def head_width(self, channels: int) -> int:
-        """As wide as what it reads of one image."""
-        return channels // self.config.num_images
+        Two labels of a configuration that names none are NLVR2's; a ValueError if it can't take its images.
+        """
+        number, types = self.config.num_images, self.config.modality_type_vocab_size
+        if number < 1:
+            raise ValueError(f"num_images={number}; allowed: at least 1")
+        if types <= number:
+            raise ValueError(f"modality_type_vocab_size={types}; {number} images and a text need {number + 1}")
+        if self.config.num_labels == len(TRUTH_LABELS):
+            _name_labels(self.config, TRUTH_LABELS)
+        super().build_head(number * channels)
 
     def run(self, labels: torch.Tensor | None, inputs: dict) -> FusionHeadOutput:
         """Encode the text with each image `[batch, images, ...]`; what the encoder did not collect is None.
@@ -152,19 +157,6 @@ class RankHead(FusionHead):
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Not defined: a score alone has no loss, as in stock ViLT."""
         raise NotImplementedError("labels: one score has no loss; compare the scores of several candidates")
-
-
-def check_several_images(config: Any) -> None:
-    """Name the two labels of a configuration that names none, as NLVR2's; a ValueError if it can't take its images."""
-    if config.num_images < 1:
-        raise ValueError(f"num_images={config.num_images}; allowed: at least 1")
-    if config.modality_type_vocab_size <= config.num_images:
-        raise ValueError(
-            f"modality_type_vocab_size={config.modality_type_vocab_size}; {config.num_images} images and a text need "
-            f"{config.num_images + 1}"
-        )
-    if config.num_labels == len(TRUTH_LABELS):
-        _name_labels(config, TRUTH_LABELS)
 
 
 def _name_labels(config: Any, labels: tuple[str, ...]) -> None:
