@@ -37,7 +37,7 @@ class Layout:
 
     def _patches(self, tokens: Any) -> Iterator[tuple[int, int, Cell]]:
         if isinstance(tokens, FusionTokens):
-            for row, place in (tokens.image & ~tokens.image_cls).nonzero().tolist():
+            for row, place in tokens.patches.nonzero().tolist():
                 yield row, place, self.tiles[row][int(tokens.place[row, place]) - tokens.text_length - 1]
             return
         for row, place in (tokens.visual & ~tokens.newline & tokens.present).nonzero().tolist():

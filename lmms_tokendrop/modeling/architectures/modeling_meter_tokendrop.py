@@ -101,18 +101,13 @@ class MeterTokenDropModel(ReducedEncoder, MeterTokenDropPreTrainedModel, MeterMo
             full = [image_embeds.shape[1]] * len(image_embeds)
             return image_embeds, {"tokens": FusionTokens.of_image(image_embeds), "full_visual_tokens": full}
         size, scale = self.config.patch_size, self.used_reducer.image_scale
-        full_visual_tokens = self.full_image_tokens(pixel_values)
-        rows, columns = (grid_side(length, size, scale) for length in pixel_values.shape[-2:])
-        grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(pixel_values.device)
+        full = self.full_image_tokens(pixel_values)
         if scale != 1:
             pixel_values, _ = shrink_images(pixel_values, None, scale, size)
-        states, tokens, vision_tokens = self.vision_model.forward_staged(pixel_values, self.used_reducer)
-        return states, {
-            "tokens": tokens,
-            "vision_tokens": vision_tokens,
-            "patches": grid.expand(len(pixel_values), -1, -1),
-            "full_visual_tokens": full_visual_tokens,
-        }
+        grid = torch.cartesian_prod(*(torch.arange(side // size) for side in pixel_values.shape[-2:]))
+        patches = grid.to(pixel_values.device).expand(len(pixel_values), -1, -1)
+        states, tokens, lengths = self.vision_model.forward_staged(pixel_values, self.used_reducer)
+        return states, {"tokens": tokens, "vision_tokens": lengths, "patches": patches, "full_visual_tokens": full}
 
     def full_image_tokens(self, pixel_values: torch.Tensor) -> list[int]:
         """Tokens of each of `[batch, 3, height, width]`, CLS included, if it is not scaled down and nothing merges."""

@@ -139,8 +139,7 @@ class CoAttention(FusionRun):
 
     def _same_number(self) -> torch.Tensor:
         """`[batch, image, text]`, True where tokens have the same number in the release's order of their stream."""
-        index = torch.arange(self.tokens.valid.shape[1], device=self.text.device, dtype=torch.float32)
-        own = -index.expand(len(self.text), -1)
+        own = -self.tokens.place.float()
         text = ranks(self.streams.split(self.carry.get("text_priority", own))[0])
         image = ranks(self.streams.split(self.carry.get("image_priority", own))[1])
         return image.unsqueeze(-1) == text.unsqueeze(1)

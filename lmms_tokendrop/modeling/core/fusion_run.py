@@ -114,9 +114,7 @@ class FusionRun:
         """Do what the reducer says: tokens and carry after a stage, and states, of which the last are the layer's."""
         counts = self.counts(tokens)
         providers = {"best": partial(keep_best_of_image, tokens), **self.providers, **providers}
-        context = Context(
-            tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers=providers
-        )
+        context = Context(tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers)
         rules = Rules(self.side, leading=1, merges_text=True, joint=self.reducer.joint, adds=self.reducer.adds)
         after, left, carry = apply(tokens, [*states], self.reducer.keep(stage, context), rules)
         self._check_counts(stage, counts, after)

@@ -75,6 +75,11 @@ class FusionTokens:
         return group_sizes(self.owner)[:, : self.place.shape[1]]
 
     @property
+    def patches(self) -> torch.Tensor:
+        """`[batch, length]`, True for the tokens of the image but its CLS."""
+        return self.place > self.text_length
+
+    @property
     def text(self) -> torch.Tensor:
         """`[batch, length]`, True for the tokens of the text."""
         return self.valid & ~self.image
@@ -155,9 +160,8 @@ class FusionReport:
         """Per layer and row, (0, 0, row, column) of the patches that it left; none where an image came embedded."""
         kept = {}
         for layer, tokens in enumerate(self.left if self.patches is not None else ()):
-            places = tokens.place - tokens.text_length - 1
-            patches = tokens.image & ~tokens.image_cls
-            rows = [grid[place[here]].tolist() for grid, place, here in zip(self.patches, places, patches, strict=True)]
+            places = zip(self.patches, tokens.place - tokens.text_length - 1, strict=True)
+            rows = [grid[place[place >= 0]].tolist() for grid, place in places]
             kept[f"after layer {layer}"] = [[(0, 0, *cell) for cell in row] for row in rows]
         return kept
 

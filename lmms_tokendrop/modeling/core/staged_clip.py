@@ -79,9 +79,7 @@ class StagedCLIPVisionModel(CLIPVisionModel):
         carry = dict(run.carry)
         if CLS_ROW in run.collected:
             carry["cls_attention"] = run.collected[CLS_ROW][..., 0]
-        place = run.tokens.place[:, 1:]
-        cells = torch.where(place > 0, place - 1, -1)
-        owner = (run.tokens.owner[:, 1:] - 1).clamp_min(-1)
+        cells, owner = ((values[:, 1:] - 1).clamp_min(-1) for values in (run.tokens.place, run.tokens.owner))
         return StagedVisionOutput(features, cells, owner, {name: values[:, 1:] for name, values in carry.items()})
 
 

@@ -91,8 +91,7 @@ class DynamicViT(LayeredReducer):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """How likely each patch is to be kept."""
-        tokens = context.tokens
-        patches = tokens.image & ~tokens.image_cls
+        patches = context.tokens.patches
         index, valid = padded_indices(patches, "right")
         states = take_tokens(context.hidden_states, index)
         judged = self.predictors[self.layers.index(stage.layer)](states, valid)[..., 0].float()
@@ -109,10 +108,9 @@ class DynamicViT(LayeredReducer):
 
     def soft_policy(self, stage: Stage, hidden_states: torch.Tensor, tokens: FusionTokens, policy: torch.Tensor):
         """Draw which of the patches still there stay; gradients flow through the sample."""
-        patches = tokens.image & ~tokens.image_cls
-        judged = self.predictors[self.layers.index(stage.layer)](hidden_states, policy * patches)
+        judged = self.predictors[self.layers.index(stage.layer)](hidden_states, policy * tokens.patches)
         drawn = nn.functional.gumbel_softmax(judged.float(), tau=1.0, hard=True)[..., 0]
-        return torch.where(patches, policy * drawn, policy)
+        return torch.where(tokens.patches, policy * drawn, policy)
 
     def ratio_loss(self, report: FusionReport) -> torch.Tensor:
         """Mean over stages and rows of (share of patches kept - its target) squared.
@@ -122,8 +120,7 @@ class DynamicViT(LayeredReducer):
         report : FusionReport
             Of a forward pass in training.
         """
-        tokens = report.received[0]
-        patches = tokens.image & ~tokens.image_cls
+        patches = report.received[0].patches
         kept = torch.stack([(policy * patches).sum(-1) for policy in report.policies]) / patches.sum(-1)
         targets = [self.options.keep_ratio ** (1 + number) for number in range(len(self.layers))]
         return (kept - kept.new_tensor(targets).unsqueeze(-1)).square().mean()
