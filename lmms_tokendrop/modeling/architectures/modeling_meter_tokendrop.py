@@ -12,7 +12,7 @@ from ..core.fusion_plan import ReducedEncoder
 from ..core.fusion_tokens import FusionReport, FusionTokens
 from ..core.loading import TokenDropLoading
 from ..core.reducer import TokenReducer
-from ..core.staged_tower import StagedCLIPLayer, TowerRun, run_blocks
+from ..core.staged_tower import StagedCLIPLayer, run_blocks
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
 from ..ops.image_patches import grid_side, shrink_images
@@ -68,10 +68,10 @@ class StagedMeterVisionModel(MeterVisionModel):
         if not reducer.stages_at("vision"):
             states = self(pixel_values)
             return states, FusionTokens.of_image(states), [states.shape[1]] * len(self.layers)
-        hidden_states = self.embed(pixel_values)
-        run = TowerRun(self, self.layers, hidden_states, [len(self.layers)], reducer)
-        hidden_states = run_blocks(run, hidden_states)
-        return self.post_layernorm(hidden_states), run.tokens, [tokens.valid.shape[1] for tokens in run.report.received]
+        depth = len(self.layers)
+        run = run_blocks(self, self.layers, self.embed(pixel_values), [depth], reducer)
+        lengths = [tokens.valid.shape[1] for tokens in run.report.received]
+        return self.post_layernorm(run.collected[depth]), run.tokens, lengths
 
 
 class MeterTokenDropModel(ReducedEncoder, MeterTokenDropPreTrainedModel, MeterModel):

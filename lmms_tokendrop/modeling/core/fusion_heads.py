@@ -101,10 +101,15 @@ class SeveralImagesHead(FusionHead):
         Raises
         ------
         ValueError
-            If the number of images is not `config.num_images`.
+            If there are not exactly `config.num_images` images, in one form, or a mask is of other images.
         """
         images = {name: inputs.pop(name, None) for name in IMAGES}
-        self.check_images(**images)
+        batch, number = only_one({name: images[name] for name in FORMS_OF_SEVERAL}, FORMS_OF_SEVERAL).shape[:2]
+        mask = images["pixel_mask"]
+        if number != self.config.num_images:
+            raise ValueError(f"{number} images per text; the model takes {self.config.num_images}")
+        if mask is not None and mask.shape[:2] != (batch, number):
+            raise ValueError(f"pixel_mask of shape {tuple(mask.shape)}; allowed: ({batch}, {number}, ...)")
         encoded = []
         for number in range(self.config.num_images):
             image = {name: values[:, number] for name, values in images.items() if values is not None}
@@ -112,14 +117,6 @@ class SeveralImagesHead(FusionHead):
         collected = {name: [getattr(entry, name) for entry in encoded] for name in COLLECTED}
         collected = {name: None if entries[0] is None else entries for name, entries in collected.items()}
         return self.output(torch.cat([entry.pooler_output for entry in encoded], dim=-1), labels, **collected)
-
-    def check_images(self, pixel_mask: torch.Tensor | None, **images: torch.Tensor | None) -> None:
-        """Raise a ValueError unless one of the others is `[batch, config.num_images, ...]`, as is the mask if given."""
-        batch, number = only_one(images, FORMS_OF_SEVERAL).shape[:2]
-        if number != self.config.num_images:
-            raise ValueError(f"{number} images per text; the model takes {self.config.num_images}")
-        if pixel_mask is not None and pixel_mask.shape[:2] != (batch, number):
-            raise ValueError(f"pixel_mask of shape {tuple(pixel_mask.shape)}; allowed: ({batch}, {number}, ...)")
 
 
 class AnswerHead(FusionHead):

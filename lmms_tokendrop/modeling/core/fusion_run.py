@@ -55,10 +55,8 @@ class FusionRun:
         self.proportional = self.place in reducer.proportional_attention
         pads = reducer.counts_padding and self.place == "fusion"
         self.carry: Carry = {"key_weight": tokens.valid.float()} if pads or self.soft else {}
-        if pads:
-            tokens = tokens.with_padding()
-        self.tokens = tokens
-        self.first, self.sample_seeds, self.providers = tokens.counts(), sample_seeds, providers
+        self.tokens = tokens.with_padding() if pads else tokens
+        self.first, self.sample_seeds, self.providers = self.tokens.counts(), sample_seeds, providers
 
     def counts(self, tokens: FusionTokens) -> FusionCounts:
         """What counts can be computed from."""

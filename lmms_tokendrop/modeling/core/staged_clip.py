@@ -69,9 +69,7 @@ class StagedCLIPVisionModel(CLIPVisionModel):
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
         blocks = self.encoder.layers
         wanted = [layer % (len(blocks) + 1) for layer in feature_layers]
-        run = TowerRun(self, blocks, hidden_states, wanted, reducer, **providers)
-        run_blocks(run, hidden_states)
-        return self._output(run)
+        return self._output(run_blocks(self, blocks, hidden_states, wanted, reducer, **providers))
 
     @on_host
     def _output(self, run: TowerRun) -> StagedVisionOutput:

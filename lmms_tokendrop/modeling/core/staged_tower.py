@@ -182,12 +182,13 @@ class TowerRun(FusionRun):
 
 
 @part_by_part
-def run_blocks(run: TowerRun, hidden_states: torch.Tensor) -> torch.Tensor:
-    """States behind the last block, or behind the one before if nothing else is wanted."""
-    depth, run.compiled = len(run.blocks), compiling()
-    for number, block in enumerate(run.blocks):
-        arguments = run.before_block(number, hidden_states)
-        if number == depth - 1 and depth not in run.wanted:
+def run_blocks(tower, blocks, states: torch.Tensor, wanted: list[int], reducer: TokenReducer, **providers) -> TowerRun:
+    """Run the blocks, without the last one if nothing that is wanted needs it; arguments are those of the run."""
+    run, depth = TowerRun(tower, blocks, states, wanted, reducer, **providers), len(blocks)
+    run.compiled = compiling()
+    for number, block in enumerate(blocks):
+        arguments = run.before_block(number, states)
+        if number == depth - 1 and depth not in wanted:
             break
-        hidden_states = run.after_block(number, block(hidden_states, **arguments))
-    return hidden_states
+        states = run.after_block(number, block(states, **arguments))
+    return run

@@ -123,9 +123,8 @@ class PuMer(LayeredReducer):
         target = Keep.of(stays).target
         target = torch.where(tokens.image & stays, bipartite_targets(context.keys(), image_order, image_merged), target)
         target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)
-        if not self.counts_padding:
-            return Keep.merged(target)
-        return Keep.merged(target, carry=self.release_carry(context, target, image_order, text_order))
+        carry = self.release_carry(context, target, image_order, text_order) if self.counts_padding else {}
+        return Keep.merged(target, carry=carry)
 
     def release_carry(self, context: Context, target, image_order, text_order) -> dict[str, torch.Tensor]:
         """What the release hands on: how much tokens weigh as keys, and the order of the text."""
