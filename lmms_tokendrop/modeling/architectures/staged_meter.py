@@ -88,9 +88,8 @@ class CoAttention(FusionRun):
     @on_host
     def image_head(self) -> torch.Tensor:
         """State `[batch, 1, channels]` that the image's head reads: its CLS unless the method says otherwise."""
-        if "image_head" not in self.carry:
-            return self.image[:, :1]
-        return take_tokens(self.image, self.streams.split(self.carry["image_head"])[1].argmax(-1, keepdim=True))
+        marked = self.carry.get("image_head", self.tokens.image_cls.float())
+        return take_tokens(self.image, self.streams.split(marked)[1].argmax(-1, keepdim=True))
 
     @on_host
     def _before_pair(self, number: int) -> tuple:

@@ -150,38 +150,6 @@ def key_bias(valid: torch.Tensor, dtype: torch.dtype, size: torch.Tensor | None 
     return bias.masked_fill(~valid, torch.finfo(dtype).min)[:, None, None]
 
 
-def softmax_rows(
-    logits: torch.Tensor,
-    bias: torch.Tensor | None,
-    valid: torch.Tensor,
-    policy: torch.Tensor | None = None,
-    itself: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Softmax attention of some queries, without the others.
-
-    Parameters
-    ----------
-    logits : torch.Tensor
-        `[batch, heads, queries, keys]`.
-    bias : torch.Tensor or None
-        Added to them, `[batch, 1, queries or 1, keys]`.
-    valid : torch.BoolTensor
-        `[batch, queries]`, False where a row has fewer queries than the longest.
-    policy, itself : torch.Tensor or None
-        How much each key counts; see :func:`policy_softmax`.
-
-    Returns
-    -------
-    torch.Tensor
-        `[batch, heads, queries, keys]` float32, zero where a query is not valid.
-    """
-    logits = logits.float()
-    if bias is not None:
-        logits = logits + bias.float()
-    probabilities = logits.softmax(-1) if policy is None else policy_softmax(logits, policy, itself)
-    return probabilities.masked_fill(~valid[:, None, :, None], 0.0)
-
-
 def fusion_attention_rows(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -209,9 +177,12 @@ def fusion_attention_rows(
     """
     index, valid = padded_indices(rows, "right")
     chosen = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-    itself = None if policy is None else index.unsqueeze(-1) == torch.arange(key.shape[2], device=key.device)
     logits = (chosen @ key.contiguous().transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
-    return softmax_rows(logits, bias, valid, policy, itself)
+    if bias is not None:
+        logits = logits + bias.float()
+    itself = None if policy is None else index.unsqueeze(-1) == torch.arange(key.shape[2], device=key.device)
+    probabilities = logits.softmax(-1) if policy is None else policy_softmax(logits, policy, itself)
+    return probabilities.masked_fill(~valid[:, None, :, None], 0.0)
 
 
 def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

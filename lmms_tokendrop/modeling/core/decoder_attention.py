@@ -8,7 +8,6 @@ import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from ..ops.token_ops import padded_indices, take_tokens
-from .attention import softmax_rows
 from .staged_cache import StagedLayer
 
 
@@ -61,7 +60,8 @@ def decoder_attention_rows(
         visible = visible & key_mask.to(device).unsqueeze(1)
     grouped = queries.reshape(batch, keys.shape[1], -1, queries.shape[-1])
     logits = (grouped @ keys.transpose(2, 3)).view(*queries.shape[:3], entries) * attention.scaling
-    return softmax_rows(logits.masked_fill(~visible.unsqueeze(1), float("-inf")), None, valid).to(rows.device)
+    probabilities = logits.masked_fill(~visible.unsqueeze(1), float("-inf")).float().softmax(-1)
+    return probabilities.masked_fill(~valid[:, None, :, None], 0.0).to(rows.device)
 
 
 def rotated_keys(layer: Any, layer_input: torch.Tensor, positions: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -91,8 +91,7 @@ class SeveralImagesHead(FusionHead):
             raise ValueError(f"num_images={number}; allowed: at least 1")
         if types <= number:
             raise ValueError(f"modality_type_vocab_size={types}; {number} images and a text need {number + 1}")
-        if self.config.num_labels == len(TRUTH_LABELS):
-            _name_labels(self.config, TRUTH_LABELS)
+        _name_labels(self.config, TRUTH_LABELS)
         super().build_head(number * channels)
 
     def run(self, labels: torch.Tensor | None, inputs: dict) -> FusionHeadOutput:
@@ -157,7 +156,8 @@ class RankHead(FusionHead):
 
 
 def _name_labels(config: Any, labels: tuple[str, ...]) -> None:
-    if set(config.id2label.values()) == {f"LABEL_{number}" for number in range(config.num_labels)}:
+    """Name the labels of a configuration that has as many and names none."""
+    if set(config.id2label.values()) == {f"LABEL_{number}" for number in range(len(labels))}:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
 

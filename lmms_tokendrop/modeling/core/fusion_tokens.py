@@ -59,10 +59,12 @@ class FusionTokens:
         """`[batch, length]`, False for padding."""
         return self.place >= 0
 
-    @cached_property
+    @property
     def image(self) -> torch.Tensor:
         """`[batch, length]`, True for the tokens of the image, its CLS included."""
         return self.place >= self.text_length
+
+    visual = image  # the name that tokens of decoders have for it
 
     @property
     def image_cls(self) -> torch.Tensor:
@@ -83,11 +85,6 @@ class FusionTokens:
     def text(self) -> torch.Tensor:
         """`[batch, length]`, True for the tokens of the text."""
         return self.valid & ~self.image
-
-    @property
-    def visual(self) -> torch.Tensor:
-        """`[batch, length]`, True for the tokens of the image."""
-        return self.image
 
     def counts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens of the text and of the image, `[batch]` each."""

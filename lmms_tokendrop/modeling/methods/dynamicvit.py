@@ -91,11 +91,10 @@ class DynamicViT(LayeredReducer):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """How likely each patch is to be kept."""
-        patches = context.tokens.patches
-        index, valid = padded_indices(patches, "right")
+        index, valid = padded_indices(context.tokens.patches, "right")
         states = take_tokens(context.hidden_states, index)
         judged = self.predictors[self.layers.index(stage.layer)](states, valid)[..., 0].float()
-        return judged.new_zeros(patches.shape).scatter_add(1, index, judged.masked_fill(~valid, 0.0))
+        return judged.new_zeros(context.valid.shape).scatter_add(1, index, judged.masked_fill(~valid, 0.0))
 
     def module_macs(self, text: int, image: int) -> int:
         """Of the predictors, each on the patches that it judges."""
