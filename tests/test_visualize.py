@@ -1,5 +1,7 @@
 """Pictures of kept tokens."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -44,9 +46,7 @@ def test_the_input_is_drawn_whole(picture):
 
 def test_patches_that_left_an_encoder_are_blank_after_their_layer():
     start = FusionTokens.start(torch.ones(1, 2), torch.ones(1, 5))
-    index = torch.tensor([0, 1, 2, 3, 6])
-    fields = {name: getattr(start, name)[:, index] for name in ("valid", "image", "image_cls", "place", "size")}
-    left = FusionTokens(**fields, owner=start.owner)
+    left = replace(start, place=start.place[:, [0, 1, 2, 3, 6]])
     patches = torch.tensor([[[0, 0], [0, 1], [1, 0], [1, 1]]])
     report = FusionReport(received=[start, left], left=[left, left], patches=patches)
     picture = draw_kept_patches(Image.new("RGB", (40, 40), "red"), report, size=40)

@@ -37,9 +37,8 @@ class Layout:
 
     def _patches(self, tokens: Any) -> Iterator[tuple[int, int, Cell]]:
         if isinstance(tokens, FusionTokens):
-            first = tokens.place.masked_fill(~tokens.image_cls, -1).amax(-1)
-            for row, place in (tokens.image & ~tokens.image_cls).nonzero().tolist():
-                yield row, place, self.tiles[row][int(tokens.place[row, place] - first[row]) - 1]
+            for row, place in tokens.patches.nonzero().tolist():
+                yield row, place, self.tiles[row][int(tokens.place[row, place]) - tokens.text_length - 1]
             return
         for row, place in (tokens.visual & ~tokens.newline & tokens.present).nonzero().tolist():
             yield row, place, cell_of(tokens, row, place)

@@ -243,5 +243,4 @@ def sequence(output: ModelOutput) -> torch.Tensor:
 
 def kept_patches(report: Any) -> torch.Tensor:
     """The patches `[batch, length]` that the last policy of a training pass kept, the CLS excluded."""
-    tokens = report.received[0]
-    return tokens.image & ~tokens.image_cls & (report.policies[-1] > 0.5)
+    return report.received[0].patches & (report.policies[-1] > 0.5)

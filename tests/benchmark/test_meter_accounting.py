@@ -12,7 +12,6 @@ from lmms_tokendrop.benchmark.meter_accounting import cross_layer_macs, meter_ma
 from lmms_tokendrop.modeling.architectures.meter_layers import MeterCrossLayer
 from lmms_tokendrop.modeling.architectures.modeling_meter import MeterConfig, MeterModel
 from lmms_tokendrop.modeling.architectures.modeling_meter_tokendrop import MeterTokenDropConfig, MeterTokenDropModel
-from lmms_tokendrop.modeling.architectures.staged_meter import StagedMeterTextLayer
 from lmms_tokendrop.modeling.core.staged_tower import StagedCLIPLayer
 
 METER = MeterConfig()
@@ -104,16 +103,14 @@ def test_a_reduced_pair_and_a_merging_block_are_half_of_what_the_flop_counter_se
     config = MeterConfig(attn_implementation=attention)
     with torch.device("meta"):
         text_layer, image_layer, block = (
-            StagedMeterTextLayer(config),
+            MeterCrossLayer(config),
             MeterCrossLayer(config),
             StagedCLIPLayer(config.vision_config),
         )
         text, image = torch.empty(1, 32, 768), torch.empty(1, 577, 768)
 
     def pair():
-        _, left, *_ = text_layer(
-            text, image, decide=lambda attended, image: (None, attended.hidden_states[:, :26], image[:, :347])
-        )
+        *_, left, _ = text_layer(text, image, decide=lambda text, image, *_: (None, text[:, :26], image[:, :347]))
         image_layer(left, text)
 
     assert counted(pair) == cross_layer_macs(config, 32, 577, 26) + cross_layer_macs(config, 347, 32, 347)

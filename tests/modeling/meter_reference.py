@@ -46,7 +46,8 @@ def meter_masked_logits(stock, model, inputs: dict, report) -> torch.Tensor:
     weighted = model.config.token_reduction["method"] == "tome"
     image_embeds, known = model.meter.encode_images(inputs["pixel_values"], None)
     mask, length = inputs["attention_mask"].bool(), inputs["input_ids"].shape[1]
-    text, image = stock.meter.embed(inputs["input_ids"], mask.long(), None, None, image_embeds, 1)
+    text_embeds = stock.meter.get_text_features(inputs["input_ids"], mask.long())
+    text, image = stock.meter.embed(text_embeds, image_embeds, 1)
     tokens = known["tokens"].behind_text(mask)
     batch, unreduced = tokens.owner.shape
     states, alive = torch.zeros(batch, unreduced, 64), torch.zeros(batch, unreduced, dtype=torch.bool)
@@ -60,17 +61,29 @@ def meter_masked_logits(stock, model, inputs: dict, report) -> torch.Tensor:
         states, alive, size = regroup(states, alive, size, tokens, received, weighted)
         text, image = states[:, :length], states[:, length:]
         sizes = size if "fusion" in reducer.proportional_attention else None
-        text_bias, image_bias = biases(alive, sizes, length)
-        attended = text_layer.attend(text, image, text_bias, image_bias).hidden_states
+        text_keys, image_keys = biased_keys(alive, sizes, length)
+        attended = before_feed_forward(text_layer, text, image, text_keys, image_keys)
         states, alive, size = regroup(torch.cat([attended, image], dim=1), alive, size, received, left, weighted)
-        _, image_bias = biases(alive, size if "fusion" in reducer.proportional_attention else None, length)
-        image = image_layer(states[:, length:], text, image_bias, text_bias)[0]
+        _, image_keys = biased_keys(alive, size if "fusion" in reducer.proportional_attention else None, length)
+        image = image_layer(states[:, length:], text, image_keys, text_keys)[0]
         states = torch.cat([text_layer.feed_forward(states[:, :length]), image], dim=1)
         tokens = left
     return stock.classifier(stock.meter.pool(states[:, :length], states[:, length:]))
 
 
-def biases(alive: torch.Tensor, size: torch.Tensor | None, length: int):
-    """Biases of the keys of text and image."""
+def before_feed_forward(layer, states, other, keys, other_keys) -> torch.Tensor:
+    """States behind both attentions of a layer."""
+    found = []
+
+    def decide(states, other, *_):
+        found.append(states)
+        return None, states, other
+
+    layer(states, other, keys, other_keys, decide=decide)
+    return found[0]
+
+
+def biased_keys(alive: torch.Tensor, size: torch.Tensor | None, length: int):
+    """Biases of the keys of text and image, which all count in full."""
     whole = key_bias(alive, torch.float32, size)
-    return (None, None) if whole is None else (whole[..., :length], whole[..., length:])
+    return ((None, None),) * 2 if whole is None else ((whole[..., :length], None), (whole[..., length:], None))

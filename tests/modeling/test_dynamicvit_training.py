@@ -86,14 +86,16 @@ def test_masked_attention_equals_masking_keys_for_what_is_there_in_meter(fusion_
     stock = ARCHITECTURES["meter"].stock.from_pretrained(fusion_checkpoint("meter")).eval()
     with torch.no_grad():
         text, image = stock.meter.embed(
-            inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"], None, None, 1
+            stock.meter.get_text_features(inputs["input_ids"], inputs["attention_mask"]),
+            stock.meter.get_image_features(inputs["pixel_values"]),
+            1,
         )
         policies = dict(zip((1, 2, 3), output.report.policies, strict=True))
         policy = output.report.received[0].valid.float()
         pairs = zip(stock.meter.cross_modal_text_layers, stock.meter.cross_modal_image_layers, strict=True)
         for number, (text_layer, image_layer) in enumerate(pairs):
             policy = policies.get(number, policy)
-            mask, image_mask = (key_bias(part > 0, torch.float32) for part in policy.split((12, 65), dim=1))
+            mask, image_mask = ((key_bias(part > 0, torch.float32), None) for part in policy.split((12, 65), dim=1))
             text, image = (
                 text_layer(text, image, mask, image_mask)[0],
                 image_layer(image, text, image_mask, mask)[0],

@@ -55,7 +55,9 @@ def reduced(text, image, mask, probabilities, text_keys, image_keys, options):
 def released_logits(stock, inputs, options):
     """Logits by the release's steps: one layer after the other, padded lengths, multiplied masks."""
     text, image = stock.meter.embed(
-        inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"], None, None, 1
+        stock.meter.get_text_features(inputs["input_ids"], inputs["attention_mask"]),
+        stock.meter.get_image_features(inputs["pixel_values"]),
+        1,
     )
     mask = inputs["attention_mask"].float()
     pairs = zip(stock.meter.cross_modal_text_layers, stock.meter.cross_modal_image_layers, strict=True)
@@ -108,3 +110,11 @@ def test_counts_are_those_of_padded_lengths_and_rows_depend_on_their_batch(tiny_
 def test_what_the_release_ignores_is_an_error(tiny_meter_checkpoint, ratio):
     with pytest.raises(ValueError, match=f"release does nothing at {ratio}=0"):
         release_model(tiny_meter_checkpoint(), **{ratio: 0.0})
+
+
+@torch.no_grad()
+def test_patches_may_merge_in_the_tower_first(tiny_meter_checkpoint):
+    report = release_model(tiny_meter_checkpoint(), vision_r=5)(**tiny_meter_inputs("ragged")).report
+    assert report.text_tokens[0] == [12] * 3
+    assert report.visual_tokens_per_layer[0] == [report.vision_tokens[-1] - 5] * 3
+    assert report.received[0].size.sum(-1).tolist() == [12 + 65] * 3

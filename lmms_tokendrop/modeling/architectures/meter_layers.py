@@ -1,6 +1,5 @@
 """METER's parts: its vision tower, and the layers in which text and image attend to each other."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,30 +10,6 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrai
 from transformers.models.roberta.modeling_roberta import RobertaAttention, RobertaIntermediate, RobertaOutput
 
 from ..core.attention import attend_to
-
-
-@dataclass
-class CrossAttended:
-    """States after both attentions of a layer, and what the attentions computed.
-
-    Attributes
-    ----------
-    hidden_states : torch.Tensor
-        `[batch, length, channels]`.
-    self_attention, cross_attention : torch.Tensor or None
-        `[batch, heads, length, keys]`, if asked for.
-    own_key : torch.Tensor
-        `[batch, heads, length, head_dim]`, keys of the attention to the own sequence.
-    query, other_key : torch.Tensor
-        Queries and keys of the attention to the other sequence.
-    """
-
-    hidden_states: torch.Tensor
-    self_attention: torch.Tensor | None
-    cross_attention: torch.Tensor | None
-    own_key: torch.Tensor
-    query: torch.Tensor
-    other_key: torch.Tensor
 
 
 class MeterCrossLayer(GradientCheckpointingLayer):
@@ -49,39 +24,46 @@ class MeterCrossLayer(GradientCheckpointingLayer):
         self.intermediate = RobertaIntermediate(config)
         self.output = RobertaOutput(config)
 
-    def attend(
-        self, states, other, bias=None, other_bias=None, attentions=False, policy=None, other_policy=None, itself=None
-    ) -> CrossAttended:
-        """Attend to the own sequence, then to the other one.
+    def forward(
+        self, states, other, keys=(None, None), other_keys=(None, None), attentions=False, itself=None, decide=None
+    ) -> tuple:
+        """Attend to the own sequence, then to the other one, and run the feed-forward network.
 
         Parameters
         ----------
-        states, bias, policy : torch.Tensor
-            The own sequence, as :func:`.attention.attend_to` takes it.
-        other, other_bias, other_policy : torch.Tensor
-            The other one.
+        states, other : torch.Tensor
+            Both sequences, `[batch, length, channels]`.
+        keys, other_keys : tuple[torch.Tensor or None, torch.Tensor or None]
+            Bias and policy of the keys of each, as :func:`.attention.attend_to` takes them.
         attentions : bool
             Whether to return probabilities.
         itself : torch.BoolTensor or None
             `[batch, length, keys]`, keys of the other sequence that count in full.
+        decide : Callable or None
+            Before the feed-forward network, from the states of both sequences, the queries and keys of the attention
+            to the other one and the keys of the own, to what is known of the tokens that stay, and both states.
+
+        Returns
+        -------
+        tuple
+            States; probabilities of both attentions `[batch, heads, length, keys]`, if asked for; the other sequence,
+            and what `decide` said of the tokens that stayed or None.
         """
-        own, cross = self.attention, self.crossattention
+        own, cross, kept = self.attention, self.crossattention, None
+        (bias, policy), (other_bias, other_policy) = keys, other_keys
         context, to_own, _, own_key = attend_to(own.self, states, states, bias, attentions, policy)
         states = own.output(context, states)
         context, to_other, query, other_key = attend_to(
             cross.self, states, other, other_bias, attentions, other_policy, itself
         )
-        return CrossAttended(cross.output(context, states), to_own, to_other, own_key, query, other_key)
+        states = cross.output(context, states)
+        if decide is not None:
+            kept, states, other = decide(states, other, query, other_key, own_key)
+        return self.feed_forward(states), to_own, to_other, other, kept
 
     def feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Run the feed-forward network."""
         return self.output(self.intermediate(hidden_states), hidden_states)
-
-    def forward(self, *inputs, **options) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """States `[batch, length, channels]`, and probabilities of both attentions; arguments as in :meth:`attend`."""
-        attended = self.attend(*inputs, **options)
-        states = self.feed_forward(attended.hidden_states)
-        return states, attended.self_attention, attended.cross_attention
 
 
 class MeterVisionModel(CLIPPreTrainedModel):
@@ -96,10 +78,6 @@ class MeterVisionModel(CLIPPreTrainedModel):
     config: CLIPVisionConfig
     main_input_name = "pixel_values"
     layer_class: ClassVar[type] = CLIPEncoderLayer
-
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        return True  # transformers would tell from the other classes of this file that it can't
 
     def __init__(self, config):
         super().__init__(config)

@@ -131,7 +131,6 @@ class MeterModel(MeterPreTrainedModel):
     Both layers of a pair read the states before the pair.
     """
 
-    text_layer_class: ClassVar[type] = MeterCrossLayer
     vision_class: ClassVar[type] = MeterVisionModel
 
     def __init__(self, config: MeterConfig):
@@ -143,7 +142,7 @@ class MeterModel(MeterPreTrainedModel):
         self.cross_modal_image_transform = nn.Linear(config.vision_config.hidden_size, width)
         self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, width)
         depth = config.num_hidden_layers
-        self.cross_modal_text_layers = nn.ModuleList([self.text_layer_class(config) for _ in range(depth)])
+        self.cross_modal_text_layers = nn.ModuleList([MeterCrossLayer(config) for _ in range(depth)])
         self.cross_modal_image_layers = nn.ModuleList([MeterCrossLayer(config) for _ in range(depth)])
         self.cross_modal_text_pooler = RobertaPooler(config)
         self.cross_modal_image_pooler = RobertaPooler(config)
@@ -165,8 +164,8 @@ class MeterModel(MeterPreTrainedModel):
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """States `[batch, 1 + patches, channels]` of the vision tower, CLS first, of `[batch, 3, height, width]`."""
-        return self.vision_model(pixel_values)
+        """States `[batch, image, channels]` of the vision tower, CLS first, of `[batch, 3, height, width]`."""
+        return self.encode_images(pixel_values, None)[0]
 
     @can_return_tuple
     def forward(
@@ -209,7 +208,9 @@ class MeterModel(MeterPreTrainedModel):
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
         attention_mask = check_inputs(self.config, texts, images, attention_mask, image_token_type_idx)
         image_embeds, known = self.encode_images(pixel_values, image_embeds)
-        text, image = self.embed(input_ids, attention_mask, None, text_embeds, image_embeds, image_token_type_idx)
+        if text_embeds is None:
+            text_embeds = self.get_text_features(input_ids, attention_mask)
+        text, image = self.embed(text_embeds, image_embeds, image_token_type_idx)
         keep_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states, attentions, head, report = self.fuse(
@@ -225,19 +226,15 @@ class MeterModel(MeterPreTrainedModel):
             report=report,
         )
 
-    def embed(self, input_ids, attention_mask, pixel_values, text_embeds, image_embeds, image_token_type_idx) -> tuple:
-        """Text and image `[batch, length, channels]` as the first pair of cross-modal layers reads them."""
-        if text_embeds is None:
-            text_embeds = self.get_text_features(input_ids, attention_mask)
-        if image_embeds is None:
-            image_embeds = self.get_image_features(pixel_values)
+    def embed(self, text_embeds: torch.Tensor, image_embeds: torch.Tensor, image_token_type_idx: int) -> tuple:
+        """Text and image `[batch, length, channels]` of both towers as the cross-modal layers read them."""
         types = self.token_type_embeddings.weight
         text = self.cross_modal_text_transform(text_embeds) + types[0]
         return text, self.cross_modal_image_transform(image_embeds) + types[image_token_type_idx]
 
     def encode_images(self, pixel_values, image_embeds) -> tuple[torch.Tensor, dict[str, Any]]:
         """States of the vision tower, unless they are given, and what :meth:`fuse` is to know of them."""
-        return self.get_image_features(pixel_values) if image_embeds is None else image_embeds, {}
+        return self.vision_model(pixel_values) if image_embeds is None else image_embeds, {}
 
     def fuse(self, text: torch.Tensor, image: torch.Tensor, text_valid: torch.Tensor, keep_attentions: bool) -> tuple:
         """Run the pairs of cross-modal layers.
@@ -257,12 +254,12 @@ class MeterModel(MeterPreTrainedModel):
             States of text and image before each pair and after the last, the attentions of each pair, the image's
             states of which its head reads the first, and the output's report.
         """
-        mask = key_bias(text_valid, text.dtype)
+        text_keys, image_keys = (key_bias(text_valid, text.dtype), None), (None, None)
         states, attentions = [(text, image)], []
         for text_layer, image_layer in zip(self.cross_modal_text_layers, self.cross_modal_image_layers, strict=True):
             before = text, image
-            text, *of_text = text_layer(*before, mask, None, keep_attentions)
-            image, *of_image = image_layer(*reversed(before), None, mask, keep_attentions)
+            text, *of_text = text_layer(*before, text_keys, image_keys, keep_attentions)[:3]
+            image, *of_image = image_layer(*reversed(before), image_keys, text_keys, keep_attentions)[:3]
             states.append((text, image))
             attentions.append((*of_text, *of_image))
         return states, attentions, image, None

@@ -1,5 +1,6 @@
 """METER's heads (CVPR 2022, arXiv 2111.02387)."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -95,27 +96,19 @@ class MeterPreTrainingOutput(ModelOutput):
     matching_logits: torch.Tensor | None = None
 
 
-class MeterMaskedLanguageHead(nn.Module):
-    """Scores of the vocabulary; its weights are its own, not the word embeddings."""
-
-    def __init__(self, config: MeterConfig):
-        super().__init__()
-        self.transform = BertPredictionHeadTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.text_config.vocab_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Logits `[batch, length, vocabulary]` of states `[batch, length, channels]`."""
-        return self.decoder(self.transform(hidden_states))
-
-
 class MeterForPreTraining(MeterPreTrainedModel):
-    """METER with its heads of pre-training: masked words, and whether text and image fit."""
+    """METER with its heads of pre-training: masked words, and whether text and image fit.
+
+    The scores of the vocabulary have weights of their own, not those of the word embeddings.
+    """
 
     def __init__(self, config: MeterConfig):
         super().__init__(config)
         self.meter = MeterModel(config)
-        self.mlm_score = MeterMaskedLanguageHead(config)
-        self.itm_score = nn.Linear(2 * config.hidden_size, 2)
+        width, words = config.hidden_size, config.text_config.vocab_size
+        parts = OrderedDict(transform=BertPredictionHeadTransform(config), decoder=nn.Linear(width, words))
+        self.mlm_score = nn.Sequential(parts)
+        self.itm_score = nn.Linear(2 * width, 2)
         self.post_init()
 
     @can_return_tuple

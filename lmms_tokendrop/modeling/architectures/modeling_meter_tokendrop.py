@@ -12,7 +12,7 @@ from ..core.fusion_plan import ReducedEncoder
 from ..core.fusion_tokens import FusionReport, FusionTokens
 from ..core.loading import TokenDropLoading
 from ..core.reducer import TokenReducer
-from ..core.staged_tower import StagedCLIPLayer, TowerRun, run_blocks
+from ..core.staged_tower import StagedCLIPLayer, run_blocks
 from ..core.token_drop_config import TokenDropConfig
 from ..methods.available import reductions
 from ..ops.image_patches import grid_side, shrink_images
@@ -24,7 +24,7 @@ from .modeling_meter import (
     MeterForQuestionAnswering,
     MeterForVisualEntailment,
 )
-from .staged_meter import CoAttention, StagedMeterTextLayer
+from .staged_meter import CoAttention
 
 MeterReductionConfig = reductions("meter")
 """The methods, and what options mean for them."""
@@ -68,10 +68,10 @@ class StagedMeterVisionModel(MeterVisionModel):
         if not reducer.stages_at("vision"):
             states = self(pixel_values)
             return states, FusionTokens.of_image(states), [states.shape[1]] * len(self.layers)
-        hidden_states = self.embed(pixel_values)
-        run = TowerRun(self, self.layers, hidden_states, [len(self.layers)], reducer)
-        hidden_states = run_blocks(run, hidden_states)
-        return self.post_layernorm(hidden_states), run.tokens, [tokens.valid.shape[1] for tokens in run.report.received]
+        depth = len(self.layers)
+        run = run_blocks(self, self.layers, self.embed(pixel_values), [depth], reducer)
+        lengths = [tokens.valid.shape[1] for tokens in run.report.received]
+        return self.post_layernorm(run.collected[depth]), run.tokens, lengths
 
 
 class MeterTokenDropModel(ReducedEncoder, MeterTokenDropPreTrainedModel, MeterModel):
@@ -81,17 +81,12 @@ class MeterTokenDropModel(ReducedEncoder, MeterTokenDropPreTrainedModel, MeterMo
     states are padded on the right, and its `report` says what happened to the tokens, per pair of layers.
     """
 
-    text_layer_class = StagedMeterTextLayer
     vision_class = StagedMeterVisionModel
 
     def __init__(self, config: MeterTokenDropConfig):
         super().__init__(config)
         self.token_reducer = self.build_reducer(MeterTokenDropConfig.reduction_of(config))
         self.post_init()
-
-    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """States `[batch, what is left, channels]` of the vision tower, CLS first, of `[batch, 3, height, width]`."""
-        return self.encode_images(pixel_values, None)[0]
 
     def encode_images(self, pixel_values, image_embeds) -> tuple[torch.Tensor, dict[str, Any]]:
         """Run the vision tower, on smaller images if the method says so.
@@ -106,18 +101,13 @@ class MeterTokenDropModel(ReducedEncoder, MeterTokenDropPreTrainedModel, MeterMo
             full = [image_embeds.shape[1]] * len(image_embeds)
             return image_embeds, {"tokens": FusionTokens.of_image(image_embeds), "full_visual_tokens": full}
         size, scale = self.config.patch_size, self.used_reducer.image_scale
-        full_visual_tokens = self.full_image_tokens(pixel_values)
-        rows, columns = (grid_side(length, size, scale) for length in pixel_values.shape[-2:])
-        grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(pixel_values.device)
+        full = self.full_image_tokens(pixel_values)
         if scale != 1:
             pixel_values, _ = shrink_images(pixel_values, None, scale, size)
-        states, tokens, vision_tokens = self.vision_model.forward_staged(pixel_values, self.used_reducer)
-        return states, {
-            "tokens": tokens,
-            "vision_tokens": vision_tokens,
-            "patches": grid.expand(len(pixel_values), -1, -1),
-            "full_visual_tokens": full_visual_tokens,
-        }
+        grid = torch.cartesian_prod(*(torch.arange(side // size) for side in pixel_values.shape[-2:]))
+        patches = grid.to(pixel_values.device).expand(len(pixel_values), -1, -1)
+        states, tokens, lengths = self.vision_model.forward_staged(pixel_values, self.used_reducer)
+        return states, {"tokens": tokens, "vision_tokens": lengths, "patches": patches, "full_visual_tokens": full}
 
     def full_image_tokens(self, pixel_values: torch.Tensor) -> list[int]:
         """Tokens of each of `[batch, 3, height, width]`, CLS included, if it is not scaled down and nothing merges."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from torch import nn
 from transformers import (
     ViltConfig,
     ViltForImageAndTextRetrieval,
@@ -16,7 +15,6 @@ from transformers import (
     ViltModel,
     ViltPreTrainedModel,
 )
-from transformers.models.vilt.modeling_vilt import ViltPooler
 from transformers.utils.generic import can_return_tuple
 
 from ..core.fusion_heads import (
@@ -65,11 +63,9 @@ class ViltTokenDropModel(ReducedEncoder, ViltTokenDropPreTrainedModel, ViltModel
     """ViLT without head, with a token reducer."""
 
     def __init__(self, config: ViltTokenDropConfig, add_pooling_layer: bool = True):
-        ViltPreTrainedModel.__init__(self, config)
+        super().__init__(config, add_pooling_layer)
         self.embeddings = StagedViltEmbeddings(config)
         self.encoder = StagedViltEncoder(config)
-        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.pooler = ViltPooler(config) if add_pooling_layer else None
         self.token_reducer = self.build_reducer(ViltTokenDropConfig.reduction_of(config))
         self.post_init()
 

@@ -1,7 +1,6 @@
 """METER's pairs of layers with stages: two streams of tokens, of which some leave in the text's layer of a pair."""
 
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -10,44 +9,18 @@ from ..core.fusion_run import Carry, FusionRun
 from ..core.fusion_tokens import FusionTokens
 from ..ops.eager_parts import on_host, part_by_part
 from ..ops.token_ops import padded_indices, ranks, take_tokens
-from .meter_layers import CrossAttended, MeterCrossLayer
 
 
-class StagedMeterTextLayer(MeterCrossLayer):
-    """The text's layer of a pair, in which text and image tokens may leave before the feed-forward network."""
-
-    def forward(self, text, image, *inputs, decide=None, **options):
-        """Run the layer.
-
-        Parameters
-        ----------
-        text, image : torch.Tensor
-            `[batch, length, channels]`.
-        decide : Callable or None
-            From what the attentions computed and the image to what is left: provenance, text and image.
-        *inputs, **options
-            As :meth:`MeterCrossLayer.attend` takes them.
-
-        Returns
-        -------
-        tuple
-            Text, image, what `decide` said of the tokens that stayed or None, and probabilities of both attentions.
-        """
-        attended = self.attend(text, image, *inputs, **options)
-        text, kept = attended.hidden_states, None
-        if decide is not None:
-            kept, text, image = decide(attended, image)
-        return self.feed_forward(text), image, kept, attended.self_attention, attended.cross_attention
-
-
-@dataclass(frozen=True)
 class Streams:
     """One sequence of text and image tokens as METER's two streams, each padded on the right.
 
-    Attributes
+    Parameters
     ----------
     tokens : FusionTokens
         The sequence.
+
+    Attributes
+    ----------
     index : tuple[torch.LongTensor, torch.LongTensor]
         `[batch, stream]` of the text and of the image, places of the stream's tokens in the sequence.
     valid : tuple[torch.BoolTensor, torch.BoolTensor]
@@ -56,17 +29,11 @@ class Streams:
         `[batch, length]`, place of each token in the text's stream followed by the image's.
     """
 
-    tokens: FusionTokens
-    index: tuple[torch.Tensor, torch.Tensor]
-    valid: tuple[torch.Tensor, torch.Tensor]
-    place: torch.Tensor
-
-    @classmethod
-    def of(cls, tokens: FusionTokens) -> "Streams":
-        """Of a sequence."""
-        index, valid = zip(*(padded_indices(kind, "right") for kind in (tokens.text, tokens.image)), strict=True)
-        behind = index[0].shape[1] + tokens.image.cumsum(-1) - 1
-        return cls(tokens, index, valid, torch.where(tokens.image, behind, tokens.text.cumsum(-1) - 1))
+    def __init__(self, tokens: FusionTokens):
+        self.tokens, kinds = tokens, (tokens.text, tokens.image)
+        self.index, self.valid = zip(*(padded_indices(kind, "right") for kind in kinds), strict=True)
+        behind = self.index[0].shape[1] + tokens.image.cumsum(-1) - 1
+        self.place = torch.where(tokens.image, behind, tokens.text.cumsum(-1) - 1)
 
     def split(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values `[batch, length, ...]` of the sequence as those of the text's and of the image's stream."""
@@ -76,10 +43,10 @@ class Streams:
         """Values of the streams as those of the sequence."""
         return take_tokens(torch.cat([text, image], dim=1), self.place)
 
-    def attention_rows(self, attended: CrossAttended, bias: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
+    def attention_rows(self, query: torch.Tensor, key: torch.Tensor, bias, rows: torch.Tensor) -> torch.Tensor:
         """Attention `[batch, heads, wanted, length]` of the text tokens that `rows` marks to the image."""
         wanted = take_tokens(rows, self.index[0]) & self.valid[0]
-        found = fusion_attention_rows(attended.query, attended.other_key, bias, wanted)
+        found = fusion_attention_rows(query, key, bias, wanted)
         whole = torch.nn.functional.pad(found, (self.index[0].shape[1], 0))
         whole = whole.gather(-1, self.place[:, None, None].expand(-1, *whole.shape[1:3], -1))
         return whole.masked_fill(~self.tokens.image[:, None, None], 0.0)
@@ -104,7 +71,7 @@ class CoAttention(FusionRun):
     @on_host
     def __init__(self, reducer, tokens, sample_seeds, training, text: torch.Tensor, image: torch.Tensor):
         super().__init__(reducer, tokens, sample_seeds, training)
-        self.streams = Streams.of(self.tokens)
+        self.streams = Streams(self.tokens)
         self.text, self.image = self.streams.split(torch.cat([text, image], dim=1))
         self.keys = self._keys()
 
@@ -113,19 +80,16 @@ class CoAttention(FusionRun):
         """Run a pair of layers and its stages; what its four attentions give, as METER's output has them."""
         keys, decide = self._before_pair(number)
         before = self.text
-        self.text, image, kept, *of_text = text_layer(
-            before, self.image, *keys[:2], output_attentions, *keys[2:], decide=decide
-        )
-        inputs = self._behind_text(kept, before, keys)
-        self.image, *of_image = image_layer(image, *inputs[:3], output_attentions, *inputs[3:])
+        self.text, *of_text, image, kept = text_layer(before, self.image, *keys, output_attentions, decide=decide)
+        text, *keys, itself = self._behind_text(kept, before, keys)
+        self.image, *of_image, _, _ = image_layer(image, text, *keys, output_attentions, itself)
         return (*of_text, *of_image)
 
     @on_host
     def image_head(self) -> torch.Tensor:
         """State `[batch, 1, channels]` that the image's head reads: its CLS unless the method says otherwise."""
-        if "image_head" not in self.carry:
-            return self.image[:, :1]
-        return take_tokens(self.image, self.streams.split(self.carry["image_head"])[1].argmax(-1, keepdim=True))
+        marked = self.carry.get("image_head", self.tokens.image_cls.float())
+        return take_tokens(self.image, self.streams.split(marked)[1].argmax(-1, keepdim=True))
 
     @on_host
     def _before_pair(self, number: int) -> tuple:
@@ -133,49 +97,48 @@ class CoAttention(FusionRun):
         if (number, "before_block") in self.stages:
             states = self.stage_before_block(number, self.streams.join(self.text, self.image))
             if not self.soft:
-                self.streams = Streams.of(self.tokens)
+                self.streams = Streams(self.tokens)
                 self.text, self.image = self.streams.split(states)
             self.keys = self._keys()
         self.report.received.append(self.tokens)
-        return self.keys, self.decision(number, self.streams, self.keys[1])
+        return self.keys, self.decision(number, self.streams, self.keys[1][0])
 
-    def decide(self, stage, streams: Streams, carry, bias, attended: CrossAttended, image):  # type: ignore[override]
-        """What is left: streams and carry, the text's states and the image's; see :class:`StagedMeterTextLayer`."""
+    def decide(self, stage, streams: Streams, carry, bias, text, image, query, key, text_key):  # type: ignore[override]
+        """What is left: streams and carry, the text's states and the image's; see :class:`MeterCrossLayer`."""
         (tokens, carry), states = self.leave(
             stage,
             streams.tokens,
             carry,
-            streams.join(attended.hidden_states, image),
-            keys=cache(lambda: streams.join(attended.own_key.mean(1), attended.other_key.mean(1))),
-            queries=cache(lambda: streams.join(attended.query.mean(1), torch.zeros_like(attended.other_key[:, 0]))),
-            attention_rows=lambda rows: streams.attention_rows(attended, bias, rows),
+            streams.join(text, image),
+            keys=cache(lambda: streams.join(text_key.mean(1), key.mean(1))),
+            queries=cache(lambda: streams.join(query.mean(1), torch.zeros_like(key[:, 0]))),
+            attention_rows=partial(streams.attention_rows, query, key, bias),
         )
-        left = Streams.of(tokens)
+        left = Streams(tokens)
         return (left, carry), *left.split(states)
 
     @on_host
     def _behind_text(self, kept: tuple[Streams, Carry] | None, text_before: torch.Tensor, keys_before: tuple) -> tuple:
-        """What the image's layer reads beside the image: the text, biases, how much keys count, and for whom."""
+        """What the image's layer reads beside the image: the text, keys of image and text, and who counts in full."""
         if kept is not None:
             self.streams, self.carry = kept
             self.tokens, self.keys = self.streams.tokens, self._keys()
         self.report.left.append(self.tokens)
-        text_bias, image_bias, text_weight, image_weight = self.keys
         if self.reducer.sequential:
-            return self.text, image_bias, text_bias, image_weight, text_weight, self._same_number()
-        return text_before, image_bias, keys_before[0], image_weight, keys_before[2], None
+            return self.text, *reversed(self.keys), self._same_number()
+        return text_before, self.keys[1], keys_before[0], None
 
     def _keys(self) -> tuple:
-        """Biases of the text's and of the image's keys, and how much each key counts."""
+        """Bias of the text's and of the image's keys, each with how much they count."""
         streams, dtype = self.streams, self.text.dtype
         sizes = streams.split(streams.tokens.size) if self.proportional else (None, None)
-        weights = (None, None) if self.key_weight is None else streams.split(self.key_weight)
-        return *(key_bias(valid, dtype, size) for valid, size in zip(streams.valid, sizes, strict=True)), *weights
+        weights = streams.split(self.carry["key_weight"]) if "key_weight" in self.carry else (None, None)
+        biases = (key_bias(valid, dtype, size) for valid, size in zip(streams.valid, sizes, strict=True))
+        return tuple(zip(biases, weights, strict=True))
 
     def _same_number(self) -> torch.Tensor:
         """`[batch, image, text]`, True where tokens have the same number in the release's order of their stream."""
-        index = torch.arange(self.tokens.valid.shape[1], device=self.text.device, dtype=torch.float32)
-        own = -index.expand(len(self.text), -1)
+        own = -self.tokens.place.float()
         text = ranks(self.streams.split(self.carry.get("text_priority", own))[0])
         image = ranks(self.streams.split(self.carry.get("image_priority", own))[1])
         return image.unsqueeze(-1) == text.unsqueeze(1)

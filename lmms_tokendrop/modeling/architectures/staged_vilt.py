@@ -161,10 +161,8 @@ class StagedViltEncoder(ViltEncoder):
     """ViLT's stack of blocks with the stages of a reducer."""
 
     def __init__(self, config):
-        nn.Module.__init__(self)
-        self.config = config
+        super().__init__(config)
         self.layer = nn.ModuleList([StagedViltLayer(config) for _ in range(config.num_hidden_layers)])
-        self.gradient_checkpointing = False
 
     @part_by_part
     def forward(

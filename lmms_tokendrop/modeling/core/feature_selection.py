@@ -45,6 +45,4 @@ def shown_patches(context: Context) -> torch.Tensor:
 
 def cls_row(context: Context) -> torch.Tensor:
     """Attention `[tiles, length]` float32 of the CLS query in the block just run, mean over heads."""
-    rows = torch.zeros_like(context.valid)
-    rows[:, 0] = True
-    return context.attention_rows(rows).mean(1)[:, 0]
+    return context.attention_rows(context.tokens.place == 0).mean(1)[:, 0]

@@ -82,13 +82,17 @@ class SeveralImagesHead(FusionHead):
         return output.report
 
     def build_head(self, channels: int) -> None:
-        """Make the classifier of pooled states `[batch, images * channels]`."""
-        check_several_images(self.config)
-        super().build_head(self.config.num_images * channels)
+        """Make the classifier of pooled states `[batch, images * channels]`.
 
-    def head_width(self, channels: int) -> int:
-        """As wide as what it reads of one image."""
-        return channels // self.config.num_images
+        Two labels of a configuration that names none are NLVR2's; a ValueError if it can't take its images.
+        """
+        number, types = self.config.num_images, self.config.modality_type_vocab_size
+        if number < 1:
+            raise ValueError(f"num_images={number}; allowed: at least 1")
+        if types <= number:
+            raise ValueError(f"modality_type_vocab_size={types}; {number} images and a text need {number + 1}")
+        _name_labels(self.config, TRUTH_LABELS)
+        super().build_head(number * channels)
 
     def run(self, labels: torch.Tensor | None, inputs: dict) -> FusionHeadOutput:
         """Encode the text with each image `[batch, images, ...]`; what the encoder did not collect is None.
@@ -96,10 +100,15 @@ class SeveralImagesHead(FusionHead):
         Raises
         ------
         ValueError
-            If the number of images is not `config.num_images`.
+            If there are not exactly `config.num_images` images, in one form, or a mask is of other images.
         """
         images = {name: inputs.pop(name, None) for name in IMAGES}
-        self.check_images(**images)
+        batch, number = only_one({name: images[name] for name in FORMS_OF_SEVERAL}, FORMS_OF_SEVERAL).shape[:2]
+        mask = images["pixel_mask"]
+        if number != self.config.num_images:
+            raise ValueError(f"{number} images per text; the model takes {self.config.num_images}")
+        if mask is not None and mask.shape[:2] != (batch, number):
+            raise ValueError(f"pixel_mask of shape {tuple(mask.shape)}; allowed: ({batch}, {number}, ...)")
         encoded = []
         for number in range(self.config.num_images):
             image = {name: values[:, number] for name, values in images.items() if values is not None}
@@ -107,14 +116,6 @@ class SeveralImagesHead(FusionHead):
         collected = {name: [getattr(entry, name) for entry in encoded] for name in COLLECTED}
         collected = {name: None if entries[0] is None else entries for name, entries in collected.items()}
         return self.output(torch.cat([entry.pooler_output for entry in encoded], dim=-1), labels, **collected)
-
-    def check_images(self, pixel_mask: torch.Tensor | None, **images: torch.Tensor | None) -> None:
-        """Raise a ValueError unless one of the others is `[batch, config.num_images, ...]`, as is the mask if given."""
-        batch, number = only_one(images, FORMS_OF_SEVERAL).shape[:2]
-        if number != self.config.num_images:
-            raise ValueError(f"{number} images per text; the model takes {self.config.num_images}")
-        if pixel_mask is not None and pixel_mask.shape[:2] != (batch, number):
-            raise ValueError(f"pixel_mask of shape {tuple(pixel_mask.shape)}; allowed: ({batch}, {number}, ...)")
 
 
 class AnswerHead(FusionHead):
@@ -154,21 +155,9 @@ class RankHead(FusionHead):
         raise NotImplementedError("labels: one score has no loss; compare the scores of several candidates")
 
 
-def check_several_images(config: Any) -> None:
-    """Name the two labels of a configuration that names none, as NLVR2's; a ValueError if it can't take its images."""
-    if config.num_images < 1:
-        raise ValueError(f"num_images={config.num_images}; allowed: at least 1")
-    if config.modality_type_vocab_size <= config.num_images:
-        raise ValueError(
-            f"modality_type_vocab_size={config.modality_type_vocab_size}; {config.num_images} images and a text need "
-            f"{config.num_images + 1}"
-        )
-    if config.num_labels == len(TRUTH_LABELS):
-        _name_labels(config, TRUTH_LABELS)
-
-
 def _name_labels(config: Any, labels: tuple[str, ...]) -> None:
-    if set(config.id2label.values()) == {f"LABEL_{number}" for number in range(config.num_labels)}:
+    """Name the labels of a configuration that has as many and names none."""
+    if set(config.id2label.values()) == {f"LABEL_{number}" for number in range(len(labels))}:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
 

@@ -38,9 +38,8 @@ class FusionRun:
     tokens : FusionTokens
         What goes into the next layer.
     carry : dict[str, torch.Tensor]
-        `[batch, length]` each, what the last stage handed on.
-    policy : torch.Tensor or None
-        `[batch, length]`, which tokens are there, where training keeps them all.
+        `[batch, length]` each, what the last stage handed on. An entry `key_weight` is how much each token counts as a
+        key: where training keeps all tokens, which of them are there.
     report : FusionReport
         What happened to the tokens.
     """
@@ -53,13 +52,11 @@ class FusionRun:
         self.reducer, self.report = reducer, FusionReport()
         self.stages = {(stage.layer, stage.point): stage for stage in reducer.stages_at(self.place)}
         self.soft = training and bool(self.stages) and reducer.soft_training
-        self.policy = tokens.valid.float() if self.soft else None
         self.proportional = self.place in reducer.proportional_attention
-        self.carry: Carry = {}
-        if reducer.counts_padding and self.place == "fusion":
-            self.carry, tokens = {"key_weight": tokens.valid.float()}, tokens.with_padding()
-        self.tokens = tokens
-        self.first, self.sample_seeds, self.providers = tokens.counts(), sample_seeds, providers
+        pads = reducer.counts_padding and self.place == "fusion"
+        self.carry: Carry = {"key_weight": tokens.valid.float()} if pads or self.soft else {}
+        self.tokens = tokens.with_padding() if pads else tokens
+        self.first, self.sample_seeds, self.providers = self.tokens.counts(), sample_seeds, providers
 
     def counts(self, tokens: FusionTokens) -> FusionCounts:
         """What counts can be computed from."""
@@ -69,17 +66,13 @@ class FusionRun:
         """What is added to the logits of tokens as keys; see :func:`key_bias`."""
         return key_bias(tokens.valid, dtype, tokens.size if self.proportional else None)
 
-    @property
-    def key_weight(self) -> torch.Tensor | None:
-        """`[batch, length]`, how much each token counts as a key; None: all the same."""
-        return self.carry.get("key_weight", self.policy)
-
     def stage_before_block(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
         """States after the stage before a block if there is one; in soft training it weighs tokens instead."""
         stage = self.stages.get((number, "before_block"))
         if stage is not None and self.soft:
-            self.policy = self.reducer.soft_policy(stage, hidden_states, self.tokens, self.policy)
-            self.report.policies.append(self.policy)
+            policy = self.reducer.soft_policy(stage, hidden_states, self.tokens, self.carry["key_weight"])
+            self.carry = {"key_weight": policy}
+            self.report.policies.append(policy)
         elif stage is not None:
             (self.tokens, self.carry), hidden_states = self.leave(stage, self.tokens, self.carry, hidden_states)
         return hidden_states
@@ -119,9 +112,7 @@ class FusionRun:
         """Do what the reducer says: tokens and carry after a stage, and states, of which the last are the layer's."""
         counts = self.counts(tokens)
         providers = {"best": partial(keep_best_of_image, tokens), **self.providers, **providers}
-        context = Context(
-            tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers=providers
-        )
+        context = Context(tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers)
         rules = Rules(self.side, leading=1, merges_text=True, joint=self.reducer.joint, adds=self.reducer.adds)
         after, left, carry = apply(tokens, [*states], self.reducer.keep(stage, context), rules)
         self._check_counts(stage, counts, after)
@@ -159,7 +150,7 @@ class SequenceRun(FusionRun):
         if self.tokens is not self.masked:
             self.mask, self.masked = self.bias(self.tokens, hidden_states.dtype), self.tokens
         self.report.received.append(self.tokens)
-        return hidden_states, self.mask, self.decision(number, self.tokens, self.mask), self.key_weight
+        return hidden_states, self.mask, self.decision(number, self.tokens, self.mask), self.carry.get("key_weight")
 
     @on_host
     def after_block(self, kept: tuple[FusionTokens, Carry] | None) -> None:

@@ -63,47 +63,39 @@ class LayeredReducer(TokenReducer):
 
     def __init__(self, options, host: Host):
         super().__init__(options, host)
-        default, depth = (self.default_pairs, 6) if host.in_pairs else (self.default_layers, 12)
-        self.layers = fusion_layers(options.layers, host, default, depth)
+        self.layers = self._scaled() if options.layers is None else self._checked(options.layers)
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage in each of the layers."""
         return tuple(Stage("fusion", layer, self.point) for layer in self.layers)
 
-
-def fusion_layers(layers: list[int] | None, host: Host, default: tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """The layers in which a method acts; of an encoder with pairs of layers, the pairs.
-
-    Parameters
-    ----------
-    layers : list[int] or None
-        Zero-based, ascending; None: the default, scaled. In pairs, both layers are counted: pair p has the layers 2p,
-        the text's, in which tokens leave, and 2p + 1, the image's.
-    host : Host
-        The encoder.
-    default : tuple[int, ...]
-        Of an encoder of `depth`. Layer l of stage s becomes `max(s, (l + 1) * num_layers // depth - 1)`.
-    depth : int
-        Layers (pairs) of the encoder that the default is for.
-
-    Raises
-    ------
-    ValueError
-        If a layer lies past the last one, or is not the text's of a pair, where it could not act.
-    """
-    number = host.num_layers
-    if layers is None:
+    def _scaled(self) -> tuple[int, ...]:
+        """The default: layer l of stage s becomes `max(s, (l + 1) * num_layers // depth - 1)`."""
+        number, in_pairs = self.host.num_layers, self.host.in_pairs
+        default, depth = (self.default_pairs, 6) if in_pairs else (self.default_layers, 12)
         scaled = (max(stage, (layer + 1) * number // depth - 1) for stage, layer in enumerate(default))
         return tuple(layer for layer in scaled if layer < number)
-    step = 2 if host.in_pairs else 1
-    wrong = [layer for layer in layers if layer % step or layer >= step * number]
-    if wrong:
-        allowed = f"an encoder of {number} layers; allowed are 0 to {number - 1}"
-        if host.in_pairs:
-            even = f"the even numbers from 0 to {2 * number - 2}"
-            allowed = f"{number} pairs of layers; allowed are the text's layers, {even}"
-        raise ValueError(f"layers={list(layers)}: layer {wrong[0]} can't act in {allowed}")
-    return tuple(layer // step for layer in layers)
+
+    def _checked(self, layers: list[int]) -> tuple[int, ...]:
+        """Layers that were given; of an encoder with pairs of layers, the pairs.
+
+        In pairs, both layers are counted: pair p has the layers 2p, the text's, in which tokens leave, and 2p + 1, the
+        image's.
+
+        Raises
+        ------
+        ValueError
+            If a layer lies past the last one, or is not the text's of a pair, where it could not act.
+        """
+        number, step = self.host.num_layers, 2 if self.host.in_pairs else 1
+        wrong = [layer for layer in layers if layer % step or layer >= step * number]
+        if wrong:
+            allowed = f"an encoder of {number} layers; allowed are 0 to {number - 1}"
+            if self.host.in_pairs:
+                even = f"the even numbers from 0 to {2 * number - 2}"
+                allowed = f"{number} pairs of layers; allowed are the text's layers, {even}"
+            raise ValueError(f"layers={list(layers)}: layer {wrong[0]} can't act in {allowed}")
+        return tuple(layer // step for layer in layers)
 
 
 def share(counts: torch.Tensor, ratio: float) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The tokens inside an encoder of text and image, and what happened to them."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
@@ -14,35 +15,24 @@ class FusionTokens:
 
     Attributes
     ----------
-    valid : torch.BoolTensor
-        `[batch, length]`, False for padding.
-    image : torch.BoolTensor
-        `[batch, length]`, True for the tokens of the image, its CLS included.
-    image_cls : torch.BoolTensor
-        `[batch, length]`, True for the image's CLS.
     place : torch.LongTensor
-        `[batch, length]`, place in the unreduced sequence; -1 for padding.
-    size : torch.Tensor
-        `[batch, length]` float32, number of unreduced tokens that a token is made of; 0 for padding.
+        `[batch, length]`, place in the unreduced sequence, in which the text comes first; -1 for padding.
     owner : torch.LongTensor
         `[batch, unreduced length]`, the token that each unreduced token is part of; -1 if it left.
+    text_length : int
+        Length of the unreduced text, padding included: the place of the image's CLS.
     """
 
-    valid: torch.Tensor
-    image: torch.Tensor
-    image_cls: torch.Tensor
     place: torch.Tensor
-    size: torch.Tensor
     owner: torch.Tensor
+    text_length: int
 
     @classmethod
     def start(cls, text_valid: torch.Tensor, image_valid: torch.Tensor) -> "FusionTokens":
         """Of an unreduced sequence, from `[batch, text]` and `[batch, image]`, the image's CLS first."""
         valid = torch.cat([text_valid, image_valid], dim=1).bool()
-        place = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
-        image = valid & (place >= text_valid.shape[1])
-        place = place.masked_fill(~valid, -1)
-        return cls(valid, image, place == text_valid.shape[1], place, valid.float(), place)
+        place = torch.arange(valid.shape[1], device=valid.device).expand_as(valid).masked_fill(~valid, -1)
+        return cls(place, place, text_valid.shape[1])
 
     @classmethod
     def of_image(cls, states: torch.Tensor) -> "FusionTokens":
@@ -52,33 +42,49 @@ class FusionTokens:
 
     def with_padding(self) -> "FusionTokens":
         """The same, of a sequence of which nothing left yet, with padding as tokens of text and image."""
-        slots = torch.arange(self.valid.shape[1], device=self.valid.device).expand_as(self.valid)
-        return FusionTokens(
-            valid=torch.ones_like(self.valid),
-            image=slots >= self.image_cls.long().argmax(-1, keepdim=True),
-            image_cls=self.image_cls,
-            place=torch.where(self.valid, self.place, slots),
-            size=self.size.clamp_min(1),
-            owner=torch.where(self.owner >= 0, self.owner, slots),
+        place, owner = (
+            torch.where(values >= 0, values, torch.arange(values.shape[1], device=values.device))
+            for values in (self.place, self.owner)
         )
+        return replace(self, place=place, owner=owner)
 
     def behind_text(self, text_valid: torch.Tensor) -> "FusionTokens":
         """These tokens of an image alone, behind those of a text of which `[batch, text]` are not padding."""
         text, length = FusionTokens.start(text_valid, text_valid[:, :0]), text_valid.shape[1]
         place, owner = (torch.where(values >= 0, values + length, -1) for values in (self.place, self.owner))
-        image = replace(self, place=place, owner=owner)
-        names = [entry.name for entry in fields(self)]
-        return FusionTokens(*(torch.cat([getattr(text, name), getattr(image, name)], dim=1) for name in names))
+        return FusionTokens(torch.cat([text.place, place], dim=1), torch.cat([text.owner, owner], dim=1), length)
+
+    @cached_property
+    def valid(self) -> torch.Tensor:
+        """`[batch, length]`, False for padding."""
+        return self.place >= 0
+
+    @property
+    def image(self) -> torch.Tensor:
+        """`[batch, length]`, True for the tokens of the image, its CLS included."""
+        return self.place >= self.text_length
+
+    visual = image  # the name that tokens of decoders have for it
+
+    @property
+    def image_cls(self) -> torch.Tensor:
+        """`[batch, length]`, True for the image's CLS."""
+        return self.place == self.text_length
+
+    @cached_property
+    def size(self) -> torch.Tensor:
+        """`[batch, length]` float32, number of unreduced tokens that a token is made of; 0 for padding."""
+        return group_sizes(self.owner)[:, : self.place.shape[1]]
+
+    @property
+    def patches(self) -> torch.Tensor:
+        """`[batch, length]`, True for the tokens of the image but its CLS."""
+        return self.place > self.text_length
 
     @property
     def text(self) -> torch.Tensor:
         """`[batch, length]`, True for the tokens of the text."""
         return self.valid & ~self.image
-
-    @property
-    def visual(self) -> torch.Tensor:
-        """`[batch, length]`, True for the tokens of the image."""
-        return self.image
 
     def counts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens of the text and of the image, `[batch]` each."""
@@ -95,14 +101,8 @@ class FusionTokens:
         slots = torch.arange(index.shape[1], device=index.device).expand_as(index)
         new_slot = torch.full_like(target, -1).scatter_reduce(1, index, slots.masked_fill(~valid, -1), "amax")
         moved = torch.where(target >= 0, new_slot.gather(1, target.clamp_min(0)), -1)
-        return FusionTokens(
-            valid=valid,
-            image=self.image.gather(1, index) & valid,
-            image_cls=self.image_cls.gather(1, index) & valid,
-            place=self.place.gather(1, index).masked_fill(~valid, -1),
-            size=group_sizes(target, self.size).gather(1, index).masked_fill(~valid, 0.0),
-            owner=torch.where(self.owner >= 0, moved.gather(1, self.owner.clamp_min(0)), -1),
-        )
+        owner = torch.where(self.owner >= 0, moved.gather(1, self.owner.clamp_min(0)), -1)
+        return replace(self, place=self.place.gather(1, index).masked_fill(~valid, -1), owner=owner)
 
 
 @dataclass
@@ -157,9 +157,8 @@ class FusionReport:
         """Per layer and row, (0, 0, row, column) of the patches that it left; none where an image came embedded."""
         kept = {}
         for layer, tokens in enumerate(self.left if self.patches is not None else ()):
-            places = tokens.place - self.received[0].image_cls.long().argmax(-1, keepdim=True) - 1
-            patches = tokens.image & ~tokens.image_cls
-            rows = [grid[place[here]].tolist() for grid, place, here in zip(self.patches, places, patches, strict=True)]
+            places = zip(self.patches, tokens.place - tokens.text_length - 1, strict=True)
+            rows = [grid[place[place >= 0]].tolist() for grid, place in places]
             kept[f"after layer {layer}"] = [[(0, 0, *cell) for cell in row] for row in rows]
         return kept
 

@@ -69,9 +69,7 @@ class StagedCLIPVisionModel(CLIPVisionModel):
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
         blocks = self.encoder.layers
         wanted = [layer % (len(blocks) + 1) for layer in feature_layers]
-        run = TowerRun(self, blocks, hidden_states, wanted, reducer, **providers)
-        run_blocks(run, hidden_states)
-        return self._output(run)
+        return self._output(run_blocks(self, blocks, hidden_states, wanted, reducer, **providers))
 
     @on_host
     def _output(self, run: TowerRun) -> StagedVisionOutput:
@@ -79,9 +77,7 @@ class StagedCLIPVisionModel(CLIPVisionModel):
         carry = dict(run.carry)
         if CLS_ROW in run.collected:
             carry["cls_attention"] = run.collected[CLS_ROW][..., 0]
-        place = run.tokens.place[:, 1:]
-        cells = torch.where(place > 0, place - 1, -1)
-        owner = (run.tokens.owner[:, 1:] - 1).clamp_min(-1)
+        cells, owner = ((values[:, 1:] - 1).clamp_min(-1) for values in (run.tokens.place, run.tokens.owner))
         return StagedVisionOutput(features, cells, owner, {name: values[:, 1:] for name, values in carry.items()})
 
 

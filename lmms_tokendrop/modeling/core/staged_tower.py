@@ -94,8 +94,6 @@ class TowerRun(FusionRun):
         `[batch, what is left, channels]` of each wanted layer, and as `CLS_ROW`, if the method needs it, `[batch, what
         is left, 1]` float32, head-mean attention of the CLS query in the last block, 0 for CLS itself. All go through
         every later decision.
-    entered : torch.Tensor
-        What went into the block that runs.
     mask : torch.Tensor or None
         What stock blocks read, or what is added to the logits of keys in the others.
     """
@@ -123,7 +121,6 @@ class TowerRun(FusionRun):
     def before_block(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
         """Arguments of a block beside its states."""
         self.report.received.append(self.tokens)
-        self.entered = hidden_states
         if self.tokens is not self.attended:
             self._mask(hidden_states)
         if "cls_attention" in self.reducer.needs and number == len(self.blocks) - 1:
@@ -154,7 +151,7 @@ class TowerRun(FusionRun):
 
         `projections` gives queries and keys of its heads, or, with `ahead=1`, of those of the next block, if all stays.
         """
-        entered, bias = self.entered, self.bias(self.tokens, hidden_states.dtype)
+        entered, bias = self.collected[number], self.bias(self.tokens, hidden_states.dtype)
 
         @cache
         def projections(ahead: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,12 +182,13 @@ class TowerRun(FusionRun):
 
 
 @part_by_part
-def run_blocks(run: TowerRun, hidden_states: torch.Tensor) -> torch.Tensor:
-    """States behind the last block, or behind the one before if nothing else is wanted."""
-    depth, run.compiled = len(run.blocks), compiling()
-    for number, block in enumerate(run.blocks):
-        arguments = run.before_block(number, hidden_states)
-        if number == depth - 1 and depth not in run.wanted:
+def run_blocks(tower, blocks, states: torch.Tensor, wanted: list[int], reducer: TokenReducer, **providers) -> TowerRun:
+    """Run the blocks, without the last one if nothing that is wanted needs it; arguments are those of the run."""
+    run, depth = TowerRun(tower, blocks, states, wanted, reducer, **providers), len(blocks)
+    run.compiled = compiling()
+    for number, block in enumerate(blocks):
+        arguments = run.before_block(number, states)
+        if number == depth - 1 and depth not in wanted:
             break
-        hidden_states = run.after_block(number, block(hidden_states, **arguments))
-    return hidden_states
+        states = run.after_block(number, block(states, **arguments))
+    return run

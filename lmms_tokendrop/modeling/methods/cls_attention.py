@@ -24,10 +24,8 @@ class ClsAttentionPruning(ScoredPruning):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """The attention row of the CLS token."""
-        rows = torch.zeros_like(context.valid)
-        rows[:, 0] = True
-        of_image = getattr(self.options, "cls_token", "text") == "image"
-        return context.attention_rows(context.tokens.image_cls if of_image else rows).mean(1)[:, 0]
+        place = context.tokens.text_length if getattr(self.options, "cls_token", "text") == "image" else 0
+        return context.attention_rows(context.tokens.place == place).mean(1)[:, 0]
 
 
 class PairClsAttentionPruning(ClsAttentionPruning):

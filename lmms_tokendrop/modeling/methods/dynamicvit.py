@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from ..core.fusion_plan import plan_apart
 from ..core.fusion_selection import BlockOptions, FusionCounts, LayeredReducer
 from ..core.fusion_tokens import FusionReport, FusionTokens
 from ..core.options import option
@@ -90,29 +91,25 @@ class DynamicViT(LayeredReducer):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """How likely each patch is to be kept."""
-        tokens = context.tokens
-        patches = tokens.image & ~tokens.image_cls
-        index, valid = padded_indices(patches, "right")
+        index, valid = padded_indices(context.tokens.patches, "right")
         states = take_tokens(context.hidden_states, index)
         judged = self.predictors[self.layers.index(stage.layer)](states, valid)[..., 0].float()
-        return judged.new_zeros(patches.shape).scatter_add(1, index, judged.masked_fill(~valid, 0.0))
+        return judged.new_zeros(context.valid.shape).scatter_add(1, index, judged.masked_fill(~valid, 0.0))
 
     def module_macs(self, text: int, image: int) -> int:
         """Of the predictors, each on the patches that it judges."""
-        texts, now = torch.tensor([text]), torch.tensor([image])
-        first, total = now, 0
-        for stage, predictor in zip(self.stages(), self.predictors, strict=True):
+        received, _ = plan_apart(self, text, image, self.host.num_layers)
+        before, total = [image, *(images for _, images in received)], 0
+        for layer, predictor in zip(self.layers, self.predictors, strict=True):
             weights = sum(module.weight.numel() for module in predictor.modules() if isinstance(module, nn.Linear))
-            total += int(now - 1) * weights
-            now = self.count(stage, FusionCounts(texts, now, texts, first))[1]
+            total += (before[layer] - 1) * weights
         return total
 
     def soft_policy(self, stage: Stage, hidden_states: torch.Tensor, tokens: FusionTokens, policy: torch.Tensor):
         """Draw which of the patches still there stay; gradients flow through the sample."""
-        patches = tokens.image & ~tokens.image_cls
-        judged = self.predictors[self.layers.index(stage.layer)](hidden_states, policy * patches)
+        judged = self.predictors[self.layers.index(stage.layer)](hidden_states, policy * tokens.patches)
         drawn = nn.functional.gumbel_softmax(judged.float(), tau=1.0, hard=True)[..., 0]
-        return torch.where(patches, policy * drawn, policy)
+        return torch.where(tokens.patches, policy * drawn, policy)
 
     def ratio_loss(self, report: FusionReport) -> torch.Tensor:
         """Mean over stages and rows of (share of patches kept - its target) squared.
@@ -122,8 +119,7 @@ class DynamicViT(LayeredReducer):
         report : FusionReport
             Of a forward pass in training.
         """
-        tokens = report.received[0]
-        patches = tokens.image & ~tokens.image_cls
+        patches = report.received[0].patches
         kept = torch.stack([(policy * patches).sum(-1) for policy in report.policies]) / patches.sum(-1)
         targets = [self.options.keep_ratio ** (1 + number) for number in range(len(self.layers))]
         return (kept - kept.new_tensor(targets).unsqueeze(-1)).square().mean()

@@ -118,17 +118,13 @@ class PuMer(LayeredReducer):
         if self.prune_ratio:
             scores = image_priority(tokens, text_scores(context, self.options.score), protect=not self.counts_padding)
             stays = tokens.text | (tokens.image & (ranks(scores) < kept.unsqueeze(-1)))
-        target = Keep.of(stays).target
         image_order = ordered_indices(tokens.image & stays, scores)
-        if bool(image_merged.any()):
-            matched = bipartite_targets(context.keys(), image_order, image_merged)
-            target = torch.where(tokens.image & stays, matched, target)
         text_order = ordered_indices(tokens.text, context.carry.get("text_priority"))
-        if bool(text_merged.any()):
-            target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)
-        if not self.counts_padding:
-            return Keep.merged(target)
-        return Keep.merged(target, carry=self.release_carry(context, target, image_order, text_order))
+        target = Keep.of(stays).target
+        target = torch.where(tokens.image & stays, bipartite_targets(context.keys(), image_order, image_merged), target)
+        target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)
+        carry = self.release_carry(context, target, image_order, text_order) if self.counts_padding else {}
+        return Keep.merged(target, carry=carry)
 
     def release_carry(self, context: Context, target, image_order, text_order) -> dict[str, torch.Tensor]:
         """What the release hands on: how much tokens weigh as keys, and the order of the text."""

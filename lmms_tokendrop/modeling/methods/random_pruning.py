@@ -23,6 +23,5 @@ class RandomPruning(ScoredPruning):
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """The drawn priority of each patch, by its place in the image."""
         tokens = context.tokens
-        first = tokens.place.masked_fill(~tokens.image, tokens.owner.shape[1]).amin(-1, keepdim=True)
-        number = (tokens.place - first).masked_fill(~tokens.image, -1)
+        number = (tokens.place - tokens.text_length).masked_fill(~tokens.image, -1)
         return drawn_scores(self.options.seed, context.sample_seeds, number, context.counts.first_image.tolist())

@@ -54,7 +54,39 @@ class LlavaTowerOptions(Options):
     )
 
 
-class ToMe(TokenReducer):
+class TokenMerging(TokenReducer):
+    """Merge the most similar tokens in blocks, before their FFN: matched by keys, weighted by size.
+
+    Attributes
+    ----------
+    place : str
+        Where the blocks are.
+    merged : list[int]
+        Tokens that merge in each block.
+    """
+
+    place: ClassVar[str] = "fusion"
+    merged: list[int]
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One stage in each block that merges."""
+        return tuple(Stage(self.place, block) for block, merged in enumerate(self.merged) if merged)
+
+    def count(self, stage: Stage, counts: FusionCounts):
+        """So many fewer, at most half of those that may merge; in the joint form their sum is meant."""
+        candidates = counts.text + counts.image if self.joint else counts.image
+        return counts.text, counts.image - most_merged(candidates, self.merged[stage.layer])
+
+    def keep(self, stage: Stage, context: Context) -> Keep:
+        """Match and merge, weighted by size."""
+        tokens = context.tokens
+        among = tokens.valid if self.joint else tokens.image
+        merged = most_merged(among.sum(-1), self.merged[stage.layer])
+        target = bipartite_targets(context.keys(), ordered_indices(among), merged)
+        return Keep.merged(torch.where(among, target, Keep.of(tokens.valid).target), weights=tokens.size)
+
+
+class ToMe(TokenMerging):
     """Merge `r` tokens in every block, before its FFN.
 
     Keys, averaged over heads, are matched; merged tokens are means weighted by the number of tokens that each stands
@@ -71,20 +103,6 @@ class ToMe(TokenReducer):
         self.proportional_attention = frozenset({"fusion"} if options.proportional_attention else ())
         self.merged = merge_schedule(options.r, options.schedule, host.num_layers)
 
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage in each block that merges."""
-        return tuple(Stage("fusion", layer, "before_ffn") for layer, merged in enumerate(self.merged) if merged)
-
-    def count(self, stage: Stage, counts: FusionCounts):
-        """`r` fewer, at most half of those that may merge; in the joint form their sum is meant."""
-        candidates = counts.text + counts.image if self.joint else counts.image
-        return counts.text, counts.image - most_merged(candidates, self.merged[stage.layer])
-
-    def keep(self, stage: Stage, context: Context) -> Keep:
-        """Match and merge, weighted by size."""
-        tokens = context.tokens
-        return merge_similar(context, tokens.valid if self.joint else tokens.image, self.merged[stage.layer])
-
 
 class PairToMe(ToMe):
     """Merge `r` image tokens in every pair of METER's layers, behind the attentions of the text's layer.
@@ -98,7 +116,7 @@ class PairToMe(ToMe):
     Options: type[Any] = PairToMeOptions
 
 
-class TowerToMe(TokenReducer):
+class TowerToMe(TokenMerging):
     """Merge `vision_r` patches in each block of the CLIP tower, before its MLP, and nothing afterwards.
 
     As ToMe does in ViT: matched by keys, weighted by size, with proportional attention; CLS is protected.
@@ -106,36 +124,17 @@ class TowerToMe(TokenReducer):
 
     Options: type[Any] = TowerOptions
     proportional_attention = frozenset({"vision"})
-    default_r: ClassVar[int] = 24
+    place = "vision"
 
     def __init__(self, options, host: Host):
         super().__init__(options, host)
-        self.r = options.vision_r or self.default_r
-
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage in each block of the tower."""
-        return tuple(Stage("vision", block) for block in range(self.host.vision_layers))
-
-    def count(self, stage: Stage, counts: FusionCounts):
-        """`vision_r` fewer, at most half."""
-        return counts.text, counts.image - most_merged(counts.image, self.r)
-
-    def keep(self, stage: Stage, context: Context) -> Keep:
-        """Match and merge patches."""
-        return merge_similar(context, context.tokens.image, self.r)
+        self.merged = [options.vision_r or 24] * host.vision_layers
 
 
 class LlavaTowerToMe(TowerToMe):
     """The same before a decoder, whose tower has twice the blocks of METER's."""
 
     Options = LlavaTowerOptions
-
-
-def merge_similar(context: Context, among: torch.Tensor, r: int) -> Keep:
-    """Merge the `r` pairs of nearest keys among the marked tokens, weighted by size."""
-    tokens = context.tokens
-    target = bipartite_targets(context.keys(), ordered_indices(among), most_merged(among.sum(-1), r))
-    return Keep.merged(torch.where(among, target, Keep.of(tokens.valid).target), weights=tokens.size)
 
 
 def most_merged(candidates: torch.Tensor, r: int) -> torch.Tensor:

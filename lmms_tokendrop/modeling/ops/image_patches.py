@@ -68,10 +68,9 @@ def position_grid(embeddings: torch.Tensor, mask: torch.Tensor, side: int) -> to
     learned = embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))
     grids: dict[tuple[int, int], torch.Tensor] = {}
     sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
-    for rows, columns in sizes:
-        if (rows, columns) not in grids:
-            grid = torch.nn.functional.interpolate(learned, size=(rows, columns), mode="bilinear", align_corners=True)
-            grids[rows, columns] = torch.nn.functional.pad(grid, (0, width - columns, 0, height - rows))
+    for rows, columns in dict.fromkeys(sizes):
+        grid = torch.nn.functional.interpolate(learned, size=(rows, columns), mode="bilinear", align_corners=True)
+        grids[rows, columns] = torch.nn.functional.pad(grid, (0, width - columns, 0, height - rows))
     return torch.cat([grids[size] for size in sizes]).flatten(2).transpose(1, 2)
 
 
