@@ -6,7 +6,6 @@ from typing import Any
 
 from ..core.decoder_options import (
     COUNT_BUDGETS,
-    DEFAULT_KEEP_RATIO,
     BudgetOptions,
     NewlineOptions,
     OneFormatOptions,
@@ -17,7 +16,6 @@ from ..core.options import COMPOSABLE, COMPOSED, Reductions, SeedOptions, option
 from ..core.reducer import TokenReducer
 
 DEFAULT_METHODS = {"features": "uniform", "decoder": "fastv"}
-DEFAULT_BUDGET = {"keep_ratio": DEFAULT_KEEP_RATIO, "counter": "release"}
 BUDGET = (*sorted(COUNT_BUDGETS), "counter")
 SHARED = ("format", "scope", "newlines", "position_mode", "packing", "seed")
 
@@ -212,7 +210,7 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
             own = ", ".join(f"{last.name}.{name}" for name in last.own_way)
             raise ValueError(f"token_reduction: {stated(budget)[0]}, {own} exclude each other; give one of them")
         if earlier and not last.own_way:
-            budget = budget if stated(budget) else {**DEFAULT_BUDGET, **budget}
+            budget = budget if stated(budget) else {**self.usual, **budget}
         self._complete(last, budget, reductions)
         budget = last.budget
         for name in BUDGET:

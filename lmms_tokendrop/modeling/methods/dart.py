@@ -11,11 +11,9 @@ from ..ops.selecting import tokens_of_groups
 from ..ops.token_ops import ordered_indices, ranks
 from .one_drop import OneDrop, OneDropOptions
 
-RELEASE_R = 0.778
-
 PRESETS = {
     "k2-r66.7": {"K": 2, "R": 0.667},
-    "k2-r77.8": {"K": 2, "R": RELEASE_R},
+    "k2-r77.8": {"K": 2, "R": 0.778},
     "k2-r88.9": {"K": 2, "R": 0.889},
 }
 """Reduction ratios of the paper: 192, 128 and 64 of 576 tokens behind two layers."""
@@ -26,7 +24,7 @@ class DartOptions(OneDropOptions):
     """Options of DART. A count budget, `R`, and a `preset` exclude each other; `K` goes with all but the preset."""
 
     presets: ClassVar[dict[str, dict]] = PRESETS
-    paper_share: ClassVar[float] = RELEASE_R
+    usual: ClassVar[dict[str, Any]] = {"R": 0.778}
 
     preset: str | None = option(None, "Named `K` and `R` of the DART paper.", allowed=tuple(PRESETS))
     image_pivots: int = option(

@@ -12,7 +12,6 @@ from ..core.reducer import Context, Host, Keep, Stage
 from ..ops.selecting import group_quantiles
 from ..ops.token_ops import evenly_spaced, ordered_indices, ranks, segment_sum
 
-PAPER_FACTOR = 1.5
 SPACED = 3
 """Evenly spaced patches for each that attention chose, in the "+" form."""
 
@@ -22,6 +21,7 @@ class PruMergeOptions(FeatureOptions):
     """Options of PruMerge. A count budget, a `preset` and `iqr_factor` exclude each other."""
 
     alternatives: ClassVar[tuple] = (*FeatureOptions.alternatives, frozenset({"iqr_factor"}))
+    usual: ClassVar[dict[str, Any]] = {"iqr_factor": 1.5}
     calibrated: ClassVar[tuple[str, float] | None] = ("iqr_factor", 100.0)
 
     keep_ratio: float | None = share_option("without a budget, `iqr_factor` decides.")
@@ -33,11 +33,6 @@ class PruMergeOptions(FeatureOptions):
     )
     plus: bool = option(False, "PruMerge+: three evenly spaced patches for each that attention chose.")
     neighbours: int = option(32, "Patches that each one that stays takes in, those with the nearest keys.", low=0)
-
-    def __post_init__(self) -> None:
-        if self.visual_tokens is None and self.keep_ratio is None and self.iqr_factor is None:
-            self.iqr_factor = PAPER_FACTOR
-        super().__post_init__()
 
 
 class PruMerge(FeatureReducer):

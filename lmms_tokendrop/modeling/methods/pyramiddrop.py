@@ -12,9 +12,8 @@ from ..core.reducer import Context, Host, Stage, TokenReducer
 from ..core.selection import last_text
 
 PAPER_LAYERS = (7, 15, 23)
-PAPER_RATIO = 0.5
 
-PRESETS: dict[str, dict] = {"paper": {"stage_ratio": PAPER_RATIO}}
+PRESETS: dict[str, dict] = {"paper": {"stage_ratio": 0.5}}
 """The setting of the paper: 50, 25 and 12.5 % of the tokens behind 8, 16 and 24 of 32 layers."""
 
 
@@ -23,11 +22,8 @@ class PyramidDropOptions(OneFormatOptions, PositionOptions, NewlineOptions, Budg
     """Options of PyramidDrop. A count budget, `stage_ratio` and a `preset` exclude each other."""
 
     presets: ClassVar[dict[str, dict]] = PRESETS
-    alternatives: ClassVar[tuple] = (
-        *BudgetOptions.alternatives,
-        frozenset({"stage_ratio"}),
-        frozenset({"preset"}),
-    )
+    alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"stage_ratio"}), frozenset({"preset"}))
+    usual: ClassVar[dict[str, Any]] = PRESETS["paper"]
 
     preset: str | None = option(None, "The `stage_ratio` of the PyramidDrop paper.", allowed=tuple(PRESETS))
     keep_ratio: float | None = share_option("without a budget, `stage_ratio` decides.")
@@ -41,11 +37,6 @@ class PyramidDropOptions(OneFormatOptions, PositionOptions, NewlineOptions, Budg
     layers: list[int] | None = option(
         None, "Decoder layers (zero-based) after which tokens are dropped; default: 7, 15, 23 of 32, scaled."
     )
-
-    def __post_init__(self) -> None:
-        if self.visual_tokens is None and self.keep_ratio is None and self.stage_ratio is None:
-            self.stage_ratio = PAPER_RATIO
-        super().__post_init__()
 
 
 class PyramidDrop(TokenReducer):
