@@ -117,7 +117,9 @@ def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: 
     if setting(options, "newlines") == "keep":
         counts = counts - segment_sum((tokens.visual & tokens.newline).long(), groups, len(counts))
     if setting(options, "scope") == "request":
-        leaders = _leaders_without_keys(context, priority, ranked, lines, keys)
+        # the best tokens on which no newline depends, so that one token of budget per image always suffices
+        free = ranked if lines is None else ranked & (lines < 0)
+        leaders = _leaders(context, priority, torch.where(free.any(), free, ranked), keys)
         priority = priority.masked_fill(leaders, float("inf"))
         keys = keys | leaders
     keep = (context.valid & ~tokens.visual) | fit_counts(priority, groups.masked_fill(~ranked, -1), lines, counts, keys)
@@ -156,13 +158,10 @@ def text_attention(context: Context, query: str) -> torch.Tensor:
 
 def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch.Tensor, **details) -> Keep:
     """Keep text, protected tokens, what `stays [batch, length]` marks, and the best token of an image without any."""
-    tokens = context.tokens
     ranked, lines = _ranked(options, context)
     stays = ranked & (stays | context.counts.protected)
-    images, count = tokens.groups("image")
-    empty = segment_sum(stays.long(), images, count) == 0
-    leaders = _leaders(context, priority, ranked) & empty[images]
-    keep = (context.valid & ~tokens.visual) | stays | leaders
+    leaders = _leaders(context, priority, ranked, stays)
+    keep = (context.valid & ~context.tokens.visual) | stays | leaders
     return Keep.of(_with_newlines(options, context, keep, lines), **details)
 
 
@@ -178,12 +177,11 @@ def _ranked(options, context: Context) -> tuple[torch.Tensor, torch.Tensor | Non
         none does any.
     """
     tokens = context.tokens
-    patches = tokens.visual & ~tokens.newline
     if setting(options, "newlines") != "row":
-        return patches & tokens.present, None
-    lines = tokens.lines(setting(options, "scope"))
-    alone = tokens.visual & tokens.newline & ~_has_token(lines, patches)
-    return (patches & tokens.present) | alone, lines.masked_fill(alone, -1)
+        return tokens.patches, None
+    lines, ends = tokens.lines(setting(options, "scope")), tokens.visual & tokens.newline
+    alone = ends & ~_has_token(lines, tokens.visual & ~ends)
+    return tokens.patches | alone, lines.masked_fill(alone, -1)
 
 
 def _with_newlines(options, context: Context, keep: torch.Tensor, lines: torch.Tensor | None) -> torch.Tensor:
@@ -202,18 +200,8 @@ def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     return occupied[lines] & (lines >= 0)
 
 
-def _leaders(context: Context, priority: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
-    """Mark the token of highest priority of each image."""
+def _leaders(context: Context, priority: torch.Tensor, among: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+    """Mark the token of highest priority `among` those of each image that has none of the `held` ones."""
     images, count = context.tokens.groups("image")
-    return among & (place_in_group(priority, images.masked_fill(~among, -1), count) == 0)
-
-
-def _leaders_without_keys(context: Context, priority: torch.Tensor, patches, lines: torch.Tensor | None, keys):
-    """Mark one token of each image without key tokens, which stays where several images share a group.
-
-    It is the best token on which no newline depends, so that one token of budget per image always suffices.
-    """
-    images, count = context.tokens.groups("image")
-    without = segment_sum(keys.long(), images, count) == 0
-    free = patches if lines is None else patches & (lines < 0)
-    return _leaders(context, priority, torch.where(free.any(), free, patches)) & without[images]
+    without = segment_sum(held.long(), images, count) == 0
+    return among & (place_in_group(priority, images.masked_fill(~among, -1), count) == 0) & without[images]

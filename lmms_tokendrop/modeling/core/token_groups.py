@@ -27,9 +27,8 @@ class TokenGroups:
     @classmethod
     def of(cls, context: Context) -> "TokenGroups":
         """Those of a stage's groups, without newlines and what the vision tower left out."""
-        tokens, count = context.tokens, len(context.counts.full)
-        patches = tokens.visual & tokens.present & ~tokens.newline
-        return cls(*tokens_of_groups(context.counts.groups.masked_fill(~patches, -1), count))
+        groups = context.counts.groups.masked_fill(~context.tokens.patches, -1)
+        return cls(*tokens_of_groups(groups, len(context.counts.full)))
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         """`[groups, longest, ...]` of `values [batch, length, ...]`."""

@@ -107,6 +107,11 @@ class VisualTokens:
         """`[batch, length]`, True for visual tokens."""
         return self.image >= 0
 
+    @cached_property
+    def patches(self) -> torch.Tensor:
+        """`[batch, length]`, True for patches that the vision tower did not leave out; not for newlines."""
+        return self.visual & self.present & ~self.newline
+
     def map(self, function) -> "VisualTokens":
         """Apply a tensor function to everything that is known of each token."""
         return VisualTokens.combined(function, self)

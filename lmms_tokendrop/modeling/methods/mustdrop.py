@@ -83,7 +83,7 @@ class MustDrop(TokenReducer):
     def _protect(self, context: Context) -> Keep:
         """Drop what merged, and mark the tokens of each tile that CLS attends most, counted after merging."""
         tokens, attention = context.tokens, context.cls_attention()
-        key = key_tokens(attention, tokens.visual & ~tokens.newline & tokens.present, tokens, self.options.key_ratio)
+        key = key_tokens(attention, tokens.patches, tokens, self.options.key_ratio)
         carry = {"key": key, **({"protected": key} if self.options.protects_key_tokens else {})}
         return keep_by_mask(self.options, context, torch.ones_like(context.valid), attention, carry=carry)
 

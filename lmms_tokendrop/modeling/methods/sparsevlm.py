@@ -7,7 +7,7 @@ import torch
 from ..core.drop_layers import drop_layers
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
 from ..core.selection import keep_by_mask, last_text
-from ..ops.token_ops import padded_indices, take_tokens
+from ..ops.token_ops import ordered_indices, padded_indices, take_tokens
 from .sparsevlm_options import SparseVLMOptions
 from .token_recycling import cluster_counts, kept_of_total, recycled, recycled_counts, recycled_states
 
@@ -68,10 +68,10 @@ class SparseVLM(TokenReducer):
         number = recycled_counts(counts.current - kept, self.options.recycled_ratio).masked_fill(clusters == 0, 0)
         target = recycled(context.hidden_states, score, lost, number, clusters, cosine=summed)
         centres = target == torch.arange(target.shape[1], device=target.device)
-        places, valid = padded_indices(centres, "right")
+        places = ordered_indices(centres)
         states = recycled_states(context.hidden_states, target, summed)
-        new = take_tokens(states, places.to(states.device))
-        return Keep.of(stays | centres, added=(places.masked_fill(~valid, -1), new), carry=carry)
+        new = take_tokens(states, places.clamp_min(0).to(states.device))
+        return Keep.of(stays | centres, added=(places, new), carry=carry)
 
     def _shares(self, stage: Stage, context: Context, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens that stay as they are, and clusters of others that come back, `[groups]` each."""
@@ -119,17 +119,16 @@ def raters(context: Context) -> torch.Tensor:
     is the mean over patches of the softmax of V T' over the text.
     """
     tokens, states = context.tokens, context.hidden_states.float()
-    patches = tokens.visual & tokens.present & ~tokens.newline
     images_ahead = tokens.visual.flip(-1).cumsum(-1).flip(-1) > 0
     index, of_text = padded_indices(context.text_rows & ~images_ahead, "left")
-    seen, of_image = padded_indices(patches, "left")
+    seen, of_image = padded_indices(tokens.patches, "left")
     text, image = (take_tokens(states, places.to(states.device)) for places in (index, seen))
     device = states.device
     logits = (image @ text.transpose(1, 2)).masked_fill(~of_text.to(device).unsqueeze(1), torch.finfo(states.dtype).min)
     fit = logits.softmax(-1).masked_fill(~of_image.to(device).unsqueeze(-1), 0.0).sum(1).to(index.device)
     mean = fit.sum(-1) / of_text.sum(-1).clamp_min(1)
     least = torch.minimum(mean, fit.amax(-1))  # a mean of equals may be rounded up
-    return torch.zeros_like(patches).scatter(1, index, of_text & (fit >= least.unsqueeze(-1)))
+    return torch.zeros_like(context.text_rows).scatter(1, index, of_text & (fit >= least.unsqueeze(-1)))
 
 
 def attention_rank(

@@ -67,5 +67,5 @@ class StarProLike(TokenReducer):
 
     def _pivots(self, stage: Stage, context: Context) -> torch.Tensor:
         groups = TokenGroups.of(context)
-        count = self.count(stage, context.counts).to(groups.valid.device)
+        count = self.count(stage, context.counts)
         return groups.spread(-pivoted_qr(groups.features(context, unit=False), groups.valid, count), context)

@@ -113,23 +113,26 @@ def ranks(scores: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(order).scatter(1, order, places)
 
 
-def ordered_indices(among: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
-    """Indices of the marked tokens, by falling score or, without scores, by place.
+def top(scores: torch.Tensor, among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Mark the `counts [batch]` entries of highest score of those `among [batch, entries]`, ties by place."""
+    return among & (ranks(scores.masked_fill(~among, float("-inf"))) < counts.unsqueeze(-1))
+
+
+def ordered_indices(among: torch.Tensor, scores: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """Indices of the marked tokens, by falling score, equal ones by place.
 
     Parameters
     ----------
     among : torch.BoolTensor
         `[batch, length]`.
-    scores : torch.Tensor or None
-        `[batch, length]`.
+    scores : torch.Tensor or float
+        `[batch, length]`, or one of all.
 
     Returns
     -------
     torch.LongTensor
         `[batch, most marked tokens of a row]`, padded with -1 on the right.
     """
-    if scores is None:
-        scores = -torch.arange(among.shape[1], device=among.device, dtype=torch.float64).expand(among.shape)
     count = among.sum(-1, keepdim=True)
     order = torch.where(among, scores, float("-inf")).argsort(dim=-1, descending=True, stable=True)
     order = torch.where(torch.arange(order.shape[1], device=order.device) < count, order, -1)
