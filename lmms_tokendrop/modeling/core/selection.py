@@ -90,6 +90,11 @@ class DecoderCounts:
         return least
 
 
+def between(kept: torch.Tensor, counts: Any) -> torch.Tensor:
+    """A number of tokens, `[groups]`, not below what must stay nor above what is there."""
+    return torch.minimum(torch.maximum(kept, counts.least()), counts.current)
+
+
 def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: torch.Tensor, **details) -> Keep:
     """Keep text, and of each group the visual tokens of highest priority.
 

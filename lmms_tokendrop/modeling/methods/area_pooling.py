@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..core.feature_selection import FeatureOptions
-from ..core.reducer import Context, Keep, Stage, TokenReducer
+from ..core.reducer import Context, InputReducer, Keep, Stage
 from ..core.selection import DecoderCounts
 from ..core.tile_counts import divided
 from ..core.visual_tokens import VisualTokens
@@ -20,7 +20,7 @@ class AreaPoolingOptions(FeatureOptions):
     exact: ClassVar[bool] = False
 
 
-class AreaPooling(TokenReducer):
+class AreaPooling(InputReducer):
     """Before the first layer, pool each tile to the largest grid of its shape that its share of the budget pays for.
 
     A whole tile of `s x s` patches with `n` tokens becomes `g x g`, `g` the square root of `n` rounded down; what
@@ -31,10 +31,6 @@ class AreaPooling(TokenReducer):
 
     Options: type[Any] = AreaPoolingOptions
     adds = True
-
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage, before the first layer."""
-        return (Stage("features"),)
 
     def count(self, stage: Stage, counts: DecoderCounts) -> torch.Tensor:
         """The cells of each group's grids."""

@@ -9,9 +9,9 @@ from ..core.drop_layers import drop_layers
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
 from ..core.selection import keep_by_mask, last_text
 from ..ops.selecting import fit_counts, place_in_group
-from ..ops.token_ops import segment_sum
+from ..ops.token_ops import rounded_up, segment_sum
 from ..ops.windows import window_cells, window_order, window_similarity, window_slots, window_targets
-from .mustdrop_merging import key_counts, merged_windows
+from .mustdrop_merging import merged_windows
 from .mustdrop_options import MustDropOptions
 
 PAPER_LAYERS = (2, 6, 10, 14)
@@ -125,8 +125,8 @@ def key_tokens(attention: torch.Tensor, among: torch.Tensor, tokens, key_ratio: 
     """
     groups, count = tokens.groups("tile")
     tile = groups.masked_fill(~among, -1)
-    total = segment_sum(among.long(), tile, count)
-    return among & (place_in_group(attention, tile, count) < key_counts(total, key_ratio)[tile])
+    keys = rounded_up(segment_sum(among.double(), tile, count) * key_ratio)
+    return among & (place_in_group(attention, tile, count) < keys[tile])
 
 
 def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
@@ -145,8 +145,7 @@ def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
     groups, count = tokens.groups("image")
     visual = tokens.visual
     held = segment_sum(visual.long(), groups, count)
-    leaving = torch.ceil(held.double() * drop_ratio - 1e-9).long()
-    counts = torch.maximum(held - leaving, held.clamp_max(floor))
+    counts = torch.maximum(held - rounded_up(held.double() * drop_ratio), held.clamp_max(floor))
     stays = fit_counts(context.provided("attention_so_far"), groups, None, counts)
     return Keep.of((context.valid & ~visual) | stays)
 

@@ -9,7 +9,8 @@ from ..core.decoder_options import BudgetOptions, NewlineOptions, OneFormatOptio
 from ..core.drop_layers import drop_layers
 from ..core.options import option
 from ..core.reducer import Context, Host, Stage, TokenReducer
-from ..core.selection import last_text
+from ..core.selection import between, last_text
+from ..ops.token_ops import rounded_down
 
 PAPER_LAYERS = (7, 15, 23)
 
@@ -60,8 +61,7 @@ class PyramidDrop(TokenReducer):
         if self.options.stage_ratio is None:
             return counts.fitted(stage, self)
         share = self.options.stage_ratio ** (1 + self.layers.index(stage.layer))
-        left = torch.floor(counts.available.double() * share + 1e-9).long()
-        return torch.minimum(torch.maximum(left, counts.least()), counts.current)
+        return between(rounded_down(counts.available.double() * share), counts)
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Head-mean attention `[batch, length]` float32 of the last text token, in the layer to come."""

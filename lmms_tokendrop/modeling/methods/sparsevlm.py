@@ -6,8 +6,8 @@ import torch
 
 from ..core.drop_layers import drop_layers
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
-from ..core.selection import keep_by_mask, last_text
-from ..ops.token_ops import ordered_indices, padded_indices, take_tokens
+from ..core.selection import between, keep_by_mask, last_text
+from ..ops.token_ops import ordered_indices, padded_indices, rounded_down, take_tokens
 from .sparsevlm_options import SparseVLMOptions
 from .token_recycling import cluster_counts, kept_of_total, recycled, recycled_counts, recycled_states
 
@@ -97,19 +97,9 @@ class SparseVLM(TokenReducer):
         current = counts.current
         rank = attention_rank(rows, counts.groups, current, context.carry["rater"].sum(-1))
         if options.rank_scale is None:
-            return between(current - whole(options.rank_ratio * (current - rank)), counts)
-        kept = whole(rank * options.rank_scale + (options.rank_bias or 0.0))
+            return between(current - rounded_down(options.rank_ratio * (current - rank)), counts)
+        kept = rounded_down(rank * options.rank_scale + (options.rank_bias or 0.0))
         return between(torch.minimum(kept, current - 1), counts)
-
-
-def between(kept: torch.Tensor, counts: Any) -> torch.Tensor:
-    """A number of tokens, `[groups]`, not below what must stay nor above what is there."""
-    return torch.minimum(torch.maximum(kept, counts.least()), counts.current)
-
-
-def whole(number: torch.Tensor) -> torch.Tensor:
-    """Rounded down, unless it is a whole number but for its last bit."""
-    return torch.floor(number.double() + 1e-9).long()
 
 
 def raters(context: Context) -> torch.Tensor:

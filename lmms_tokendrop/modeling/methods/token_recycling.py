@@ -3,7 +3,7 @@
 import torch
 
 from ..ops.selecting import fit_counts, tokens_of_groups
-from ..ops.token_ops import group_sizes, merge_groups, ranks, top
+from ..ops.token_ops import group_sizes, merge_groups, ranks, rounded_down, top
 
 
 def cluster_counts(dropped: torch.Tensor, recycled_ratio: float, cluster_ratio: float) -> torch.Tensor:
@@ -25,16 +25,12 @@ def cluster_counts(dropped: torch.Tensor, recycled_ratio: float, cluster_ratio: 
         The same shape; 0 where nothing leaves.
     """
     recycled = recycled_counts(dropped, recycled_ratio)
-    return torch.minimum(_share(recycled, cluster_ratio) + 1, recycled)
+    return torch.minimum(rounded_down(recycled.double() * cluster_ratio) + 1, recycled)
 
 
 def recycled_counts(dropped: torch.Tensor, recycled_ratio: float) -> torch.Tensor:
     """How many of the dropped tokens are recycled; see :func:`cluster_counts`."""
-    return torch.minimum(_share(dropped, recycled_ratio) + 1, dropped)
-
-
-def _share(counts: torch.Tensor, ratio: float) -> torch.Tensor:
-    return torch.floor(counts.double() * ratio + 1e-9).long()
+    return torch.minimum(rounded_down(dropped.double() * recycled_ratio) + 1, dropped)
 
 
 def kept_of_total(

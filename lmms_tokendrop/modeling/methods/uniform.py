@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..core.decoder_options import BudgetOptions, OneFormatOptions, PositionOptions
-from ..core.reducer import Context, Keep, Stage, TokenReducer
+from ..core.reducer import Context, InputReducer, Keep, Stage
 from ..ops.selecting import place_in_group
 from ..ops.token_ops import segment_sum
 
@@ -15,7 +15,7 @@ class UniformOptions(OneFormatOptions, PositionOptions, BudgetOptions):
     """Options of keeping evenly spaced tokens."""
 
 
-class UniformDrop(TokenReducer):
+class UniformDrop(InputReducer):
     """Keep evenly spaced visual tokens before the first decoder layer; newlines leave.
 
     Of the n tokens of a group, in the order in which they enter the decoder, c stay: those at which the running share
@@ -23,10 +23,6 @@ class UniformDrop(TokenReducer):
     """
 
     Options = UniformOptions
-
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage, before the first layer."""
-        return (Stage("features"),)
 
     def keep(self, stage: Stage, context: Context) -> Keep:
         """Mark the places of each group and fit the budget."""

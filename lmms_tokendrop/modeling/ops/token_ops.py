@@ -106,6 +106,16 @@ def group_sizes(target: torch.Tensor, sizes: torch.Tensor | None = None) -> torc
     return torch.zeros_like(sizes).scatter_add(1, target.clamp_min(0), sizes.masked_fill(target < 0, 0.0))
 
 
+def rounded_down(numbers: torch.Tensor) -> torch.Tensor:
+    """The next smaller whole numbers; a number that is whole but for its last bits stays."""
+    return torch.floor(numbers.double() + 1e-9).long()
+
+
+def rounded_up(numbers: torch.Tensor) -> torch.Tensor:
+    """The next larger whole numbers; a number that is whole but for its last bits stays."""
+    return torch.ceil(numbers.double() - 1e-9).long()
+
+
 def ranks(scores: torch.Tensor) -> torch.Tensor:
     """Rank of each entry of `scores [batch, entries]` in its row, 0 for the largest, ties by place."""
     order = scores.argsort(dim=-1, descending=True, stable=True)
