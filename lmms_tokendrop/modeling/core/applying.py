@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..ops.token_ops import Left, merge_groups, mixtures, padded_indices, padded_order, segment_sum, take_tokens
+from ..ops.token_ops import merge_groups, mixtures, padded_indices, segment_sum, take_tokens
 
 
 @dataclass
@@ -111,8 +111,7 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
     RuntimeError
         If the decision breaks the rules, text would leave, padding would take part, or an image would lose all tokens.
     """
-    left, unchanged = _left(tokens, keep, rules)
-    after, index = tokens.after(keep.target, left), left.index
+    fewest, most, unchanged = _checked(tokens, keep, rules)
     if keep.mixed is not None:
         places, weights = keep.mixed
         states = [_added(values, places, mixtures(values, weights.to(values.device))) for values in states]
@@ -122,7 +121,9 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
     if keep.added is not None:
         states = [_added(values, *keep.added) for values in states]
     if unchanged:
-        return (after if keep.merging else tokens), states, keep.carry
+        return tokens, states, keep.carry
+    index, valid = padded_indices(keep.stays, rules.side, rules.leading, most)
+    after = tokens.after(keep.target, index, valid, fewest < most)
     states = [take_tokens(values, index.to(values.device)) for values in states]
     return after, states, {name: values.gather(1, index) for name, values in keep.carry.items()}
 
@@ -134,29 +135,28 @@ def _added(states: torch.Tensor, places: torch.Tensor, new: torch.Tensor) -> tor
     return states.index_put((rows, places[rows, entries]), new[rows, entries])
 
 
-def _left(tokens: Any, keep: Keep, rules: Rules) -> tuple[Left, bool]:
-    """What is left, and whether that is everything; for all that it has to know the host waits once.
+def _checked(tokens: Any, keep: Keep, rules: Rules) -> tuple[int, int, bool]:
+    """Fewest and most tokens that a row keeps, and whether nothing leaves or moves; for all this the host waits once.
 
     Raises
     ------
     RuntimeError
         If the decision breaks the rules.
     """
-    stays = keep.stays
-    broken = _broken(tokens, keep, stays, rules)
-    order, counts = padded_order(stays, rules.side, rules.leading), stays.sum(-1)
-    in_order = tokens.place.gather(1, order).masked_fill(~stays.gather(1, order), -1) == tokens.place
-    numbers = torch.stack([*broken.values(), in_order.all(), counts.amin(), counts.amax()]).tolist()
-    *found, unmoved, fewest, most = numbers
+    stays, broken = keep.stays, _broken(tokens, keep, rules)
+    ahead, behind = stays[:, rules.leading : -1], stays[:, rules.leading + 1 :]
+    moved = ahead > behind if rules.side == "left" else ahead < behind
+    unmoved, counts = (stays == tokens.valid).all() & ~moved.any(), stays.sum(-1)
+    *found, in_order, fewest, most = torch.stack([*broken.values(), unmoved, counts.amin(), counts.amax()]).tolist()
     if any(found):
         raise RuntimeError(f"A stage tried {list(broken)[found.index(1)]}")
-    left = Left(*padded_indices(stays, rules.side, rules.leading, most, order), padded=fewest < most)
-    return left, bool(unmoved) and most == stays.shape[1]
+    return fewest, most, bool(in_order) and most == stays.shape[1]
 
 
-def _broken(tokens: Any, keep: Keep, stays: torch.Tensor, rules: Rules) -> dict[str, torch.Tensor]:
+def _broken(tokens: Any, keep: Keep, rules: Rules) -> dict[str, torch.Tensor]:
     """What rules a decision may break, and whether it does."""
-    inside, goal, text = keep.target >= 0, keep.target.clamp_min(0), tokens.valid & ~tokens.visual
+    stays, inside, goal = keep.stays, keep.target >= 0, keep.target.clamp_min(0)
+    text = tokens.valid & ~tokens.visual
     images, count = tokens.images()
     left, had = (segment_sum(marked.long(), images, count) for marked in (stays & tokens.visual, tokens.visual))
     broken = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 
 from ..ops.eager_parts import on_host
-from ..ops.token_ops import Left, group_sizes
+from ..ops.token_ops import group_sizes
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,20 @@ class FusionTokens:
         rows = torch.arange(len(self.image), device=self.image.device).unsqueeze(-1)
         return torch.where(self.image, rows, -1), len(self.image)
 
-    def after(self, target: torch.Tensor, left: Left) -> "FusionTokens":
-        """The tokens that are left, of which each is what `target [batch, length]` gives it."""
-        index, valid = left.index, left.valid
+    def after(self, target: torch.Tensor, index: torch.Tensor, valid: torch.Tensor, padded: bool) -> "FusionTokens":
+        """The tokens that are left, of which each is what `target [batch, length]` gives it.
+
+        Parameters
+        ----------
+        target : torch.LongTensor
+            `[batch, length]`, see :class:`.applying.Keep`.
+        index : torch.LongTensor
+            `[batch, kept]`, where each token was; 0 for padding.
+        valid : torch.BoolTensor
+            `[batch, kept]`, False for padding.
+        padded : bool
+            Whether any entry is padding.
+        """
         slots = torch.arange(index.shape[1], device=index.device).expand_as(index)
         new_slot = torch.full_like(target, -1).scatter_reduce(1, index, slots.masked_fill(~valid, -1), "amax")
         moved = torch.where(target >= 0, new_slot.gather(1, target.clamp_min(0)), -1)

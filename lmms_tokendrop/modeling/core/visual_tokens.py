@@ -5,8 +5,6 @@ from functools import cached_property, reduce
 
 import torch
 
-from ..ops.token_ops import Left
-
 PART_RANGE = 2**20
 
 FIELDS = ("image", "tile", "row", "column", "line", "newline", "present")
@@ -265,11 +263,11 @@ class DecoderTokens:
         """Image of each visual token over the batch `[batch, length]`, -1 for text, and the number of images."""
         return self.tokens.groups("image")
 
-    def after(self, target: torch.Tensor, left: Left) -> "DecoderTokens":
-        """The tokens that are left."""
+    def after(self, target: torch.Tensor, index: torch.Tensor, valid: torch.Tensor, padded: bool) -> "DecoderTokens":
+        """The tokens that are left; see :meth:`.fusion_tokens.FusionTokens.after`."""
         return DecoderTokens(
-            place=self.place.gather(1, left.index).masked_fill(~left.valid, -1),
-            position_ids=self.position_ids.expand(len(left.index), -1).gather(1, left.index),
-            tokens=self.tokens.select(left.index, left.valid),
-            padded=left.padded,
+            place=self.place.gather(1, index).masked_fill(~valid, -1),
+            position_ids=self.position_ids.expand(len(index), -1).gather(1, index),
+            tokens=self.tokens.select(index, valid),
+            padded=padded,
         )

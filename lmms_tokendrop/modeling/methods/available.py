@@ -36,9 +36,6 @@ class CatalogueMethods(Mapping):
         module, name = self.references()[method].split(":")
         return getattr(import_module(module), name)
 
-    def __contains__(self, method: object) -> bool:
-        return method in self.references()
-
     def __iter__(self) -> Iterator[str]:
         return iter(self.references())
 

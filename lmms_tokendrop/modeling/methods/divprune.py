@@ -37,8 +37,7 @@ class DivPrune(InputReducer):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Minus the number of the pick."""
-        groups = TokenGroups.of(context)
-        count = self.count(stage, context.counts)
+        groups, count = TokenGroups.of(context), self.count(stage, context.counts)
         features = groups.features(context)
         picked = farthest_first(features @ features.transpose(1, 2), groups.valid, count)
         return groups.spread(-picked, context)

@@ -114,7 +114,8 @@ class PuMer(LayeredReducer):
         """Prune, then match keys of the image, then of the text."""
         tokens = context.tokens
         kept, image_merged, text_merged = self._parts(*tokens.counts())
-        stays, scores = tokens.valid, None
+        stays = tokens.valid
+        scores: torch.Tensor | float = 0.0
         if self.prune_ratio:
             scores = image_priority(tokens, text_scores(context, self.options.score), protect=not self.counts_padding)
             stays = tokens.text | (tokens.image & (ranks(scores) < kept.unsqueeze(-1)))
@@ -123,7 +124,7 @@ class PuMer(LayeredReducer):
         if bool(image_merged.any()):
             matched = bipartite_targets(context.keys(), image_order, image_merged)
             target = torch.where(tokens.image & stays, matched, target)
-        text_order = ordered_indices(tokens.text, context.carry.get("text_priority"))
+        text_order = ordered_indices(tokens.text, context.carry.get("text_priority", 0.0))
         if bool(text_merged.any()):
             target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)
         if not self.counts_padding:

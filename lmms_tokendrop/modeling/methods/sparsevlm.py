@@ -76,14 +76,12 @@ class SparseVLM(TokenReducer):
     def _shares(self, stage: Stage, context: Context, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens that stay as they are, and clusters of others that come back, `[groups]` each."""
         counts, options = context.counts, self.options
-        total = self.count(stage, counts)
+        kept = total = self.count(stage, counts)
         if total is None:
             kept = self._kept_by_rank(rows, context)
             return kept, self._clusters(counts.current - kept)
-        if not self.adds:
-            return total, torch.zeros_like(total)
-        ratios = options.recycled_ratio, options.cluster_ratio
-        kept = kept_of_total(total, counts.current, counts.least(), *ratios)
+        if self.adds:
+            kept = kept_of_total(total, counts.current, counts.least(), options.recycled_ratio, options.cluster_ratio)
         return kept, total - kept
 
     def _clusters(self, dropped: torch.Tensor) -> torch.Tensor:

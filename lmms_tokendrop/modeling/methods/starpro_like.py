@@ -61,11 +61,7 @@ class StarProLike(TokenReducer):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Minus the number of the pivot, or head-mean attention."""
-        if stage.place == "features":
-            return self._pivots(stage, context)
-        return text_attention(context, self.options.query)
-
-    def _pivots(self, stage: Stage, context: Context) -> torch.Tensor:
-        groups = TokenGroups.of(context)
-        count = self.count(stage, context.counts)
+        if stage.place == "decoder":
+            return text_attention(context, self.options.query)
+        groups, count = TokenGroups.of(context), self.count(stage, context.counts)
         return groups.spread(-pivoted_qr(groups.features(context, unit=False), groups.valid, count), context)

@@ -1,7 +1,5 @@
 """Pure tensor functions on tokens: taking some, pairing similar ones (ToMe, arXiv 2210.09461), merging groups."""
 
-from dataclasses import dataclass
-
 import torch
 
 
@@ -170,37 +168,8 @@ def evenly_spaced(among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return among & (number % step == 0) & (number // step < counts)
 
 
-@dataclass(frozen=True)
-class Left:
-    """What is left of rows of tokens.
-
-    Attributes
-    ----------
-    index : torch.LongTensor
-        `[batch, kept]`, where each token was; 0 for padding.
-    valid : torch.BoolTensor
-        `[batch, kept]`, False for padding.
-    padded : bool
-        Whether any entry is padding.
-    """
-
-    index: torch.Tensor
-    valid: torch.Tensor
-    padded: bool
-
-
-def padded_order(keep: torch.Tensor, side: str, leading: int = 0) -> torch.Tensor:
-    """The order `[batch, tokens]` of :func:`padded_indices`, with all other entries as padding."""
-    if side == "right":
-        return torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices
-    rank = keep.to(torch.int8)
-    if leading:
-        rank[:, :leading] = -1
-    return torch.sort(rank, dim=-1, stable=True).indices
-
-
 def padded_indices(
-    keep: torch.Tensor, side: str, leading: int = 0, kept: int | None = None, order: torch.Tensor | None = None
+    keep: torch.Tensor, side: str, leading: int = 0, kept: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ascending indices of the True entries of each row, padded to the longest row.
 
@@ -214,8 +183,6 @@ def padded_indices(
         First entries of each row, all True, that come before padding on the left.
     kept : int or None
         True entries of the longest row, where that is known; None: they are counted, for which the host waits.
-    order : torch.LongTensor or None
-        What :func:`padded_order` gave, if it was asked.
 
     Returns
     -------
@@ -223,12 +190,14 @@ def padded_indices(
         `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
     """
     kept = int(keep.sum(-1).max()) if kept is None else kept
-    order = padded_order(keep, side, leading) if order is None else order
+    rank = (~keep if side == "right" else keep).to(torch.int8)
+    if leading:
+        rank[:, :leading] = -1
+    order = torch.sort(rank, dim=-1, stable=True).indices
     if side == "right":
         order = order[:, :kept]
     else:
-        behind = order[:, keep.shape[1] - kept + leading :]
-        order = torch.cat([order[:, :leading], behind], dim=1) if leading else behind
+        order = torch.cat([order[:, :leading], order[:, keep.shape[1] - kept + leading :]], dim=1)
     valid = keep.gather(1, order)
     return order.masked_fill(~valid, 0), valid
 
