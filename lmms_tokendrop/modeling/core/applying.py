@@ -146,11 +146,12 @@ def _checked(tokens: Any, keep: Keep, rules: Rules) -> tuple[int, int, bool]:
     stays, broken = keep.stays, _broken(tokens, keep, rules)
     ahead, behind = stays[:, rules.leading : -1], stays[:, rules.leading + 1 :]
     moved = ahead > behind if rules.side == "left" else ahead < behind
-    unmoved, counts = (stays == tokens.valid).all() & ~moved.any(), stays.sum(-1)
-    *found, in_order, fewest, most = torch.stack([*broken.values(), unmoved, counts.amin(), counts.amax()]).tolist()
+    counts = stays.sum(-1)
+    facts = torch.stack([*broken.values(), (stays != tokens.valid).any() | moved.any(), counts.amin(), counts.amax()])
+    *found, changed, fewest, most = facts.tolist()
     if any(found):
         raise RuntimeError(f"A stage tried {list(broken)[found.index(1)]}")
-    return fewest, most, bool(in_order) and most == stays.shape[1]
+    return fewest, most, not changed and most == stays.shape[1]
 
 
 def _broken(tokens: Any, keep: Keep, rules: Rules) -> dict[str, torch.Tensor]:

@@ -35,8 +35,7 @@ class Budget:
     def target(self, available: torch.Tensor) -> torch.Tensor:
         """Average to meet, `[groups]` float64, given the tokens that can stay, `[groups]`; never above them."""
         available = available.double()
-        wanted = available * self.ratio if self.ratio is not None else torch.full_like(available, float(self.tokens))
-        return torch.minimum(wanted, available)
+        return available.clamp_max(self.tokens) if self.ratio is None else available * self.ratio
 
     def weights(self, layers: tuple[int, ...], num_layers: int) -> list[int]:
         """Number of decoder layers that are credited with the count before the first drop, and after each."""

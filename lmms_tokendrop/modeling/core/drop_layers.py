@@ -1,6 +1,14 @@
 """After which layers of a decoder a method drops tokens: the one rule by which published layers are scaled."""
 
+from .options import option
+
 PAPER_DEPTH = 32
+
+
+def layers_option(published: str):
+    """The option `layers`, given those of a decoder of 32."""
+    text = "Decoder layers (zero-based) after which tokens are dropped; default:"
+    return option(None, f"{text} {published} of {PAPER_DEPTH}, scaled.")
 
 
 def drop_layers(layers: list[int] | None, num_layers: int, published: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
-from itertools import pairwise
 from typing import Any, ClassVar
 
 COMPOSED, COMPOSABLE = "composed", ("vision", "features", "decoder", "decode")
@@ -276,7 +275,7 @@ def takes_list(entry: Field) -> bool:
 def _checked_list(name: str, value, low: float | None) -> list[int]:
     least, ascending = low or 0, name == "layers"
     whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
-    if not whole or not value or min(value) < least or (ascending and any(a >= b for a, b in pairwise(value))):
+    if not whole or not value or min(value) < least or (ascending and list(value) != sorted(set(value))):
         kind = "ascending whole numbers" if ascending else "whole numbers"
         raise ValueError(f"token_reduction: {name}={value!r}; allowed: a list of {kind} from {least}")
     return list(value)

@@ -127,12 +127,12 @@ def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: 
         leaders = _leaders(context, priority, torch.where(free.any(), free, ranked), keys)
         priority = priority.masked_fill(leaders, float("inf"))
         keys = keys | leaders
-    keep = (context.valid & ~tokens.visual) | fit_counts(priority, groups.masked_fill(~ranked, -1), lines, counts, keys)
-    return Keep.of(_with_newlines(options, context, keep, lines), **details)
+    stays = fit_counts(priority, groups.masked_fill(~ranked, -1), lines, counts, keys)
+    return _with_text(options, context, stays, lines, **details)
 
 
 def last_text(context: Context) -> torch.Tensor:
-    """Place of the last text token of each row, `[batch]`, for methods that score images by the text behind them.
+    """Mark the last text token of each row, `[batch, length]`, for methods that score images by the text behind them.
 
     Raises
     ------
@@ -140,11 +140,11 @@ def last_text(context: Context) -> torch.Tensor:
         If no text follows an image.
     """
     place = torch.arange(context.valid.shape[1], device=context.valid.device)
-    last = torch.where(context.text_rows, place, -1).amax(-1)
-    if bool((context.tokens.visual & (place > last.unsqueeze(-1))).any()):
+    last = torch.where(context.text_rows, place, -1).amax(-1, keepdim=True)
+    if bool((context.tokens.visual & (place > last)).any()):
         method = context.counts.options.method
         raise ValueError(f"{method} scores images by the text that follows them: the prompt must not end in an image")
-    return last
+    return place == last
 
 
 def text_attention(context: Context, query: str) -> torch.Tensor:
@@ -155,9 +155,8 @@ def text_attention(context: Context, query: str) -> torch.Tensor:
     ValueError
         If no text follows an image.
     """
-    last = last_text(context).unsqueeze(-1)
-    place = torch.arange(context.valid.shape[1], device=context.valid.device)
-    rows = context.text_rows if query == "text" else place == last
+    last = last_text(context)
+    rows = context.text_rows if query == "text" else last
     return context.attention_rows(rows).mean(1).sum(1) / rows.sum(-1, keepdim=True).clamp_min(1)
 
 
@@ -165,9 +164,7 @@ def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch
     """Keep text, protected tokens, what `stays [batch, length]` marks, and the best token of an image without any."""
     ranked, lines = _ranked(options, context)
     stays = ranked & (stays | context.counts.protected)
-    leaders = _leaders(context, priority, ranked, stays)
-    keep = (context.valid & ~context.tokens.visual) | stays | leaders
-    return Keep.of(_with_newlines(options, context, keep, lines), **details)
+    return _with_text(options, context, stays | _leaders(context, priority, ranked, stays), lines, **details)
 
 
 def _ranked(options, context: Context) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -189,12 +186,14 @@ def _ranked(options, context: Context) -> tuple[torch.Tensor, torch.Tensor | Non
     return tokens.patches | alone, lines.masked_fill(alone, -1)
 
 
-def _with_newlines(options, context: Context, keep: torch.Tensor, lines: torch.Tensor | None) -> torch.Tensor:
-    """Add the newlines that stay beside the kept tokens."""
+def _with_text(options, context: Context, stays: torch.Tensor, lines: torch.Tensor | None, **details) -> Keep:
+    """Keep text, the visual tokens that are marked, and the newlines that stay beside them."""
     ends = context.tokens.visual & context.tokens.newline
     if setting(options, "newlines") == "keep":
-        return keep | ends
-    return keep if lines is None else keep | (ends & _has_token(lines, keep))
+        stays = stays | ends
+    elif lines is not None:
+        stays = stays | (ends & _has_token(lines, stays))
+    return Keep.of((context.valid & ~context.tokens.visual) | stays, **details)
 
 
 def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:

@@ -95,10 +95,9 @@ class MustDrop(TokenReducer):
         dual = dual_score(context, share, best)
         if options.by_threshold:
             drop = torch.ones_like(key)
-            if options.global_threshold is not None:
-                drop &= share < options.global_threshold
-            if options.individual_threshold is not None:
-                drop &= best < options.individual_threshold
+            for values, threshold in ((share, options.global_threshold), (best, options.individual_threshold)):
+                if threshold is not None:
+                    drop &= values < threshold
             return keep_by_mask(options, context, ~drop | key, dual, carry=dict(context.carry))
         priority = torch.where(key, KEY_PRIORITY + context.cls_attention().double(), dual)
         return context.best(priority, self.count(stage, context.counts), carry=dict(context.carry))

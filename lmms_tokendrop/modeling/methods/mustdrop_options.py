@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..core.decoder_options import BudgetOptions, NewlineOptions, PackingOptions, PositionOptions
+from ..core.drop_layers import layers_option
 from ..core.options import option
 
 PRESETS: dict[str, dict] = {
@@ -50,9 +51,7 @@ class MustDropOptions(PackingOptions, PositionOptions, NewlineOptions, BudgetOpt
         "room for and the text decides.",
         low=0,
     )
-    layers: list[int] | None = option(
-        None, "Decoder layers (zero-based) after which tokens are dropped; default: 2, 6, 10, 14 of 32, scaled."
-    )
+    layers: list[int] | None = layers_option("2, 6, 10, 14")
     compact_first_layers: bool = option(
         False, "After prefill layers 0 and 1, too, keep the last stage's survivors only; False: the release."
     )

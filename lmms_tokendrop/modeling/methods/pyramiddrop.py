@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..core.decoder_options import BudgetOptions, NewlineOptions, OneFormatOptions, PositionOptions, share_option
-from ..core.drop_layers import drop_layers
+from ..core.drop_layers import drop_layers, layers_option
 from ..core.options import option
 from ..core.reducer import Context, Host, Stage, TokenReducer
 from ..core.selection import between, last_text
@@ -35,9 +35,7 @@ class PyramidDropOptions(OneFormatOptions, PositionOptions, NewlineOptions, Budg
         low=0,
         high=1,
     )
-    layers: list[int] | None = option(
-        None, "Decoder layers (zero-based) after which tokens are dropped; default: 7, 15, 23 of 32, scaled."
-    )
+    layers: list[int] | None = layers_option("7, 15, 23")
 
 
 class PyramidDrop(TokenReducer):
@@ -65,5 +63,4 @@ class PyramidDrop(TokenReducer):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Head-mean attention `[batch, length]` float32 of the last text token, in the layer to come."""
-        place = torch.arange(context.valid.shape[1], device=context.valid.device)
-        return context.next_attention_rows(place == last_text(context).unsqueeze(-1)).mean(1)[:, 0]
+        return context.next_attention_rows(last_text(context)).mean(1)[:, 0]
