@@ -90,9 +90,8 @@ class MustDrop(TokenReducer):
     def _filter(self, stage: Stage, context: Context) -> Keep:
         """Keep key tokens, and what the text looks at."""
         last_text(context)
-        share, best = dual_attention(context)
+        share, best, dual = dual_attention(context)
         options, key = self.options, context.carry["key"]
-        dual = dual_score(context, share, best)
         if options.by_threshold:
             drop = torch.ones_like(key)
             for values, threshold in ((share, options.global_threshold), (best, options.individual_threshold)):
@@ -149,14 +148,17 @@ def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
     return Keep.of((context.valid & ~visual) | stays)
 
 
-def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the whole text, and the best single text token, give each visual token (prefilling).
+def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What the whole text, and the best single text token, give each visual token (prefilling), and both as one score.
+
+    The filter keeps a token that passes either test; the score, the larger of the two, each in units of its mean over
+    the image, is how far both thresholds may rise together until it passes none.
 
     Returns
     -------
-    tuple[torch.Tensor, torch.Tensor]
-        `[batch, length]` float32, zero for text: the token's share of the attention that all text rows give to its
-        image, and the largest head-mean attention that one text row gives it.
+    tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        `[batch, length]` each, zero for text: float32, the token's share of the attention that all text rows give to
+        its image, and the largest head-mean attention that one text row gives it; float64, the score.
     """
     visual = context.tokens.visual
     rows = context.attention_rows(context.text_rows).mean(1)
@@ -164,25 +166,10 @@ def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
     best = rows.amax(1).masked_fill(~visual, 0.0)
     images, count = context.tokens.groups("image")
     mass = segment_sum(total, images, count)
-    return total / mass[images].clamp_min(torch.finfo(mass.dtype).tiny), best
-
-
-def dual_score(context: Context, share: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
-    """Rank by both tests at once: the larger of the two scores, each in units of its mean over the image.
-
-    The filter keeps a token that passes either test; this is how far both thresholds may rise together until it
-    passes none.
-
-    Returns
-    -------
-    torch.Tensor
-        `[batch, length]` float64.
-    """
-    visual = context.tokens.visual
-    images, count = context.tokens.groups("image")
+    share = total / mass[images].clamp_min(torch.finfo(mass.dtype).tiny)
     held = segment_sum(visual.double(), images, count)
     score = torch.zeros(visual.shape, dtype=torch.float64, device=visual.device)
     for values in (share.double(), best.double()):
         mean = segment_sum(values, images, count) / held
         score = torch.maximum(score, values / mean[images].clamp_min(1e-300))
-    return score.masked_fill(~visual, 0.0)
+    return share, best, score.masked_fill(~visual, 0.0)

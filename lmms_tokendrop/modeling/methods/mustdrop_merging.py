@@ -81,7 +81,10 @@ class _GroupPlanner:
         patches = _left_after(leaves, self.context.alive[tiles], merges)
         newlines = self._newlines_after(tiles, own_lines, leaves, merges)
         counts, keys = patches.sum(0) + newlines, self._keys_after(tiles, patches)
-        least = keys + self._staying_newlines(newlines, keys)
+        staying = newlines
+        if self.options.newlines == "row":  # with key tokens, known later only: the most that these can hold
+            staying = torch.minimum(newlines, keys) * self.options.protects_key_tokens
+        least = keys + staying
         steps = torch.arange(merges + 1)
 
         allowed = (counts >= target) & (steps <= int(wanted.sum()))
@@ -118,16 +121,6 @@ class _GroupPlanner:
         _, image = self.context.image[tiles].unique(return_inverse=True)
         per_image = keys.new_zeros(int(image.max()) + 1, keys.shape[1]).index_add_(0, image, keys)
         return per_image.clamp_min(1).sum(0)
-
-    def _staying_newlines(self, newlines: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Newlines beside them, `[steps + 1]`.
-
-        Which tokens are key tokens is known later only, so of newlines that stay with their row the most that key
-        tokens can hold are counted.
-        """
-        if self.options.newlines == "row" and self.options.protects_key_tokens:
-            return torch.minimum(newlines, keys)
-        return newlines if self.options.newlines == "keep" else torch.zeros_like(newlines)
 
 
 def _left_after(leaves: torch.Tensor, among: torch.Tensor, steps: int) -> torch.Tensor:
