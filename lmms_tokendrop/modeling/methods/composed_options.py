@@ -147,20 +147,15 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
             places = frozenset(place for place in COMPOSABLE if own[place] == name)
             whole.parts[name] = Part(name, reductions.reducers[name], places)
         for name in options.keys() - own.keys():
-            whole.give(name, options[name])
+            method, _, option_of_method = name.partition(".")
+            if method not in whole.parts:
+                names = ", ".join(whole.parts)
+                raise ValueError(f"token_reduction: {name}: {method!r} has no place; allowed: options of {names}")
+            if option_of_method in ("method", "counter", *SHARED):
+                raise ValueError(f"token_reduction: {name}: methods don't differ in it; allowed: {option_of_method}")
+            whole.parts[method].given[option_of_method] = options[name]
         whole.share({name: own[name] for name in BUDGET if own.get(name) is not None}, reductions)
         return whole
-
-    def give(self, name: str, value: Any) -> None:
-        """Hand an option `METHOD.OPTION` to its method."""
-        method, _, own = name.partition(".")
-        if method not in self.parts:
-            raise ValueError(
-                f"token_reduction: {name}: {method!r} has no place; allowed: options of {', '.join(self.parts)}"
-            )
-        if own in ("method", "counter", *SHARED):
-            raise ValueError(f"token_reduction: {name}: methods don't differ in it; allowed: {own}")
-        self.parts[method].given[own] = value
 
     def share(self, budget: dict[str, Any], reductions: Reductions) -> None:
         """Complete the options of the parts, and take over the budget of the last that counts.
@@ -243,10 +238,9 @@ def methods_by_place(options: Mapping[str, Any], reductions: Reductions) -> dict
     if all(name is None for name in methods.values()):
         methods |= DEFAULT_METHODS
     allowed = [name for name in reductions.reducers if name not in ("none", COMPOSED)]
-    for place, name in methods.items():
+    for place, name in tuple(methods.items()):
         if name is not None and name not in allowed:
             raise ValueError(f"token_reduction: {place}={name!r}; allowed: {', '.join(map(repr, allowed))}")
-    for place, name in tuple(methods.items()):
         builds_on = {} if name is None else reductions.reducers[name].builds_on
         if place in builds_on:
             needed = builds_on[place]
