@@ -82,12 +82,12 @@ class DecoderCounts:
         group = torch.zeros(count + 1, dtype=torch.long, device=part.device)
         group.scatter_(0, torch.where(visual, part, count).flatten(), self.groups.flatten())
         least = segment_sum(torch.where(held > 0, staying.clamp_min(1), 0), group[:count], len(self.full))
-        if newlines != "drop":
-            ends = visual & tokens.newline
-            if newlines == "row":
-                ends = ends & _has_token(tokens.lines(setting(self.options, "scope")), self.protected)
-            least = least + segment_sum(ends.long(), self.groups, len(self.full))
-        return least
+        if newlines == "drop":
+            return least
+        ends = visual & tokens.newline
+        if newlines == "row":
+            ends = ends & _has_token(tokens.lines(setting(self.options, "scope")), self.protected)
+        return least + segment_sum(ends.long(), self.groups, len(self.full))
 
 
 def between(kept: torch.Tensor, counts: Any) -> torch.Tensor:

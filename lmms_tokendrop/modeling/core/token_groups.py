@@ -34,10 +34,9 @@ class TokenGroups:
         """`[groups, longest, ...]` of `values [batch, length, ...]`."""
         return values[self.row, self.place]
 
-    def features(self, context: Context, unit: bool = True) -> torch.Tensor:
-        """Their features `[groups, longest, channels]` float32, of length 1 if these are made `unit` vectors."""
-        states = self.gather(context.hidden_states).float()
-        return torch.nn.functional.normalize(states, dim=-1) if unit else states
+    def directions(self, context: Context) -> torch.Tensor:
+        """Their features `[groups, longest, channels]` float32, made unit vectors."""
+        return torch.nn.functional.normalize(self.gather(context.hidden_states).float(), dim=-1)
 
     def spread(self, values: torch.Tensor, context: Context) -> torch.Tensor:
         """`[batch, length]` float64 of `values [groups, longest]`, 0 for everything else."""

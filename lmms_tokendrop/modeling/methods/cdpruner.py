@@ -76,7 +76,7 @@ class CDPruner(TokenReducer):
         groups = TokenGroups.of(context)
         relevance = stretched(groups.gather(context.tokens.carry["relevance"]), groups.valid)
         count = self.count(stage, context.counts)
-        return groups.spread(-pivoted_qr(groups.features(context), groups.valid, count, relevance), context)
+        return groups.spread(-pivoted_qr(groups.directions(context), groups.valid, count, relevance), context)
 
 
 def stretched(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,6 @@ class DivPrune(InputReducer):
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Minus the number of the pick."""
         groups, count = TokenGroups.of(context), self.count(stage, context.counts)
-        features = groups.features(context)
+        features = groups.directions(context)
         picked = farthest_first(features @ features.transpose(1, 2), groups.valid, count)
         return groups.spread(-picked, context)

@@ -62,4 +62,4 @@ class StarProLike(TokenReducer):
         if stage.place == "decoder":
             return text_attention(context, self.options.query)
         groups, count = TokenGroups.of(context), self.count(stage, context.counts)
-        return groups.spread(-pivoted_qr(groups.features(context, unit=False), groups.valid, count), context)
+        return groups.spread(-pivoted_qr(groups.gather(context.hidden_states).float(), groups.valid, count), context)
