@@ -82,8 +82,6 @@ class BudgetOptions(DecoderOptions):
     alternatives: ClassVar[tuple] = (frozenset({"visual_tokens"}), frozenset({"keep_ratio"}))
     usual: ClassVar[dict[str, Any]] = {"keep_ratio": 1 / 9, "counter": "release"}
     """What holds where neither a budget nor what takes the place of one is given."""
-    exact: ClassVar[bool] = True
-    """Whether a budget is met to the rounding of a token; else it is the most that is left."""
 
     visual_tokens: float | None = option(
         None, "Budget: visual tokens per `scope` and turn, averaged over the decoder layers.", low=1

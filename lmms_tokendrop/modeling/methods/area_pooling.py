@@ -1,7 +1,7 @@
 """A smaller image: the projected grid of each tile pooled by area, the baseline without any choice."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -13,13 +13,6 @@ from ..core.visual_tokens import VisualTokens
 from ..ops.token_ops import segment_sum
 
 
-@dataclass
-class AreaPoolingOptions(FeatureOptions):
-    """Options of pooling by area."""
-
-    exact: ClassVar[bool] = False
-
-
 class AreaPooling(InputReducer):
     """Before the first layer, pool each tile to the largest grid of its shape that its share of the budget pays for.
 
@@ -29,7 +22,7 @@ class AreaPooling(InputReducer):
     budget may be left: the report says how many.
     """
 
-    Options: type[Any] = AreaPoolingOptions
+    Options: type[Any] = FeatureOptions
     adds = True
 
     def count(self, stage: Stage, counts: DecoderCounts) -> torch.Tensor:

@@ -34,7 +34,7 @@ class MustDrop(TokenReducer):
     def __init__(self, options, host: Host):
         super().__init__(options if "features" in host.places else replace(options, key_ratio=0.0), host)
         self.layers = drop_layers(options.layers, host.num_layers, PAPER_LAYERS)
-        self.protected_share = self.options.protected_share
+        self.protected_share = self.options.key_ratio if options.protects_key_tokens else 0.0
 
     def stages(self) -> tuple[Stage, ...]:
         """Vision block 0, the place before the decoder, the dual-attention filters, the cache."""

@@ -117,7 +117,7 @@ class _GroupPlanner:
 
     def _keys_after(self, tiles: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """Patch tokens that must stay to the end after 0, 1, 2, ... merges, `[steps + 1]`: one per image or more."""
-        keys = rounded_up(patches.double() * self.options.protected_share)
+        keys = rounded_up(patches.double() * self.options.key_ratio) * self.options.protects_key_tokens
         _, image = self.context.image[tiles].unique(return_inverse=True)
         per_image = keys.new_zeros(int(image.max()) + 1, keys.shape[1]).index_add_(0, image, keys)
         return per_image.clamp_min(1).sum(0)

@@ -105,8 +105,3 @@ class MustDropOptions(PackingOptions, PositionOptions, NewlineOptions, BudgetOpt
     def protects_key_tokens(self) -> bool:
         """Whether key tokens stay under a count budget; in format 1 they only came first."""
         return self.format > 1
-
-    @property
-    def protected_share(self) -> float:
-        """Share of a tile's tokens that stays under a count budget, rounded up."""
-        return self.key_ratio if self.protects_key_tokens else 0.0

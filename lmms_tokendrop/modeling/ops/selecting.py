@@ -125,16 +125,14 @@ def fit_counts(
     if lines is None:
         return place_in_group(priority, groups, len(counts)) < torch.cat([counts, counts.new_zeros(1)])[groups]
     shape, size = priority.shape, priority.numel()
-    if size == 0:
-        return torch.zeros(shape, dtype=torch.bool, device=priority.device)
     nowhere, counts = len(counts), torch.cat([counts, counts.new_zeros(1)])
     groups = torch.where(groups < 0, nowhere, groups).flatten()
     lines = torch.where(groups == nowhere, -1, lines.flatten())
     order = rank_in_groups(priority.flatten(), groups)
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(size, device=order.device))
-    has_line, line_count = lines >= 0, max(int(lines.max()), 0) + 1
+    has_line, line_count = lines >= 0, int(torch.nn.functional.pad(lines, (0, 1)).max()) + 1
     leads = has_line & (_best_rank(rank, has_line, lines, line_count, largest=False)[lines] == rank)
-    cost = 1 + leads.long()
+    cost = 1 + leads
 
     running = cost[order].cumsum(0)
     group_total = segment_sum(cost, groups, len(counts))
