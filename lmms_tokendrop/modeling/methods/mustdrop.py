@@ -139,9 +139,8 @@ def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
     floor : int
         Entries per image that stay in any case.
     """
-    tokens = context.tokens
-    groups, count = tokens.groups("image")
-    visual = tokens.visual
+    visual = context.tokens.visual
+    groups, count = context.tokens.groups("image")
     held = segment_sum(visual.long(), groups, count)
     counts = torch.maximum(held - rounded_up(held.double() * drop_ratio), held.clamp_max(floor))
     stays = fit_counts(context.provided("attention_so_far"), groups, None, counts)

@@ -68,7 +68,8 @@ class _GroupPlanner:
 
     def plan(self, tiles: torch.Tensor, similarity: torch.Tensor, wanted: torch.Tensor):
         """`[tiles, windows]` twice: the windows to merge, and those among them that merge so that the rest fits."""
-        available = self.context.alive[tiles].sum()
+        alive = self.context.alive[tiles]
+        available = alive.sum()
         own_lines = torch.isin(self.context.line_owner, tiles)
         if self.options.counts_newlines:
             available = available + own_lines.sum()
@@ -77,8 +78,10 @@ class _GroupPlanner:
         target = self.budget.target(available.unsqueeze(0))
         merges = int(similarity.isfinite().sum())
         step = ranks(similarity.view(1, -1)).view_as(similarity).clamp_max(merges)
-        leaves = self._leaving_step(tiles, step, merges + 1)
-        patches = _left_after(leaves, self.context.alive[tiles], merges)
+        leaves = torch.full(alive.shape, merges + 1)  # the merge, counted from 1, with which a cell leaves; or none
+        leaves[:, self.windows] = step.unsqueeze(-1) + 1
+        leaves.scatter_(1, self.slots[tiles], merges + 1)
+        patches = _left_after(leaves, alive, merges)
         newlines = self._newlines_after(tiles, own_lines, leaves, merges)
         counts, keys = patches.sum(0) + newlines, self._keys_after(tiles, patches)
         staying = newlines
@@ -100,12 +103,6 @@ class _GroupPlanner:
         enough = with_room if bool(with_room.any()) else enough
         merged = step < int(steps[enough].min())
         return merged, merged & (step >= free)
-
-    def _leaving_step(self, tiles: torch.Tensor, step: torch.Tensor, never: int) -> torch.Tensor:
-        """The merge, counted from 1, with which a cell leaves, from that of each window, counted from 0."""
-        leaves = torch.full(self.context.alive[tiles].shape, never)
-        leaves[:, self.windows] = step.unsqueeze(-1) + 1
-        return leaves.scatter_(1, self.slots[tiles], never)
 
     def _newlines_after(self, tiles: torch.Tensor, own_lines, leaves: torch.Tensor, steps: int) -> torch.Tensor:
         """Newlines of the group, which has the marked lines, after 0, 1, 2, ... merges, `[steps + 1]`."""
