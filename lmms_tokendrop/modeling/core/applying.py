@@ -61,32 +61,9 @@ class Keep:
         return self.target == torch.arange(self.target.shape[1], device=self.target.device)
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a decision may do at a place.
-
-    Attributes
-    ----------
-    side : {"left", "right"}
-        Where rows that keep fewer tokens are padded.
-    leading : int
-        First tokens of each row that never move; padding comes behind them.
-    merges_text : bool
-        Whether text may merge with text.
-    joint : bool
-        Whether text and image may merge with each other.
-    adds : bool
-        Whether tokens may join.
-    """
-
-    side: str
-    leading: int = 0
-    merges_text: bool = False
-    joint: bool = False
-    adds: bool = False
-
-
-def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> tuple[Any, list[torch.Tensor], dict]:
+def apply(
+    tokens: Any, states: list[torch.Tensor], keep: Keep, reducer: Any, side: str
+) -> tuple[Any, list[torch.Tensor], dict]:
     """Do what a decision says to everything that belongs to a sequence.
 
     Parameters
@@ -97,8 +74,10 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
         `[batch, length, channels]` each.
     keep : Keep
         The decision.
-    rules : Rules
-        Those of the place.
+    reducer : TokenReducer
+        The method: whether tokens may join, and text and image merge with each other.
+    side : {"left", "right"}
+        Where rows that keep fewer tokens are padded.
 
     Returns
     -------
@@ -109,9 +88,9 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
     Raises
     ------
     RuntimeError
-        If the decision breaks the rules, text would leave, padding would take part, or an image would lose all tokens.
+        If the decision breaks a rule: text would leave, padding would take part, or an image would lose all tokens.
     """
-    fewest, most, unchanged = _checked(tokens, keep, rules)
+    fewest, most, unchanged = _checked(tokens, keep, reducer, side)
     if keep.mixed is not None:
         places, weights = keep.mixed
         states = [_added(values, places, mixtures(values, weights.to(values.device))) for values in states]
@@ -122,7 +101,7 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
         states = [_added(values, *keep.added) for values in states]
     if unchanged:
         return tokens, states, keep.carry
-    index, valid = padded_indices(keep.stays, rules.side, rules.leading, most)
+    index, valid = padded_indices(keep.stays, side, tokens.leading, most)
     after = tokens.after(keep.target, index, valid, fewest < most)
     states = [take_tokens(values, index.to(values.device)) for values in states]
     return after, states, {name: values.gather(1, index) for name, values in keep.carry.items()}
@@ -135,17 +114,17 @@ def _added(states: torch.Tensor, places: torch.Tensor, new: torch.Tensor) -> tor
     return states.index_put((rows, places[rows, entries]), new[rows, entries])
 
 
-def _checked(tokens: Any, keep: Keep, rules: Rules) -> tuple[int, int, bool]:
+def _checked(tokens: Any, keep: Keep, reducer: Any, side: str) -> tuple[int, int, bool]:
     """Fewest and most tokens that a row keeps, and whether nothing leaves or moves; for all this the host waits once.
 
     Raises
     ------
     RuntimeError
-        If the decision breaks the rules.
+        If the decision breaks a rule.
     """
-    stays, broken = keep.stays, _broken(tokens, keep, rules)
-    ahead, behind = stays[:, rules.leading : -1], stays[:, rules.leading + 1 :]
-    moved = ahead > behind if rules.side == "left" else ahead < behind
+    stays, broken = keep.stays, _broken(tokens, keep, reducer)
+    ahead, behind = stays[:, tokens.leading : -1], stays[:, tokens.leading + 1 :]
+    moved = ahead > behind if side == "left" else ahead < behind
     counts = stays.sum(-1)
     facts = torch.stack([*broken.values(), (stays != tokens.valid).any() | moved.any(), counts.amin(), counts.amax()])
     *found, changed, fewest, most = facts.tolist()
@@ -154,7 +133,7 @@ def _checked(tokens: Any, keep: Keep, rules: Rules) -> tuple[int, int, bool]:
     return fewest, most, not changed and most == stays.shape[1]
 
 
-def _broken(tokens: Any, keep: Keep, rules: Rules) -> dict[str, torch.Tensor]:
+def _broken(tokens: Any, keep: Keep, reducer: Any) -> dict[str, torch.Tensor]:
     """What rules a decision may break, and whether it does."""
     stays, inside, goal = keep.stays, keep.target >= 0, keep.target.clamp_min(0)
     text = tokens.valid & ~tokens.visual
@@ -162,16 +141,16 @@ def _broken(tokens: Any, keep: Keep, rules: Rules) -> dict[str, torch.Tensor]:
     left, had = (segment_sum(marked.long(), images, count) for marked in (stays & tokens.visual, tokens.visual))
     broken = {
         "to let padding take part": (inside & ~(tokens.valid & tokens.valid.gather(1, goal))).any(),
-        "to drop text": (text & ~(inside if rules.merges_text else stays)).any(),
+        "to drop text": (text & ~(inside if tokens.merges_text else stays)).any(),
         "to merge into a token that leaves": (inside & ~stays.gather(1, goal)).any(),
     }
-    if not rules.joint:
+    if not (tokens.merges_text and reducer.joint):
         broken["to merge text with image"] = (inside & (tokens.visual.gather(1, goal) != tokens.visual)).any()
         broken["to drop every token of an image"] = ((had > 0) & (left == 0)).any()
-    if rules.leading:
+    if tokens.leading:
         broken = {"to move the text's CLS, which the head reads": (keep.target[:, 0] != 0).any(), **broken}
     for places, _ in (new for new in (keep.added, keep.mixed) if new is not None):
-        if not rules.adds:
+        if not reducer.adds:
             raise RuntimeError("A stage tried to add tokens, and its method does not say that it `adds`")
         free = (stays & tokens.visual).gather(1, places.clamp_min(0))
         broken["to add a token at the place of text, or of one that leaves"] = ((places >= 0) & ~free).any()

@@ -1,6 +1,7 @@
 """The tokens inside an encoder of text and image, and what happened to them."""
 
 from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar
 
 import torch
 
@@ -26,7 +27,14 @@ class FusionTokens:
         `[batch, length]` float32, number of unreduced tokens that a token is made of; 0 for padding.
     owner : torch.LongTensor
         `[batch, unreduced length]`, the token that each unreduced token is part of; -1 if it left.
+    leading : int
+        First tokens of each row that never move; padding comes behind them.
+    merges_text : bool
+        Whether text may merge with text, and with the image if a method says so.
     """
+
+    leading: ClassVar[int] = 1
+    merges_text: ClassVar[bool] = True
 
     valid: torch.Tensor
     image: torch.Tensor

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from ..ops.token_ops import segment_sum
-from .applying import Counted, Rules, apply, check_counted
+from .applying import Counted, apply, check_counted
 from .cache_selection import compact_cache
 from .decoder_inputs import ReductionRequest
 from .decoder_options import setting
@@ -115,8 +115,7 @@ class StagedPrefill:
             keep = keep_by_mask(self.reducer.options, context, torch.ones_like(context.valid), context.valid.double())
         else:
             keep = self.reducer.keep(stage, context)
-        rules = Rules("left", adds=self.reducer.adds)
-        sequence, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, rules)
+        sequence, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, self.reducer, "left")
         if layer == BEFORE_FIRST_LAYER and bool((sequence.visual & ~sequence.tokens.present).any()):
             raise RuntimeError("A stage tried to keep tokens that the vision tower left out")
         wanted = None if stage is None else self.reducer.count(stage, context.counts)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
+from typing import ClassVar
 
 import torch
 
@@ -242,7 +243,12 @@ class DecoderTokens:
         `[batch, length]`.
     padded : bool
         Whether any entry is padding.
+    leading, merges_text : int, bool
+        As in :class:`.fusion_tokens.FusionTokens`; none, and no.
     """
+
+    leading: ClassVar[int] = 0
+    merges_text: ClassVar[bool] = False
 
     place: torch.Tensor
     position_ids: torch.Tensor
