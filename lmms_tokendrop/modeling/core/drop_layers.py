@@ -5,10 +5,9 @@ from .options import option
 PAPER_DEPTH = 32
 
 
-def layers_option(published: str):
+def layers_option(usual: str):
     """The option `layers`, given those of a decoder of 32."""
-    text = "Decoder layers (zero-based) after which tokens are dropped; default:"
-    return option(None, f"{text} {published} of {PAPER_DEPTH}, scaled.")
+    return option(None, f"Decoder layers (zero-based) after which tokens are dropped; default: {usual} of 32, scaled.")
 
 
 def drop_layers(layers: list[int] | None, num_layers: int, published: tuple[int, ...]) -> tuple[int, ...]:

@@ -79,9 +79,8 @@ class MustDropOptions(PackingOptions, PositionOptions, NewlineOptions, BudgetOpt
     def check_exclusions(cls, options: dict) -> None:
         """Also, options of the release need what it does."""
         super().check_exclusions(options)
-        given = {key for key, value in options.items() if value is not None}
-        changed = {name for name, entry in cls.entries().items() if name in given and options[name] != entry.default}
-        by_threshold = bool(given & THRESHOLDS) or "global_threshold" in PRESETS.get(options.get("preset"), {})
+        changed = {name for name, entry in cls.entries().items() if options.get(name) not in (None, entry.default)}
+        by_threshold = bool(changed & THRESHOLDS) or "global_threshold" in PRESETS.get(options.get("preset"), {})
         if options.get("merge_count") == "batch_minimum" and not by_threshold:
             raise ValueError(
                 "token_reduction: merge_count='batch_minimum' needs thresholds; allowed with a budget: 'window'"
@@ -93,7 +92,7 @@ class MustDropOptions(PackingOptions, PositionOptions, NewlineOptions, BudgetOpt
                 f"token_reduction: newlines={options['newlines']!r} has no meaning with packing='flat', which makes no "
                 "newlines; allowed: 'drop'"
             )
-        if changed & {"decode_drop_ratio", "decode_floor"} and "decode_interval" not in given:
+        if changed & {"decode_drop_ratio", "decode_floor"} and "decode_interval" not in changed:
             raise ValueError("token_reduction: decode_drop_ratio and decode_floor need decode_interval")
 
     @property
