@@ -28,9 +28,8 @@ class UniformDrop(InputReducer):
         """Mark the places of each group and fit the budget."""
         count = self.count(stage, context.counts)
         patches = context.tokens.visual & ~context.tokens.newline
-        group = context.counts.groups[patches]
-        total = segment_sum(torch.ones_like(group), group, len(count))
-        place = place_in_group(torch.zeros_like(group), group, len(count))
-        scores = torch.zeros(patches.shape, dtype=torch.float64, device=patches.device)
-        scores[patches] = ((place * count[group] + total[group] // 2) % total[group] < count[group]).double()
-        return context.best(scores, count)
+        groups = context.counts.groups.masked_fill(~patches, -1)
+        total = segment_sum(torch.ones_like(groups), groups, len(count)).clamp_min(1)[groups]
+        place = place_in_group(torch.zeros_like(groups), groups, len(count))
+        marked = patches & ((place * count[groups] + total // 2) % total < count[groups])
+        return context.best(marked.double(), count)
