@@ -12,8 +12,9 @@ from lmms_tokendrop.modeling.core.drop_layers import drop_layers
 from lmms_tokendrop.modeling.core.options import Reductions
 from lmms_tokendrop.modeling.core.tile_layout import Tiles
 from lmms_tokendrop.modeling.methods.mustdrop import PAPER_LAYERS, WINDOW, MustDrop
-from lmms_tokendrop.modeling.methods.mustdrop_merging import key_counts, merged_windows
+from lmms_tokendrop.modeling.methods.mustdrop_merging import merged_windows
 from lmms_tokendrop.modeling.methods.mustdrop_options import MustDropOptions
+from lmms_tokendrop.modeling.ops.token_ops import rounded_up
 from lmms_tokendrop.modeling.ops.windows import window_cells, window_targets
 
 SIDE = 24
@@ -90,7 +91,7 @@ def planned_counts(
     merged, forced = merged_windows(options, layers, tiles, windows, similarity)
     stays = window_targets(windows, alive, merged) == torch.arange(SIDE * SIDE)
     left = stays & alive
-    least = key_counts(left.sum(-1), options.key_ratio).sum(0, keepdim=True).clamp_min(1)
+    least = rounded_up(left.sum(-1).double() * options.key_ratio).sum(0, keepdim=True).clamp_min(1)
     received, stages, current = [], [], left.sum().unsqueeze(0)
     for layer in range(num_layers):
         received.append(current)

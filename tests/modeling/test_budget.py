@@ -79,11 +79,10 @@ def test_a_budget_above_what_merging_left_drops_nothing():
 @pytest.mark.parametrize(("counter", "early"), [("input", 3), ("release", 2)])
 def test_the_counters_credit_the_layer_before_a_drop_differently(counter, early):
     budget = Budget(64, None, "image", counter)
-    assert budget.early_layers((2, 6, 10, 14)) == early
-    assert budget.weights((2, 6, 10, 14), 32) == [4, 4, 4, 32 - early - 12]
+    assert budget.weights((2, 6, 10, 14), 32) == [early, 4, 4, 4, 32 - early - 12]
 
 
-@pytest.mark.parametrize(("counter", "weights"), [("input", [3, 3, 2]), ("release", [2, 3, 3])])
+@pytest.mark.parametrize(("counter", "weights"), [("input", [0, 3, 3, 2]), ("release", [0, 2, 3, 3])])
 def test_layers_behind_a_drop_before_the_first_one_are_credited_once(counter, weights):
     budget = Budget(20, None, "image", counter)
     assert budget.weights((-1, 2, 5), 8) == weights

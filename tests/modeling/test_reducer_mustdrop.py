@@ -12,7 +12,7 @@ from lmms_tokendrop.modeling.core.drop_layers import drop_layers
 from lmms_tokendrop.modeling.core.reducer import Context, Host, Stage
 from lmms_tokendrop.modeling.core.selection import DecoderCounts, keep_by_priority
 from lmms_tokendrop.modeling.core.visual_tokens import VisualTokens
-from lmms_tokendrop.modeling.methods.mustdrop import PAPER_LAYERS, MustDrop, dual_attention, dual_score, key_tokens
+from lmms_tokendrop.modeling.methods.mustdrop import PAPER_LAYERS, MustDrop, dual_attention, key_tokens
 
 # one text token, four visual tokens of image 0, two text tokens
 PROBABILITIES = torch.tensor(
@@ -69,7 +69,7 @@ def kept_visual(reduction: dict, **marks) -> list[int]:
 
 
 def test_dual_attention_by_hand():
-    share, best = dual_attention(context())
+    share, best, _ = dual_attention(context())
     # head means of the visual columns: row 0: .30 .10 .10 .05; row 1: .10 .20 .02 .08; total mass .95
     expected = torch.tensor([0.40, 0.30, 0.12, 0.13]) / 0.95
     torch.testing.assert_close(share[0, 1:5], expected)
@@ -78,10 +78,9 @@ def test_dual_attention_by_hand():
 
 
 def test_dual_score_is_the_larger_relative_score():
-    share, best = dual_attention(context())
-    score = dual_score(context(), share, best)[0, 1:5]
+    share, best, score = dual_attention(context())
     relative = torch.stack([share[0, 1:5] / share[0, 1:5].mean(), best[0, 1:5] / best[0, 1:5].mean()])
-    torch.testing.assert_close(score, relative.amax(0).double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(score[0, 1:5], relative.amax(0).double(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lmms_tokendrop import TokenReductionConfig
-from lmms_tokendrop.modeling.core.applying import Keep, Rules, apply
+from lmms_tokendrop.modeling.core.applying import Keep, apply
 from lmms_tokendrop.modeling.core.fusion_selection import FusionCounts, keep_best_of_image
 from lmms_tokendrop.modeling.core.fusion_tokens import FusionTokens
 from lmms_tokendrop.modeling.core.reducer import Context, Host, TokenReducer
@@ -79,8 +79,7 @@ def decided(reducer: TokenReducer, context: Context) -> tuple[list[list[int]], t
     """The cells that a method leaves of each tile, and their states, one tile behind the other."""
     stage = reducer.stages()[-1]
     keep = reducer.keep(stage, context)
-    rules = Rules("left", leading=1, adds=reducer.adds)
-    tokens, (states,), _ = apply(context.tokens, [context.hidden_states], keep, rules)
+    tokens, (states,), _ = apply(context.tokens, [context.hidden_states], keep, reducer, "left")
     inside = tokens.valid[:, 1:]
     assert inside.sum(-1).tolist() == [len(row) for row in kept_cells(keep)]
     return kept_cells(keep), states[:, 1:][inside]

@@ -9,7 +9,6 @@ from tiny_models import tiny_image
 from lmms_tokendrop.modeling.core.applying import Keep
 from lmms_tokendrop.modeling.core.fusion_tokens import FusionTokens
 from lmms_tokendrop.modeling.core.reducer import Stage
-from lmms_tokendrop.modeling.ops.token_ops import Left
 from lmms_tokendrop.show.asking import LoadedVariant
 from lmms_tokendrop.show.stages import TEXT, Layout, follow
 from lmms_tokendrop.show.watching import Decision, joined, watching
@@ -72,9 +71,8 @@ def test_merged_patches_go_on_with_their_owner_or_with_the_text():
     cells = [(0, 0, column) for column in range(4)]
     tokens = FusionTokens.start(torch.ones(1, 2), torch.ones(1, 5))  # text 0 and 1, the image's CLS 2, patches 3 to 6
     first = torch.tensor([[0, 1, 2, 3, 3, 1, -1]])  # the second joins the first, the third the text, the fourth leaves
-    left = Left(torch.tensor([[0, 1, 2, 3]]), torch.ones(1, 4, dtype=torch.bool), padded=False)
     second = torch.tensor([[0, 1, 2, -1]])
-    later = tokens.after(first, left)
+    later = tokens.after(first, torch.tensor([[0, 1, 2, 3]]), torch.ones(1, 4, dtype=torch.bool), padded=False)
     decisions = [Decision(Stage("fusion", 0), tokens, first, None, None)]
     decisions.append(Decision(Stage("fusion", 1), later, second, None, None))
     before, after = follow(decisions, Layout([cells], cells))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..ops.token_ops import Left, merge_groups, mixtures, padded_indices, padded_order, segment_sum, take_tokens
+from ..ops.token_ops import merge_groups, mixtures, padded_indices, segment_sum, take_tokens
 
 
 @dataclass
@@ -61,32 +61,9 @@ class Keep:
         return self.target == torch.arange(self.target.shape[1], device=self.target.device)
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a decision may do at a place.
-
-    Attributes
-    ----------
-    side : {"left", "right"}
-        Where rows that keep fewer tokens are padded.
-    leading : int
-        First tokens of each row that never move; padding comes behind them.
-    merges_text : bool
-        Whether text may merge with text.
-    joint : bool
-        Whether text and image may merge with each other.
-    adds : bool
-        Whether tokens may join.
-    """
-
-    side: str
-    leading: int = 0
-    merges_text: bool = False
-    joint: bool = False
-    adds: bool = False
-
-
-def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> tuple[Any, list[torch.Tensor], dict]:
+def apply(
+    tokens: Any, states: list[torch.Tensor], keep: Keep, reducer: Any, side: str
+) -> tuple[Any, list[torch.Tensor], dict]:
     """Do what a decision says to everything that belongs to a sequence.
 
     Parameters
@@ -97,8 +74,10 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
         `[batch, length, channels]` each.
     keep : Keep
         The decision.
-    rules : Rules
-        Those of the place.
+    reducer : TokenReducer
+        The method: whether tokens may join, and text and image merge with each other.
+    side : {"left", "right"}
+        Where rows that keep fewer tokens are padded.
 
     Returns
     -------
@@ -109,10 +88,9 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
     Raises
     ------
     RuntimeError
-        If the decision breaks the rules, text would leave, padding would take part, or an image would lose all tokens.
+        If the decision breaks a rule: text would leave, padding would take part, or an image would lose all tokens.
     """
-    left, unchanged = _left(tokens, keep, rules)
-    after, index = tokens.after(keep.target, left), left.index
+    fewest, most, unchanged = _checked(tokens, keep, reducer, side)
     if keep.mixed is not None:
         places, weights = keep.mixed
         states = [_added(values, places, mixtures(values, weights.to(values.device))) for values in states]
@@ -122,7 +100,9 @@ def apply(tokens: Any, states: list[torch.Tensor], keep: Keep, rules: Rules) -> 
     if keep.added is not None:
         states = [_added(values, *keep.added) for values in states]
     if unchanged:
-        return (after if keep.merging else tokens), states, keep.carry
+        return tokens, states, keep.carry
+    index, valid = padded_indices(keep.stays, side, tokens.leading, most)
+    after = tokens.after(keep.target, index, valid, fewest < most)
     states = [take_tokens(values, index.to(values.device)) for values in states]
     return after, states, {name: values.gather(1, index) for name, values in keep.carry.items()}
 
@@ -134,43 +114,43 @@ def _added(states: torch.Tensor, places: torch.Tensor, new: torch.Tensor) -> tor
     return states.index_put((rows, places[rows, entries]), new[rows, entries])
 
 
-def _left(tokens: Any, keep: Keep, rules: Rules) -> tuple[Left, bool]:
-    """What is left, and whether that is everything; for all that it has to know the host waits once.
+def _checked(tokens: Any, keep: Keep, reducer: Any, side: str) -> tuple[int, int, bool]:
+    """Fewest and most tokens that a row keeps, and whether nothing leaves or moves; for all this the host waits once.
 
     Raises
     ------
     RuntimeError
-        If the decision breaks the rules.
+        If the decision breaks a rule.
     """
-    stays = keep.stays
-    broken = _broken(tokens, keep, stays, rules)
-    order, counts = padded_order(stays, rules.side, rules.leading), stays.sum(-1)
-    in_order = tokens.place.gather(1, order).masked_fill(~stays.gather(1, order), -1) == tokens.place
-    numbers = torch.stack([*broken.values(), in_order.all(), counts.amin(), counts.amax()]).tolist()
-    *found, unmoved, fewest, most = numbers
+    stays, broken = keep.stays, _broken(tokens, keep, reducer)
+    ahead, behind = stays[:, tokens.leading : -1], stays[:, tokens.leading + 1 :]
+    moved = ahead > behind if side == "left" else ahead < behind
+    counts = stays.sum(-1)
+    facts = torch.stack([*broken.values(), (stays != tokens.valid).any() | moved.any(), counts.amin(), counts.amax()])
+    *found, changed, fewest, most = facts.tolist()
     if any(found):
         raise RuntimeError(f"A stage tried {list(broken)[found.index(1)]}")
-    left = Left(*padded_indices(stays, rules.side, rules.leading, most, order), padded=fewest < most)
-    return left, bool(unmoved) and most == stays.shape[1]
+    return fewest, most, not changed and most == stays.shape[1]
 
 
-def _broken(tokens: Any, keep: Keep, stays: torch.Tensor, rules: Rules) -> dict[str, torch.Tensor]:
+def _broken(tokens: Any, keep: Keep, reducer: Any) -> dict[str, torch.Tensor]:
     """What rules a decision may break, and whether it does."""
-    inside, goal, text = keep.target >= 0, keep.target.clamp_min(0), tokens.valid & ~tokens.visual
+    stays, inside, goal = keep.stays, keep.target >= 0, keep.target.clamp_min(0)
+    text = tokens.valid & ~tokens.visual
     images, count = tokens.images()
     left, had = (segment_sum(marked.long(), images, count) for marked in (stays & tokens.visual, tokens.visual))
     broken = {
         "to let padding take part": (inside & ~(tokens.valid & tokens.valid.gather(1, goal))).any(),
-        "to drop text": (text & ~(inside if rules.merges_text else stays)).any(),
+        "to drop text": (text & ~(inside if tokens.merges_text else stays)).any(),
         "to merge into a token that leaves": (inside & ~stays.gather(1, goal)).any(),
     }
-    if not rules.joint:
+    if not (tokens.merges_text and reducer.joint):
         broken["to merge text with image"] = (inside & (tokens.visual.gather(1, goal) != tokens.visual)).any()
         broken["to drop every token of an image"] = ((had > 0) & (left == 0)).any()
-    if rules.leading:
+    if tokens.leading:
         broken = {"to move the text's CLS, which the head reads": (keep.target[:, 0] != 0).any(), **broken}
     for places, _ in (new for new in (keep.added, keep.mixed) if new is not None):
-        if not rules.adds:
+        if not reducer.adds:
             raise RuntimeError("A stage tried to add tokens, and its method does not say that it `adds`")
         free = (stays & tokens.visual).gather(1, places.clamp_min(0))
         broken["to add a token at the place of text, or of one that leaves"] = ((places >= 0) & ~free).any()

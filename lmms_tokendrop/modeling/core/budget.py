@@ -35,17 +35,12 @@ class Budget:
     def target(self, available: torch.Tensor) -> torch.Tensor:
         """Average to meet, `[groups]` float64, given the tokens that can stay, `[groups]`; never above them."""
         available = available.double()
-        wanted = available * self.ratio if self.ratio is not None else torch.full_like(available, float(self.tokens))
-        return torch.minimum(wanted, available)
-
-    def early_layers(self, layers: tuple[int, ...]) -> int:
-        """Number of decoder layers that are credited with the count before the first drop."""
-        return layers[0] + 1 if self.counter == "input" else max(layers[0], 0)
+        return available.clamp_max(self.tokens) if self.ratio is None else available * self.ratio
 
     def weights(self, layers: tuple[int, ...], num_layers: int) -> list[int]:
-        """Number of decoder layers that are credited with the count after each drop."""
+        """Number of decoder layers that are credited with the count before the first drop, and after each."""
         first = [layer + 1 if self.counter == "input" else max(layer, 0) for layer in layers]
-        return [after - before for before, after in pairwise([*first, num_layers])]
+        return [after - before for before, after in pairwise([0, *first, num_layers])]
 
     def floor(self, early_count: torch.Tensor, least: torch.Tensor, layers: tuple[int, ...], num_layers: int):
         """Smallest reachable average, `[groups]` float64.
@@ -57,7 +52,7 @@ class Budget:
         least : torch.Tensor
             `[groups]`, tokens that must stay to the end: key tokens, one per image, newlines that always stay.
         """
-        early = self.early_layers(layers) if layers else num_layers
+        early = self.weights(layers, num_layers)[0]
         return (early * early_count.double() + (num_layers - early) * least.double()) / num_layers
 
     def next_count(
@@ -101,7 +96,7 @@ class Budget:
             If the layers before the first drop alone leave too little for the rest.
         """
         stage = layers.index(len(processed) - 1)
-        weights = self.weights(layers, num_layers)[stage:]
+        weights = self.weights(layers, num_layers)[stage + 1 :]
         credited, device = processed if self.counter == "input" else processed[1:], current.device
         share, parts = protected or (0.0, torch.zeros_like(current))
         known = torch.stack([available, current, least, parts, *credited]).cpu()

@@ -9,8 +9,6 @@ from .options import Options, option
 FORMAT = 3
 """Number that saved options carry."""
 
-DEFAULT_KEEP_RATIO = 1 / 9
-
 COUNT_BUDGETS = frozenset({"visual_tokens", "keep_ratio"})
 
 
@@ -82,8 +80,8 @@ class BudgetOptions(DecoderOptions):
     """A count budget. Without one, `keep_ratio` is 1/9, the share that the MustDrop paper calls 320 of 2880 tokens."""
 
     alternatives: ClassVar[tuple] = (frozenset({"visual_tokens"}), frozenset({"keep_ratio"}))
-    exact: ClassVar[bool] = True
-    """Whether a budget is met to the rounding of a token; else it is the most that is left."""
+    usual: ClassVar[dict[str, Any]] = {"keep_ratio": 1 / 9, "counter": "release"}
+    """What holds where neither a budget nor what takes the place of one is given."""
 
     visual_tokens: float | None = option(
         None, "Budget: visual tokens per `scope` and turn, averaged over the decoder layers.", low=1
@@ -100,10 +98,9 @@ class BudgetOptions(DecoderOptions):
     def __post_init__(self) -> None:
         stated = (getattr(self, name) for way in self.alternatives for name in way if name != "preset")
         without_budget = all(value is None for value in stated)
-        if self.counter is None:
-            self.counter = "release" if without_budget else "input"
-        if without_budget:
-            self.keep_ratio = DEFAULT_KEEP_RATIO
+        for name, value in {"counter": "input", **(self.usual if without_budget else {})}.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
 
     @classmethod
     def check_exclusions(cls, options: dict) -> None:

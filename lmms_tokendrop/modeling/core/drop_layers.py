@@ -1,6 +1,13 @@
 """After which layers of a decoder a method drops tokens: the one rule by which published layers are scaled."""
 
+from .options import option
+
 PAPER_DEPTH = 32
+
+
+def layers_option(usual: str):
+    """The option `layers`, given those of a decoder of 32."""
+    return option(None, f"Decoder layers (zero-based) after which tokens are dropped; default: {usual} of 32, scaled.")
 
 
 def drop_layers(layers: list[int] | None, num_layers: int, published: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..ops.eager_parts import HostCall, on_host
-from .applying import Rules, apply, check_counted
+from .applying import apply, check_counted
 from .attention import fusion_attention_rows, key_bias
 from .fusion_selection import FusionCounts, keep_best_of_image
 from .fusion_tokens import FusionReport, FusionTokens
@@ -112,9 +112,10 @@ class FusionRun:
         """Do what the reducer says: tokens and carry after a stage, and states, of which the last are the layer's."""
         counts = self.counts(tokens)
         providers = {"best": partial(keep_best_of_image, tokens), **self.providers, **providers}
-        context = Context(tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers)
-        rules = Rules(self.side, leading=1, merges_text=True, joint=self.reducer.joint, adds=self.reducer.adds)
-        after, left, carry = apply(tokens, [*states], self.reducer.keep(stage, context), rules)
+        context = Context(
+            tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers=providers
+        )
+        after, left, carry = apply(tokens, [*states], self.reducer.keep(stage, context), self.reducer, self.side)
         self._check_counts(stage, counts, after)
         return (after, carry), *left
 

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 
 from ..ops.eager_parts import on_host
-from ..ops.token_ops import Left, group_sizes
+from ..ops.token_ops import group_sizes
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,14 @@ class FusionTokens:
         `[batch, unreduced length]`, the token that each unreduced token is part of; -1 if it left.
     text_length : int
         Length of the unreduced text, padding included: the place of the image's CLS.
+    leading : int
+        First tokens of each row that never move; padding comes behind them.
+    merges_text : bool
+        Whether text may merge with text, and with the image if a method says so.
     """
+
+    leading: ClassVar[int] = 1
+    merges_text: ClassVar[bool] = True
 
     place: torch.Tensor
     owner: torch.Tensor
@@ -95,9 +103,20 @@ class FusionTokens:
         rows = torch.arange(len(self.image), device=self.image.device).unsqueeze(-1)
         return torch.where(self.image, rows, -1), len(self.image)
 
-    def after(self, target: torch.Tensor, left: Left) -> "FusionTokens":
-        """The tokens that are left, of which each is what `target [batch, length]` gives it."""
-        index, valid = left.index, left.valid
+    def after(self, target: torch.Tensor, index: torch.Tensor, valid: torch.Tensor, padded: bool) -> "FusionTokens":
+        """The tokens that are left, of which each is what `target [batch, length]` gives it.
+
+        Parameters
+        ----------
+        target : torch.LongTensor
+            `[batch, length]`, see :class:`.applying.Keep`.
+        index : torch.LongTensor
+            `[batch, kept]`, where each token was; 0 for padding.
+        valid : torch.BoolTensor
+            `[batch, kept]`, False for padding.
+        padded : bool
+            Whether any entry is padding.
+        """
         slots = torch.arange(index.shape[1], device=index.device).expand_as(index)
         new_slot = torch.full_like(target, -1).scatter_reduce(1, index, slots.masked_fill(~valid, -1), "amax")
         moved = torch.where(target >= 0, new_slot.gather(1, target.clamp_min(0)), -1)

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
-from itertools import pairwise
 from typing import Any, ClassVar
 
 COMPOSED, COMPOSABLE = "composed", ("vision", "features", "decoder", "decode")
@@ -224,13 +223,17 @@ def checked_value(entry, value):
     elif isinstance(entry.default, bool):
         right, allowed = isinstance(value, bool), "True, False"
     elif takes_list(entry):
-        return _checked_list(name, value, about["low"])
+        least, ascending = about["low"] or 0, name == "layers"
+        whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+        right = whole and len(value) > 0 and min(value) >= least
+        right = right and (not ascending or list(value) == sorted(set(value)))
+        allowed = f"a list of {'ascending ' if ascending else ''}whole numbers from {least}"
     else:
         whole = entry.type in (int, int | None)
         return checked_number(f"token_reduction: {name}", value, whole=whole, low=about["low"], high=about["high"])
     if not right:
         raise ValueError(f"token_reduction: {name}={value!r}; allowed: {allowed}")
-    return value
+    return list(value) if takes_list(entry) else value
 
 
 def checked_number(name: str, value, *, whole: bool, low: float, high: float | None = None, below: float | None = None):
@@ -271,15 +274,6 @@ def span(low: float, high: float | None = None, below: float | None = None) -> s
 def takes_list(entry: Field) -> bool:
     """Whether an option is a list of whole numbers."""
     return entry.type in (list[int], list[int] | None)
-
-
-def _checked_list(name: str, value, low: float | None) -> list[int]:
-    least, ascending = low or 0, name == "layers"
-    whole = isinstance(value, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
-    if not whole or not value or min(value) < least or (ascending and any(a >= b for a, b in pairwise(value))):
-        kind = "ascending whole numbers" if ascending else "whole numbers"
-        raise ValueError(f"token_reduction: {name}={value!r}; allowed: a list of {kind} from {least}")
-    return list(value)
 
 
 @dataclass

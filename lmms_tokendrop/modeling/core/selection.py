@@ -82,12 +82,17 @@ class DecoderCounts:
         group = torch.zeros(count + 1, dtype=torch.long, device=part.device)
         group.scatter_(0, torch.where(visual, part, count).flatten(), self.groups.flatten())
         least = segment_sum(torch.where(held > 0, staying.clamp_min(1), 0), group[:count], len(self.full))
-        if newlines != "drop":
-            ends = visual & tokens.newline
-            if newlines == "row":
-                ends = ends & _has_token(tokens.lines(setting(self.options, "scope")), self.protected)
-            least = least + segment_sum(ends.long(), self.groups, len(self.full))
-        return least
+        if newlines == "drop":
+            return least
+        ends = visual & tokens.newline
+        if newlines == "row":
+            ends = ends & _has_token(tokens.lines(setting(self.options, "scope")), self.protected)
+        return least + segment_sum(ends.long(), self.groups, len(self.full))
+
+
+def between(kept: torch.Tensor, counts: Any) -> torch.Tensor:
+    """A number of tokens, `[groups]`, not below what must stay nor above what is there."""
+    return torch.minimum(torch.maximum(kept, counts.least()), counts.current)
 
 
 def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: torch.Tensor, **details) -> Keep:
@@ -117,15 +122,17 @@ def keep_by_priority(options, context: Context, priority: torch.Tensor, counts: 
     if setting(options, "newlines") == "keep":
         counts = counts - segment_sum((tokens.visual & tokens.newline).long(), groups, len(counts))
     if setting(options, "scope") == "request":
-        leaders = _leaders_without_keys(context, priority, ranked, lines, keys)
+        # the best tokens on which no newline depends, so that one token of budget per image always suffices
+        free = ranked if lines is None else ranked & (lines < 0)
+        leaders = _leaders(context, priority, torch.where(free.any(), free, ranked), keys)
         priority = priority.masked_fill(leaders, float("inf"))
         keys = keys | leaders
-    keep = (context.valid & ~tokens.visual) | fit_counts(priority, groups.masked_fill(~ranked, -1), lines, counts, keys)
-    return Keep.of(_with_newlines(options, context, keep, lines), **details)
+    stays = fit_counts(priority, groups.masked_fill(~ranked, -1), lines, counts, keys)
+    return _with_text(options, context, stays, lines, **details)
 
 
 def last_text(context: Context) -> torch.Tensor:
-    """Place of the last text token of each row, `[batch]`, for methods that score images by the text behind them.
+    """Mark the last text token of each row, `[batch, length]`, for methods that score images by the text behind them.
 
     Raises
     ------
@@ -133,11 +140,11 @@ def last_text(context: Context) -> torch.Tensor:
         If no text follows an image.
     """
     place = torch.arange(context.valid.shape[1], device=context.valid.device)
-    last = torch.where(context.text_rows, place, -1).amax(-1)
-    if bool((context.tokens.visual & (place > last.unsqueeze(-1))).any()):
+    last = torch.where(context.text_rows, place, -1).amax(-1, keepdim=True)
+    if bool((context.tokens.visual & (place > last)).any()):
         method = context.counts.options.method
         raise ValueError(f"{method} scores images by the text that follows them: the prompt must not end in an image")
-    return last
+    return place == last
 
 
 def text_attention(context: Context, query: str) -> torch.Tensor:
@@ -148,22 +155,16 @@ def text_attention(context: Context, query: str) -> torch.Tensor:
     ValueError
         If no text follows an image.
     """
-    last = last_text(context).unsqueeze(-1)
-    place = torch.arange(context.valid.shape[1], device=context.valid.device)
-    rows = context.text_rows if query == "text" else place == last
+    last = last_text(context)
+    rows = context.text_rows if query == "text" else last
     return context.attention_rows(rows).mean(1).sum(1) / rows.sum(-1, keepdim=True).clamp_min(1)
 
 
 def keep_by_mask(options, context: Context, stays: torch.Tensor, priority: torch.Tensor, **details) -> Keep:
     """Keep text, protected tokens, what `stays [batch, length]` marks, and the best token of an image without any."""
-    tokens = context.tokens
     ranked, lines = _ranked(options, context)
     stays = ranked & (stays | context.counts.protected)
-    images, count = tokens.groups("image")
-    empty = segment_sum(stays.long(), images, count) == 0
-    leaders = _leaders(context, priority, ranked) & empty[images]
-    keep = (context.valid & ~tokens.visual) | stays | leaders
-    return Keep.of(_with_newlines(options, context, keep, lines), **details)
+    return _with_text(options, context, stays | _leaders(context, priority, ranked, stays), lines, **details)
 
 
 def _ranked(options, context: Context) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -178,20 +179,21 @@ def _ranked(options, context: Context) -> tuple[torch.Tensor, torch.Tensor | Non
         none does any.
     """
     tokens = context.tokens
-    patches = tokens.visual & ~tokens.newline
     if setting(options, "newlines") != "row":
-        return patches & tokens.present, None
-    lines = tokens.lines(setting(options, "scope"))
-    alone = tokens.visual & tokens.newline & ~_has_token(lines, patches)
-    return (patches & tokens.present) | alone, lines.masked_fill(alone, -1)
+        return tokens.patches, None
+    lines, ends = tokens.lines(setting(options, "scope")), tokens.visual & tokens.newline
+    alone = ends & ~_has_token(lines, tokens.visual & ~ends)
+    return tokens.patches | alone, lines.masked_fill(alone, -1)
 
 
-def _with_newlines(options, context: Context, keep: torch.Tensor, lines: torch.Tensor | None) -> torch.Tensor:
-    """Add the newlines that stay beside the kept tokens."""
+def _with_text(options, context: Context, stays: torch.Tensor, lines: torch.Tensor | None, **details) -> Keep:
+    """Keep text, the visual tokens that are marked, and the newlines that stay beside them."""
     ends = context.tokens.visual & context.tokens.newline
     if setting(options, "newlines") == "keep":
-        return keep | ends
-    return keep if lines is None else keep | (ends & _has_token(lines, keep))
+        stays = stays | ends
+    elif lines is not None:
+        stays = stays | (ends & _has_token(lines, stays))
+    return Keep.of((context.valid & ~context.tokens.visual) | stays, **details)
 
 
 def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
@@ -202,18 +204,8 @@ def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     return occupied[lines] & (lines >= 0)
 
 
-def _leaders(context: Context, priority: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
-    """Mark the token of highest priority of each image."""
+def _leaders(context: Context, priority: torch.Tensor, among: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+    """Mark the token of highest priority `among` those of each image that has none of the `held` ones."""
     images, count = context.tokens.groups("image")
-    return among & (place_in_group(priority, images.masked_fill(~among, -1), count) == 0)
-
-
-def _leaders_without_keys(context: Context, priority: torch.Tensor, patches, lines: torch.Tensor | None, keys):
-    """Mark one token of each image without key tokens, which stays where several images share a group.
-
-    It is the best token on which no newline depends, so that one token of budget per image always suffices.
-    """
-    images, count = context.tokens.groups("image")
-    without = segment_sum(keys.long(), images, count) == 0
-    free = patches if lines is None else patches & (lines < 0)
-    return _leaders(context, priority, torch.where(free.any(), free, patches)) & without[images]
+    without = segment_sum(held.long(), images, count) == 0
+    return among & (place_in_group(priority, images.masked_fill(~among, -1), count) == 0) & without[images]

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from ..ops.token_ops import segment_sum
-from .applying import Counted, Rules, apply, check_counted
+from .applying import Counted, apply, check_counted
 from .cache_selection import compact_cache
 from .decoder_inputs import ReductionRequest
 from .decoder_options import setting
@@ -99,8 +99,7 @@ class StagedPrefill:
             keep = keep_by_mask(self.reducer.options, context, torch.ones_like(context.valid), context.valid.double())
         else:
             keep = self.reducer.keep(stage, context)
-        rules = Rules("left", adds=self.reducer.adds)
-        after, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, rules)
+        after, (hidden_states,), self.carry = apply(sequence, [hidden_states], keep, self.reducer, "left")
         if layer == BEFORE_FIRST_LAYER and bool((after.visual & ~after.tokens.present).any()):
             raise RuntimeError("A stage tried to keep tokens that the vision tower left out")
         if after is not sequence:

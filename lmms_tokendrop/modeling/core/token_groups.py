@@ -27,18 +27,16 @@ class TokenGroups:
     @classmethod
     def of(cls, context: Context) -> "TokenGroups":
         """Those of a stage's groups, without newlines and what the vision tower left out."""
-        tokens, count = context.tokens, len(context.counts.full)
-        patches = tokens.visual & tokens.present & ~tokens.newline
-        return cls(*tokens_of_groups(context.counts.groups.masked_fill(~patches, -1), count))
+        groups = context.counts.groups.masked_fill(~context.tokens.patches, -1)
+        return cls(*tokens_of_groups(groups, len(context.counts.full)))
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         """`[groups, longest, ...]` of `values [batch, length, ...]`."""
         return values[self.row, self.place]
 
-    def features(self, context: Context, unit: bool = True) -> torch.Tensor:
-        """Their features `[groups, longest, channels]` float32, of length 1 if these are made `unit` vectors."""
-        states = self.gather(context.hidden_states).float()
-        return torch.nn.functional.normalize(states, dim=-1) if unit else states
+    def directions(self, context: Context) -> torch.Tensor:
+        """Their features `[groups, longest, channels]` float32, made unit vectors."""
+        return torch.nn.functional.normalize(self.gather(context.hidden_states).float(), dim=-1)
 
     def spread(self, values: torch.Tensor, context: Context) -> torch.Tensor:
         """`[batch, length]` float64 of `values [groups, longest]`, 0 for everything else."""

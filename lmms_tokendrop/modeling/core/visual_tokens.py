@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
+from typing import ClassVar
 
 import torch
-
-from ..ops.token_ops import Left
 
 PART_RANGE = 2**20
 
@@ -106,6 +105,11 @@ class VisualTokens:
     def visual(self) -> torch.Tensor:
         """`[batch, length]`, True for visual tokens."""
         return self.image >= 0
+
+    @cached_property
+    def patches(self) -> torch.Tensor:
+        """`[batch, length]`, True for patches that the vision tower did not leave out; not for newlines."""
+        return self.visual & self.present & ~self.newline
 
     def map(self, function) -> "VisualTokens":
         """Apply a tensor function to everything that is known of each token."""
@@ -227,7 +231,12 @@ class Entries:
         `[batch, length]`, place of each token in its unreduced sequence; -1 for padding.
     padded : bool
         Whether any entry is padding.
+    leading, merges_text : int, bool
+        As in :class:`.fusion_tokens.FusionTokens`; none, and no.
     """
+
+    leading: ClassVar[int] = 0
+    merges_text: ClassVar[bool] = False
 
     place: torch.Tensor
     padded: bool
@@ -271,11 +280,11 @@ class DecoderTokens(Entries):
         """Image of each visual token over the batch `[batch, length]`, -1 for text, and the number of images."""
         return self.tokens.groups("image")
 
-    def after(self, target: torch.Tensor, left: Left) -> "DecoderTokens":
-        """The tokens that are left."""
+    def after(self, target: torch.Tensor, index: torch.Tensor, valid: torch.Tensor, padded: bool) -> "DecoderTokens":
+        """The tokens that are left; see :meth:`.fusion_tokens.FusionTokens.after`."""
         return DecoderTokens(
-            place=self.place.gather(1, left.index).masked_fill(~left.valid, -1),
-            position_ids=self.position_ids.expand(len(left.index), -1).gather(1, left.index),
-            tokens=self.tokens.select(left.index, left.valid),
-            padded=left.padded,
+            place=self.place.gather(1, index).masked_fill(~valid, -1),
+            position_ids=self.position_ids.expand(len(index), -1).gather(1, index),
+            tokens=self.tokens.select(index, valid),
+            padded=padded,
         )

@@ -1,26 +1,19 @@
 """A smaller image: the projected grid of each tile pooled by area, the baseline without any choice."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from ..core.feature_selection import FeatureOptions
-from ..core.reducer import Context, Keep, Stage, TokenReducer
+from ..core.reducer import Context, InputReducer, Keep, Stage
 from ..core.selection import DecoderCounts
 from ..core.tile_counts import divided
 from ..core.visual_tokens import VisualTokens
 from ..ops.token_ops import segment_sum
 
 
-@dataclass
-class AreaPoolingOptions(FeatureOptions):
-    """Options of pooling by area."""
-
-    exact: ClassVar[bool] = False
-
-
-class AreaPooling(TokenReducer):
+class AreaPooling(InputReducer):
     """Before the first layer, pool each tile to the largest grid of its shape that its share of the budget pays for.
 
     A whole tile of `s x s` patches with `n` tokens becomes `g x g`, `g` the square root of `n` rounded down; what
@@ -29,12 +22,8 @@ class AreaPooling(TokenReducer):
     budget may be left: the report says how many.
     """
 
-    Options: type[Any] = AreaPoolingOptions
+    Options: type[Any] = FeatureOptions
     adds = True
-
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage, before the first layer."""
-        return (Stage("features"),)
 
     def count(self, stage: Stage, counts: DecoderCounts) -> torch.Tensor:
         """The cells of each group's grids."""

@@ -36,9 +36,6 @@ class CatalogueMethods(Mapping):
         module, name = self.references()[method].split(":")
         return getattr(import_module(module), name)
 
-    def __contains__(self, method: object) -> bool:
-        return method in self.references()
-
     def __iter__(self) -> Iterator[str]:
         return iter(self.references())
 
@@ -49,17 +46,12 @@ class CatalogueMethods(Mapping):
 @cache
 def reductions(architecture: str) -> Reductions:
     """The methods of an architecture, and what options mean for them."""
+    provides = catalogue.architecture(architecture).provides
     return Reductions(
         CatalogueMethods(architecture),
         lambda *methods: {"available": text_of_export(architecture, *methods)},
-        implied_options(architecture),
+        WITHOUT_NEWLINES if "decoder" in provides and "newlines" not in provides else None,
     )
-
-
-def implied_options(architecture: str) -> dict[str, str]:
-    """Options of decoders that an architecture has nothing for, and what they would say."""
-    provides = catalogue.architecture(architecture).provides
-    return WITHOUT_NEWLINES if "decoder" in provides and "newlines" not in provides else {}
 
 
 def text_of_export(architecture: str, *methods: str) -> str:
@@ -77,7 +69,7 @@ def text_of_export(architecture: str, *methods: str) -> str:
     imported = {f"from .{module.rpartition('.')[2]} import {name}" for module, name in classes.values()}
     imports = "\n".join(sorted({"from .options import Reductions", *imported}))
     table = ", ".join(f'"{method}": {name}' for method, (_, name) in classes.items())
-    implied = implied_options(architecture)
+    implied = reductions(architecture).implied
     constant, argument = (f"IMPLIED = {implied!r}\n", ", implied=IMPLIED") if implied else ("", "")
     return f'''"""The methods of this model."""
 

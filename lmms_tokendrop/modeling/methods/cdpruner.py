@@ -75,8 +75,8 @@ class CDPruner(TokenReducer):
         """Minus the number of the pick."""
         groups = TokenGroups.of(context)
         relevance = stretched(groups.gather(context.tokens.carry["relevance"]), groups.valid)
-        count = self.count(stage, context.counts).to(groups.valid.device)
-        return groups.spread(-pivoted_qr(groups.features(context), groups.valid, count, relevance), context)
+        count = self.count(stage, context.counts)
+        return groups.spread(-pivoted_qr(groups.directions(context), groups.valid, count, relevance), context)
 
 
 def stretched(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

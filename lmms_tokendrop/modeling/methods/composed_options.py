@@ -6,7 +6,6 @@ from typing import Any
 
 from ..core.decoder_options import (
     COUNT_BUDGETS,
-    DEFAULT_KEEP_RATIO,
     BudgetOptions,
     NewlineOptions,
     OneFormatOptions,
@@ -17,7 +16,6 @@ from ..core.options import COMPOSABLE, COMPOSED, Reductions, SeedOptions, option
 from ..core.reducer import TokenReducer
 
 DEFAULT_METHODS = {"features": "uniform", "decoder": "fastv"}
-DEFAULT_BUDGET = {"keep_ratio": DEFAULT_KEEP_RATIO, "counter": "release"}
 BUDGET = (*sorted(COUNT_BUDGETS), "counter")
 SHARED = ("format", "scope", "newlines", "position_mode", "packing", "seed")
 
@@ -50,19 +48,11 @@ class Part:
     alone: bool = False
 
     @property
-    def takes_budget(self) -> bool:
-        """Whether the method has budgets."""
-        return issubclass(self.reducer.Options, BudgetOptions)
-
-    @property
-    def counting_places(self) -> frozenset[str]:
-        """Where a budget says what stays: not in the cache, and not where the method only prepares other stages."""
-        return self.places - {"decode", *self.reducer.builds_on.values()} if self.takes_budget else frozenset()
-
-    @property
-    def last_place(self) -> int:
-        """Number of the last place where it counts."""
-        return max(map(COMPOSABLE.index, self.counting_places))
+    def counting_places(self) -> list[int]:
+        """Numbers of places where a budget says what stays: not the cache, nor where others are only prepared."""
+        if not issubclass(self.reducer.Options, BudgetOptions):
+            return []
+        return sorted(map(COMPOSABLE.index, self.places - {"decode", *self.reducer.builds_on.values()}))
 
     @property
     def own_way(self) -> list[str]:
@@ -75,18 +65,15 @@ class Part:
         values = {name: getattr(self.options, name) for name in BUDGET}
         return {name: value for name, value in values.items() if value is not None} if stated(values) else {}
 
-    def check_without_budget(self) -> None:
-        """Raise a ValueError if a budget, or what takes the place of one, was given though nothing would heed it."""
-        if self.takes_budget and self.own_way:
+    def check_counts(self, newlines: str) -> None:
+        """Raise a ValueError if it is to count newlines, or to heed a budget, and does not."""
+        if self.counting_places and newlines != "drop" and "newlines" not in self.reducer.Options.entries():
+            raise ValueError(f"token_reduction: newlines: {self.name} has no such option; allowed: 'drop'")
+        if not self.counting_places and self.own_way:
             raise ValueError(
                 f"token_reduction: {self.name}.{self.own_way[0]}: {self.name} counts no tokens at "
                 f"{', '.join(sorted(self.places))}; allowed: without it"
             )
-
-    def check_newlines(self, newlines: str) -> None:
-        """Raise a ValueError if they are to stay with a method that lets all of them go."""
-        if newlines != "drop" and "newlines" not in self.reducer.Options.entries():
-            raise ValueError(f"token_reduction: newlines: {self.name} has no such option; allowed: 'drop'")
 
     def check_above(self, whole: dict[str, Any]) -> None:
         """Raise a ValueError if its budget is not above that of the whole."""
@@ -160,20 +147,15 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
             places = frozenset(place for place in COMPOSABLE if own[place] == name)
             whole.parts[name] = Part(name, reductions.reducers[name], places)
         for name in options.keys() - own.keys():
-            whole.give(name, options[name])
+            method, _, option_of_method = name.partition(".")
+            if method not in whole.parts:
+                names = ", ".join(whole.parts)
+                raise ValueError(f"token_reduction: {name}: {method!r} has no place; allowed: options of {names}")
+            if option_of_method in ("method", "counter", *SHARED):
+                raise ValueError(f"token_reduction: {name}: methods don't differ in it; allowed: {option_of_method}")
+            whole.parts[method].given[option_of_method] = options[name]
         whole.share({name: own[name] for name in BUDGET if own.get(name) is not None}, reductions)
         return whole
-
-    def give(self, name: str, value: Any) -> None:
-        """Hand an option `METHOD.OPTION` to its method."""
-        method, _, own = name.partition(".")
-        if method not in self.parts:
-            raise ValueError(
-                f"token_reduction: {name}: {method!r} has no place; allowed: options of {', '.join(self.parts)}"
-            )
-        if own in ("method", "counter", *SHARED):
-            raise ValueError(f"token_reduction: {name}: methods don't differ in it; allowed: {own}")
-        self.parts[method].given[own] = value
 
     def share(self, budget: dict[str, Any], reductions: Reductions) -> None:
         """Complete the options of the parts, and take over the budget of the last that counts.
@@ -189,15 +171,12 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
             taken = any(name in part.reducer.Options.entries() for part in self.parts.values())
             if not taken and getattr(self, name) != self.entries()[name].default:
                 raise ValueError(f"token_reduction: none of {', '.join(self.parts)} has an option {name!r}")
-        counting = sorted(
-            (part for part in self.parts.values() if part.counting_places), key=lambda part: part.last_place
-        )
         for part in self.parts.values():
+            part.check_counts(self.newlines)
             if not part.counting_places:
-                part.check_without_budget()
                 self._complete(part, {}, reductions)
-        for part in counting:
-            part.check_newlines(self.newlines)
+        counting = [part for part in self.parts.values() if part.counting_places]
+        counting.sort(key=lambda part: part.counting_places[-1])
         if counting:
             self._share_budget(counting, budget, reductions)
         elif stated(budget):
@@ -211,8 +190,8 @@ class ComposedOptions(OneFormatOptions, SeedOptions, PackingOptions, PositionOpt
         if last.own_way and stated(budget):
             own = ", ".join(f"{last.name}.{name}" for name in last.own_way)
             raise ValueError(f"token_reduction: {stated(budget)[0]}, {own} exclude each other; give one of them")
-        if earlier and not last.own_way:
-            budget = budget if stated(budget) else {**DEFAULT_BUDGET, **budget}
+        if earlier and not last.own_way and not stated(budget):
+            budget = {**self.usual, **budget}
         self._complete(last, budget, reductions)
         budget = last.budget
         for name in BUDGET:
@@ -259,10 +238,9 @@ def methods_by_place(options: Mapping[str, Any], reductions: Reductions) -> dict
     if all(name is None for name in methods.values()):
         methods |= DEFAULT_METHODS
     allowed = [name for name in reductions.reducers if name not in ("none", COMPOSED)]
-    for place, name in methods.items():
+    for place, name in tuple(methods.items()):
         if name is not None and name not in allowed:
             raise ValueError(f"token_reduction: {place}={name!r}; allowed: {', '.join(map(repr, allowed))}")
-    for place, name in tuple(methods.items()):
         builds_on = {} if name is None else reductions.reducers[name].builds_on
         if place in builds_on:
             needed = builds_on[place]

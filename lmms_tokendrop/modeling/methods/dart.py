@@ -7,15 +7,13 @@ import torch
 
 from ..core.options import option
 from ..core.reducer import Context, Keep, Stage
-from ..ops.selecting import tokens_of_groups
-from ..ops.token_ops import ordered_indices, ranks
+from ..core.token_groups import TokenGroups
+from ..ops.token_ops import ordered_indices, ranks, top
 from .one_drop import OneDrop, OneDropOptions
-
-RELEASE_R = 0.778
 
 PRESETS = {
     "k2-r66.7": {"K": 2, "R": 0.667},
-    "k2-r77.8": {"K": 2, "R": RELEASE_R},
+    "k2-r77.8": {"K": 2, "R": 0.778},
     "k2-r88.9": {"K": 2, "R": 0.889},
 }
 """Reduction ratios of the paper: 192, 128 and 64 of 576 tokens behind two layers."""
@@ -26,7 +24,7 @@ class DartOptions(OneDropOptions):
     """Options of DART. A count budget, `R`, and a `preset` exclude each other; `K` goes with all but the preset."""
 
     presets: ClassVar[dict[str, dict]] = PRESETS
-    paper_share: ClassVar[float] = RELEASE_R
+    usual: ClassVar[dict[str, Any]] = {"R": 0.778}
 
     preset: str | None = option(None, "Named `K` and `R` of the DART paper.", allowed=tuple(PRESETS))
     image_pivots: int = option(
@@ -50,12 +48,12 @@ class Dart(OneDrop):
     def keep(self, stage: Stage, context: Context) -> Keep:
         """Choose pivots, and let each choose."""
         count = self.count(stage, context.counts)
-        patches = context.tokens.visual & ~context.tokens.newline
-        row, place, valid = tokens_of_groups(context.counts.groups.masked_fill(~patches, -1), len(count))
+        groups = TokenGroups.of(context)
+        row, place, valid = groups.row, groups.place, groups.valid
         size = context.keys_by_head().float().abs().sum((1, 3)).to(place.device)
         unit = torch.nn.functional.normalize(context.normed_states().float(), dim=-1)
         kept = count.clamp_max(self.options.image_pivots).unsqueeze(-1)
-        rank = ranks(size[row, place].masked_fill(~valid, -1.0))
+        rank = ranks(groups.gather(size).masked_fill(~valid, -1.0))
         ours = place.gather(1, rank.argsort(dim=-1))[:, : self.options.image_pivots]
         text = ordered_indices(context.text_rows, size)[:, : self.options.text_pivots][row[:, 0]]
         pivots = torch.cat([torch.where(torch.arange(ours.shape[1], device=ours.device) < kept, ours, -1), text], dim=1)
@@ -63,9 +61,7 @@ class Dart(OneDrop):
         vectors = unit[row[:, :1].to(device), pivots.clamp_min(0).to(device)]
         likeness = (unit[row.to(device), place.to(device)] @ vectors.transpose(1, 2)).to(place.device)
         chosen = least_like(likeness, valid, valid & (rank < kept), even_shares(pivots >= 0, count - kept.squeeze(-1)))
-        stays = torch.zeros(patches.shape, dtype=torch.float64, device=patches.device)
-        stays[row[valid], place[valid]] = chosen[valid].double()
-        return context.best(stays, count)
+        return context.best(groups.spread(chosen, context), count)
 
 
 def even_shares(there: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
@@ -93,7 +89,5 @@ def least_like(likeness: torch.Tensor, valid: torch.Tensor, chosen: torch.Tensor
         `[groups, tokens]`, all that is chosen.
     """
     for pivot in range(shares.shape[1]):
-        free = valid & ~chosen
-        rank = ranks((-likeness[..., pivot]).masked_fill(~free, float("-inf")))
-        chosen = chosen | (free & (rank < shares[:, pivot : pivot + 1]))
+        chosen = chosen | top(-likeness[..., pivot], valid & ~chosen, shares[:, pivot])
     return chosen

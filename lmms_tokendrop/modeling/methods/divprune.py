@@ -7,7 +7,7 @@ import torch
 
 from ..core.feature_selection import PAPER_BUDGETS, FeatureOptions
 from ..core.options import option
-from ..core.reducer import Context, Stage, TokenReducer
+from ..core.reducer import Context, InputReducer, Stage
 from ..core.token_groups import TokenGroups
 from ..ops.greedy import farthest_first
 
@@ -26,7 +26,7 @@ class DivPruneOptions(FeatureOptions):
     )
 
 
-class DivPrune(TokenReducer):
+class DivPrune(InputReducer):
     """Before the first layer, keep the tokens of each group whose smallest cosine distance to each other is largest.
 
     Chosen greedily among projected features: first the token whose nearest other is farthest, then always the one that
@@ -35,14 +35,9 @@ class DivPrune(TokenReducer):
 
     Options: type[Any] = DivPruneOptions
 
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage, before the first layer."""
-        return (Stage("features"),)
-
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Minus the number of the pick."""
-        groups = TokenGroups.of(context)
-        count = self.count(stage, context.counts).to(groups.valid.device)
-        features = groups.features(context)
+        groups, count = TokenGroups.of(context), self.count(stage, context.counts)
+        features = groups.directions(context)
         picked = farthest_first(features @ features.transpose(1, 2), groups.valid, count)
         return groups.spread(-picked, context)

@@ -11,13 +11,11 @@ from ..core.reducer import Context, Stage
 from ..core.selection import text_attention
 from .one_drop import OneDrop, OneDropOptions
 
-PAPER_R = 0.5
-
 PRESETS = {
     "k2-r25": {"K": 2, "R": 0.25},
-    "k2-r50": {"K": 2, "R": PAPER_R},
+    "k2-r50": {"K": 2, "R": 0.5},
     "k2-r75": {"K": 2, "R": 0.75},
-    "k3-r50": {"K": 3, "R": PAPER_R},
+    "k3-r50": {"K": 3, "R": 0.5},
 }
 """Settings of the paper and of its code for lmms-eval (the last one)."""
 
@@ -27,7 +25,7 @@ class FastVOptions(OneDropOptions, NewlineOptions):
     """Options of FastV. A count budget, `R`, and a `preset` exclude each other; `K` goes with all but the preset."""
 
     presets: ClassVar[dict[str, dict]] = PRESETS
-    paper_share: ClassVar[float] = PAPER_R
+    usual: ClassVar[dict[str, Any]] = {"R": 0.5}
 
     preset: str | None = option(None, "Named `K` and `R` of the FastV paper.", allowed=tuple(PRESETS))
     query: str = option(

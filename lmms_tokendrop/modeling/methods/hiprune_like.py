@@ -8,6 +8,7 @@ import torch
 from ..core.feature_selection import FeatureOptions, FeatureReducer, cls_row, shown_patches
 from ..core.options import option
 from ..core.reducer import Context, Host, Keep, Stage
+from ..ops.token_ops import top
 
 PAPER_BLOCK = 9
 PAPER_DEPTH = 24
@@ -70,10 +71,8 @@ class HiPruneLike(FeatureReducer):
         """Attention of the deep block, and above it neighbours, and anchors."""
         patches, grid = shown_patches(context), context.provided("tiles").grid
         count = self.count(stage, context.counts)[1] - 1
-        middle = context.carry["middle"].masked_fill(~patches, -1.0)
         anchors = torch.round(self.options.anchor_ratio * count.double() / NEIGHBOURHOOD).long()
-        rank = middle.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-        anchor = rank < anchors.unsqueeze(-1)
+        anchor = top(context.carry["middle"], patches, anchors)
         near = torch.nn.functional.pad(beside(anchor[:, 1:].unflatten(1, grid)).flatten(1), (1, 0))
         level = torch.where(anchor, 2, near.long())
         return (self._attention(context).double() + level).masked_fill(~patches, float("-inf"))

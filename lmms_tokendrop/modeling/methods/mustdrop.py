@@ -9,9 +9,9 @@ from ..core.drop_layers import drop_layers
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
 from ..core.selection import keep_by_mask, last_text
 from ..ops.selecting import fit_counts, place_in_group
-from ..ops.token_ops import segment_sum
+from ..ops.token_ops import rounded_up, segment_sum
 from ..ops.windows import window_cells, window_order, window_similarity, window_slots, window_targets
-from .mustdrop_merging import key_counts, merged_windows
+from .mustdrop_merging import merged_windows
 from .mustdrop_options import MustDropOptions
 
 PAPER_LAYERS = (2, 6, 10, 14)
@@ -34,7 +34,7 @@ class MustDrop(TokenReducer):
     def __init__(self, options, host: Host):
         super().__init__(options if "features" in host.places else replace(options, key_ratio=0.0), host)
         self.layers = drop_layers(options.layers, host.num_layers, PAPER_LAYERS)
-        self.protected_share = self.options.protected_share
+        self.protected_share = self.options.key_ratio if options.protects_key_tokens else 0.0
 
     def stages(self) -> tuple[Stage, ...]:
         """Vision block 0, the place before the decoder, the dual-attention filters, the cache."""
@@ -83,22 +83,20 @@ class MustDrop(TokenReducer):
     def _protect(self, context: Context) -> Keep:
         """Drop what merged, and mark the tokens of each tile that CLS attends most, counted after merging."""
         tokens, attention = context.tokens, context.cls_attention()
-        key = key_tokens(attention, tokens.visual & ~tokens.newline & tokens.present, tokens, self.options.key_ratio)
+        key = key_tokens(attention, tokens.patches, tokens, self.options.key_ratio)
         carry = {"key": key, **({"protected": key} if self.options.protects_key_tokens else {})}
         return keep_by_mask(self.options, context, torch.ones_like(context.valid), attention, carry=carry)
 
     def _filter(self, stage: Stage, context: Context) -> Keep:
         """Keep key tokens, and what the text looks at."""
         last_text(context)
-        share, best = dual_attention(context)
+        share, best, dual = dual_attention(context)
         options, key = self.options, context.carry["key"]
-        dual = dual_score(context, share, best)
         if options.by_threshold:
             drop = torch.ones_like(key)
-            if options.global_threshold is not None:
-                drop &= share < options.global_threshold
-            if options.individual_threshold is not None:
-                drop &= best < options.individual_threshold
+            for values, threshold in ((share, options.global_threshold), (best, options.individual_threshold)):
+                if threshold is not None:
+                    drop &= values < threshold
             return keep_by_mask(options, context, ~drop | key, dual, carry=dict(context.carry))
         priority = torch.where(key, KEY_PRIORITY + context.cls_attention().double(), dual)
         return context.best(priority, self.count(stage, context.counts), carry=dict(context.carry))
@@ -125,8 +123,8 @@ def key_tokens(attention: torch.Tensor, among: torch.Tensor, tokens, key_ratio: 
     """
     groups, count = tokens.groups("tile")
     tile = groups.masked_fill(~among, -1)
-    total = segment_sum(among.long(), tile, count)
-    return among & (place_in_group(attention, tile, count) < key_counts(total, key_ratio)[tile])
+    keys = rounded_up(segment_sum(among.double(), tile, count) * key_ratio)
+    return among & (place_in_group(attention, tile, count) < keys[tile])
 
 
 def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
@@ -141,24 +139,25 @@ def least_attended(context: Context, drop_ratio: float, floor: int) -> Keep:
     floor : int
         Entries per image that stay in any case.
     """
-    tokens = context.tokens
-    groups, count = tokens.groups("image")
-    visual = tokens.visual
+    visual = context.tokens.visual
+    groups, count = context.tokens.groups("image")
     held = segment_sum(visual.long(), groups, count)
-    leaving = torch.ceil(held.double() * drop_ratio - 1e-9).long()
-    counts = torch.maximum(held - leaving, held.clamp_max(floor))
+    counts = torch.maximum(held - rounded_up(held.double() * drop_ratio), held.clamp_max(floor))
     stays = fit_counts(context.provided("attention_so_far"), groups, None, counts)
     return Keep.of((context.valid & ~visual) | stays)
 
 
-def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the whole text, and the best single text token, give each visual token (prefilling).
+def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What the whole text, and the best single text token, give each visual token (prefilling), and both as one score.
+
+    The filter keeps a token that passes either test; the score, the larger of the two, each in units of its mean over
+    the image, is how far both thresholds may rise together until it passes none.
 
     Returns
     -------
-    tuple[torch.Tensor, torch.Tensor]
-        `[batch, length]` float32, zero for text: the token's share of the attention that all text rows give to its
-        image, and the largest head-mean attention that one text row gives it.
+    tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        `[batch, length]` each, zero for text: float32, the token's share of the attention that all text rows give to
+        its image, and the largest head-mean attention that one text row gives it; float64, the score.
     """
     visual = context.tokens.visual
     rows = context.attention_rows(context.text_rows).mean(1)
@@ -166,25 +165,10 @@ def dual_attention(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
     best = rows.amax(1).masked_fill(~visual, 0.0)
     images, count = context.tokens.groups("image")
     mass = segment_sum(total, images, count)
-    return total / mass[images].clamp_min(torch.finfo(mass.dtype).tiny), best
-
-
-def dual_score(context: Context, share: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
-    """Rank by both tests at once: the larger of the two scores, each in units of its mean over the image.
-
-    The filter keeps a token that passes either test; this is how far both thresholds may rise together until it
-    passes none.
-
-    Returns
-    -------
-    torch.Tensor
-        `[batch, length]` float64.
-    """
-    visual = context.tokens.visual
-    images, count = context.tokens.groups("image")
+    share = total / mass[images].clamp_min(torch.finfo(mass.dtype).tiny)
     held = segment_sum(visual.double(), images, count)
     score = torch.zeros(visual.shape, dtype=torch.float64, device=visual.device)
     for values in (share.double(), best.double()):
         mean = segment_sum(values, images, count) / held
         score = torch.maximum(score, values / mean[images].clamp_min(1e-300))
-    return score.masked_fill(~visual, 0.0)
+    return share, best, score.masked_fill(~visual, 0.0)

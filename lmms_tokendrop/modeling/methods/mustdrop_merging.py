@@ -4,14 +4,8 @@ import torch
 
 from ..core.budget import unreachable
 from ..core.tile_layout import Tiles
-from ..ops.selecting import rank_in_groups
-from ..ops.token_ops import segment_sum
+from ..ops.token_ops import ranks, rounded_up, segment_sum
 from ..ops.windows import window_slots
-
-
-def key_counts(tokens: torch.Tensor, key_ratio: float) -> torch.Tensor:
-    """Key tokens of tiles that have `tokens [...]` left after merging: the share `key_ratio`, rounded up."""
-    return torch.ceil(tokens.double() * key_ratio - 1e-9).long()
 
 
 def merged_windows(options, layers: tuple[int, ...], context: Tiles, windows, similarity):
@@ -50,9 +44,7 @@ def merged_windows(options, layers: tuple[int, ...], context: Tiles, windows, si
     wanted = similarity >= options.merge_threshold
     images = int(context.image.max()) + 1
     if options.merge_count == "batch_minimum":
-        count = wanted.sum(-1).amin()
-        rank = similarity.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-        wanted = rank < count
+        wanted = ranks(similarity) < wanted.sum(-1).amin()
     if options.by_threshold:
         return wanted.to(device), torch.zeros(images, dtype=torch.long, device=device)
 
@@ -76,20 +68,27 @@ class _GroupPlanner:
 
     def plan(self, tiles: torch.Tensor, similarity: torch.Tensor, wanted: torch.Tensor):
         """`[tiles, windows]` twice: the windows to merge, and those among them that merge so that the rest fits."""
-        available = self.context.alive[tiles].sum()
+        alive = self.context.alive[tiles]
+        available = alive.sum()
+        own_lines = torch.isin(self.context.line_owner, tiles)
         if self.options.counts_newlines:
-            available = available + len(self._own_lines(tiles))
+            available = available + own_lines.sum()
         if available == 0:
             return torch.zeros_like(wanted), torch.zeros_like(wanted)
         target = self.budget.target(available.unsqueeze(0))
-        flat, candidates = similarity.flatten(), similarity.flatten().isfinite()
-        order = rank_in_groups(flat, (~candidates).long())[: int(candidates.sum())]
-        leaves = self._leaving_step(tiles, order, similarity.shape)
-        patches = _left_after(leaves, self.context.alive[tiles], len(order))
-        newlines = self._newlines_after(tiles, leaves, len(order))
+        merges = int(similarity.isfinite().sum())
+        step = ranks(similarity.view(1, -1)).view_as(similarity).clamp_max(merges)
+        leaves = torch.full(alive.shape, merges + 1)  # the merge, counted from 1, with which a cell leaves; or none
+        leaves[:, self.windows] = step.unsqueeze(-1) + 1
+        leaves.scatter_(1, self.slots[tiles], merges + 1)
+        patches = _left_after(leaves, alive, merges)
+        newlines = self._newlines_after(tiles, own_lines, leaves, merges)
         counts, keys = patches.sum(0) + newlines, self._keys_after(tiles, patches)
-        least = keys + self._staying_newlines(newlines, keys)
-        steps = torch.arange(len(counts), device=counts.device)
+        staying = newlines
+        if self.options.newlines == "row":  # with key tokens, known later only: the most that these can hold
+            staying = torch.minimum(newlines, keys) * self.options.protects_key_tokens
+        least = keys + staying
+        steps = torch.arange(merges + 1)
 
         allowed = (counts >= target) & (steps <= int(wanted.sum()))
         free = int(steps[allowed].max()) if bool(allowed.any()) else 0
@@ -102,53 +101,23 @@ class _GroupPlanner:
             raise unreachable(target, floors.min().unsqueeze(0), self.budget)
         with_room = (roomy <= target + 1e-9) & (steps >= free) & (counts >= target)
         enough = with_room if bool(with_room.any()) else enough
-        step = torch.full_like(flat, len(order), dtype=torch.long)
-        step[order] = steps[:-1]
-        merged = (step < int(steps[enough].min())).view_as(similarity)
-        return merged, merged & (step >= free).view_as(similarity)
+        merged = step < int(steps[enough].min())
+        return merged, merged & (step >= free)
 
-    def _own_lines(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Lines whose newline belongs to the group."""
-        owners = self.context.line_owner
-        return (owners.unsqueeze(-1) == tiles).any(-1).nonzero().squeeze(-1)
-
-    def _leaving_step(self, tiles: torch.Tensor, order: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """The merge, counted from 1 in the given order, with which a cell leaves; `len(order) + 1`: none does."""
-        never = len(order) + 1
-        step = torch.full((shape.numel(),), never, device=order.device)
-        step[order] = torch.arange(1, never, device=order.device)
-        leaves = torch.full(self.context.alive[tiles].shape, never, device=order.device)
-        members = self.windows.unsqueeze(0).expand(len(tiles), -1, -1)
-        leaves.scatter_(1, members.flatten(1), step.view(shape).unsqueeze(-1).expand_as(members).flatten(1))
-        return leaves.scatter_(1, self.slots[tiles], never)
-
-    def _newlines_after(self, tiles: torch.Tensor, leaves: torch.Tensor, steps: int) -> torch.Tensor:
-        """Newlines of the group after 0, 1, 2, ... merges, `[steps + 1]`."""
-        lines, line = self._own_lines(tiles), self.context.line[tiles]
-        if self.options.newlines == "drop":
-            lines = lines[:0]
-        ends = torch.full((len(self.context.line_owner),), steps + 1, device=leaves.device)
+    def _newlines_after(self, tiles: torch.Tensor, own_lines, leaves: torch.Tensor, steps: int) -> torch.Tensor:
+        """Newlines of the group, which has the marked lines, after 0, 1, 2, ... merges, `[steps + 1]`."""
+        ends, line = torch.full(own_lines.shape, steps + 1), self.context.line[tiles]
         if self.options.newlines == "row":
             inside = self.context.alive[tiles] & (line >= 0)
             ends.scatter_reduce_(0, line[inside], leaves[inside], "amax", include_self=False)
-        return _left_after(ends[lines], torch.ones_like(lines, dtype=torch.bool), steps)
+        return _left_after(ends, own_lines & (self.options.newlines != "drop"), steps)
 
     def _keys_after(self, tiles: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """Patch tokens that must stay to the end after 0, 1, 2, ... merges, `[steps + 1]`: one per image or more."""
-        keys = key_counts(patches, self.options.protected_share)
+        keys = rounded_up(patches.double() * self.options.key_ratio) * self.options.protects_key_tokens
         _, image = self.context.image[tiles].unique(return_inverse=True)
         per_image = keys.new_zeros(int(image.max()) + 1, keys.shape[1]).index_add_(0, image, keys)
         return per_image.clamp_min(1).sum(0)
-
-    def _staying_newlines(self, newlines: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Newlines beside them, `[steps + 1]`.
-
-        Which tokens are key tokens is known later only, so of newlines that stay with their row the most that key
-        tokens can hold are counted.
-        """
-        if self.options.newlines == "row" and self.options.protects_key_tokens:
-            return torch.minimum(newlines, keys)
-        return newlines if self.options.newlines == "keep" else torch.zeros_like(newlines)
 
 
 def _left_after(leaves: torch.Tensor, among: torch.Tensor, steps: int) -> torch.Tensor:

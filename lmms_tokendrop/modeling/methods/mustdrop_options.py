@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..core.decoder_options import BudgetOptions, NewlineOptions, PackingOptions, PositionOptions
+from ..core.drop_layers import layers_option
 from ..core.options import option
 
 PRESETS: dict[str, dict] = {
@@ -50,9 +51,7 @@ class MustDropOptions(PackingOptions, PositionOptions, NewlineOptions, BudgetOpt
         "room for and the text decides.",
         low=0,
     )
-    layers: list[int] | None = option(
-        None, "Decoder layers (zero-based) after which tokens are dropped; default: 2, 6, 10, 14 of 32, scaled."
-    )
+    layers: list[int] | None = layers_option("2, 6, 10, 14")
     compact_first_layers: bool = option(
         False, "After prefill layers 0 and 1, too, keep the last stage's survivors only; False: the release."
     )
@@ -80,9 +79,8 @@ class MustDropOptions(PackingOptions, PositionOptions, NewlineOptions, BudgetOpt
     def check_exclusions(cls, options: dict) -> None:
         """Also, options of the release need what it does."""
         super().check_exclusions(options)
-        given = {key for key, value in options.items() if value is not None}
-        changed = {name for name, entry in cls.entries().items() if name in given and options[name] != entry.default}
-        by_threshold = bool(given & THRESHOLDS) or "global_threshold" in PRESETS.get(options.get("preset"), {})
+        changed = {name for name, entry in cls.entries().items() if options.get(name) not in (None, entry.default)}
+        by_threshold = bool(changed & THRESHOLDS) or "global_threshold" in PRESETS.get(options.get("preset"), {})
         if options.get("merge_count") == "batch_minimum" and not by_threshold:
             raise ValueError(
                 "token_reduction: merge_count='batch_minimum' needs thresholds; allowed with a budget: 'window'"
@@ -94,7 +92,7 @@ class MustDropOptions(PackingOptions, PositionOptions, NewlineOptions, BudgetOpt
                 f"token_reduction: newlines={options['newlines']!r} has no meaning with packing='flat', which makes no "
                 "newlines; allowed: 'drop'"
             )
-        if changed & {"decode_drop_ratio", "decode_floor"} and "decode_interval" not in given:
+        if changed & {"decode_drop_ratio", "decode_floor"} and "decode_interval" not in changed:
             raise ValueError("token_reduction: decode_drop_ratio and decode_floor need decode_interval")
 
     @property
@@ -106,8 +104,3 @@ class MustDropOptions(PackingOptions, PositionOptions, NewlineOptions, BudgetOpt
     def protects_key_tokens(self) -> bool:
         """Whether key tokens stay under a count budget; in format 1 they only came first."""
         return self.format > 1
-
-    @property
-    def protected_share(self) -> float:
-        """Share of a tile's tokens that stays under a count budget, rounded up."""
-        return self.key_ratio if self.protects_key_tokens else 0.0

@@ -12,16 +12,9 @@ from ..core.reducer import Host, Stage, TokenReducer
 
 @dataclass
 class OneDropOptions(OneFormatOptions, BudgetOptions):
-    """A count budget, `R`, and a `preset` exclude each other; `K` goes with all but the preset.
-
-    Attributes
-    ----------
-    paper_share : float
-        `R` if neither it nor a budget is given.
-    """
+    """A count budget, `R`, and a `preset` exclude each other; `K` goes with all but the preset."""
 
     alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"R"}), frozenset({"preset"}))
-    paper_share: ClassVar[float]
 
     keep_ratio: float | None = share_option("without a budget, `R` decides.")
     K: int = option(
@@ -38,11 +31,6 @@ class OneDropOptions(OneFormatOptions, BudgetOptions):
         low=0,
         high=1,
     )
-
-    def __post_init__(self) -> None:
-        if self.visual_tokens is None and self.keep_ratio is None and self.R is None:
-            self.R = self.paper_share
-        super().__post_init__()
 
     @classmethod
     def check_exclusions(cls, options: dict) -> None:

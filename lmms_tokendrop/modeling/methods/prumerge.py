@@ -10,9 +10,8 @@ from ..core.feature_selection import FeatureOptions, FeatureReducer, shown_patch
 from ..core.options import option
 from ..core.reducer import Context, Host, Keep, Stage
 from ..ops.selecting import group_quantiles
-from ..ops.token_ops import evenly_spaced, ordered_indices, ranks, segment_sum
+from ..ops.token_ops import evenly_spaced, ordered_indices, segment_sum, top
 
-PAPER_FACTOR = 1.5
 SPACED = 3
 """Evenly spaced patches for each that attention chose, in the "+" form."""
 
@@ -22,6 +21,7 @@ class PruMergeOptions(FeatureOptions):
     """Options of PruMerge. A count budget, a `preset` and `iqr_factor` exclude each other."""
 
     alternatives: ClassVar[tuple] = (*FeatureOptions.alternatives, frozenset({"iqr_factor"}))
+    usual: ClassVar[dict[str, Any]] = {"iqr_factor": 1.5}
     calibrated: ClassVar[tuple[str, float] | None] = ("iqr_factor", 100.0)
 
     keep_ratio: float | None = share_option("without a budget, `iqr_factor` decides.")
@@ -33,11 +33,6 @@ class PruMergeOptions(FeatureOptions):
     )
     plus: bool = option(False, "PruMerge+: three evenly spaced patches for each that attention chose.")
     neighbours: int = option(32, "Patches that each one that stays takes in, those with the nearest keys.", low=0)
-
-    def __post_init__(self) -> None:
-        if self.visual_tokens is None and self.keep_ratio is None and self.iqr_factor is None:
-            self.iqr_factor = PAPER_FACTOR
-        super().__post_init__()
 
 
 class PruMerge(FeatureReducer):
@@ -88,9 +83,9 @@ class PruMerge(FeatureReducer):
         gathers = (count > 1) & (count < patches.sum(-1))
         alone = count - gathers.long()
         if not self.options.plus:
-            return best(attention, patches, alone), gathers
-        top = best(attention, patches, (alone + SPACED) // (1 + SPACED))
-        return top | evenly_spaced(patches & ~top, alone - top.sum(-1)), gathers
+            return top(attention, patches, alone), gathers
+        chosen = top(attention, patches, (alone + SPACED) // (1 + SPACED))
+        return chosen | evenly_spaced(patches & ~chosen, alone - chosen.sum(-1)), gathers
 
     def _outlying(self, context: Context, patches: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
         """`[tiles, length]`, of each tile as large a share as there are outliers among the patches of its group."""
@@ -103,11 +98,11 @@ class PruMerge(FeatureReducer):
         outliers = values > (high + self.options.iqr_factor * (high - low))[owner]
         total, found = (segment_sum(marks.long(), owner, groups) for marks in (torch.ones_like(outliers), outliers))
         found, total = found[group[:, 0]], total[group[:, 0]].clamp_min(1)
-        top = best(attention, patches, patches.sum(-1) * found // total)
+        chosen = top(attention, patches, patches.sum(-1) * found // total)
         if not self.options.plus:
-            return top
+            return chosen
         step = (total // found.clamp_min(1) // SPACED).clamp_min(1).unsqueeze(-1)
-        return top | (patches & ((patches.cumsum(-1) - 1) % step == 0) & (found > 0).unsqueeze(-1))
+        return chosen | (patches & ((patches.cumsum(-1) - 1) % step == 0) & (found > 0).unsqueeze(-1))
 
     def _near(self, key: torch.Tensor, patches: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
         """`[tiles, length, length]`, 1 for each patch itself, and attention of those with the nearest keys."""
@@ -117,8 +112,3 @@ class PruMerge(FeatureReducer):
         found = similarity.topk(min(self.options.neighbours, patches.shape[1]), dim=-1)
         taken = attention.unsqueeze(1).expand_as(similarity).gather(2, found.indices) * found.values.isfinite()
         return itself.to(attention.dtype) + torch.zeros_like(similarity).scatter(2, found.indices, taken)
-
-
-def best(scores: torch.Tensor, among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """The `counts [batch]` marked entries of highest score, `[batch, length]`."""
-    return among & (ranks(scores.masked_fill(~among, float("-inf"))) < counts.unsqueeze(-1))

@@ -114,12 +114,13 @@ class PuMer(LayeredReducer):
         """Prune, then match keys of the image, then of the text."""
         tokens = context.tokens
         kept, image_merged, text_merged = self._parts(*tokens.counts())
-        stays, scores = tokens.valid, None
+        stays = tokens.valid
+        scores: torch.Tensor | float = 0.0
         if self.prune_ratio:
             scores = image_priority(tokens, text_scores(context, self.options.score), protect=not self.counts_padding)
             stays = tokens.text | (tokens.image & (ranks(scores) < kept.unsqueeze(-1)))
         image_order = ordered_indices(tokens.image & stays, scores)
-        text_order = ordered_indices(tokens.text, context.carry.get("text_priority"))
+        text_order = ordered_indices(tokens.text, context.carry.get("text_priority", 0.0))
         target = Keep.of(stays).target
         target = torch.where(tokens.image & stays, bipartite_targets(context.keys(), image_order, image_merged), target)
         target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)

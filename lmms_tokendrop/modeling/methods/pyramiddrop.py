@@ -6,15 +6,15 @@ from typing import Any, ClassVar
 import torch
 
 from ..core.decoder_options import BudgetOptions, NewlineOptions, OneFormatOptions, PositionOptions, share_option
-from ..core.drop_layers import drop_layers
+from ..core.drop_layers import drop_layers, layers_option
 from ..core.options import option
 from ..core.reducer import Context, Host, Stage, TokenReducer
-from ..core.selection import last_text
+from ..core.selection import between, last_text
+from ..ops.token_ops import rounded_down
 
 PAPER_LAYERS = (7, 15, 23)
-PAPER_RATIO = 0.5
 
-PRESETS: dict[str, dict] = {"paper": {"stage_ratio": PAPER_RATIO}}
+PRESETS: dict[str, dict] = {"paper": {"stage_ratio": 0.5}}
 """The setting of the paper: 50, 25 and 12.5 % of the tokens behind 8, 16 and 24 of 32 layers."""
 
 
@@ -23,11 +23,8 @@ class PyramidDropOptions(OneFormatOptions, PositionOptions, NewlineOptions, Budg
     """Options of PyramidDrop. A count budget, `stage_ratio` and a `preset` exclude each other."""
 
     presets: ClassVar[dict[str, dict]] = PRESETS
-    alternatives: ClassVar[tuple] = (
-        *BudgetOptions.alternatives,
-        frozenset({"stage_ratio"}),
-        frozenset({"preset"}),
-    )
+    alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"stage_ratio"}), frozenset({"preset"}))
+    usual: ClassVar[dict[str, Any]] = PRESETS["paper"]
 
     preset: str | None = option(None, "The `stage_ratio` of the PyramidDrop paper.", allowed=tuple(PRESETS))
     keep_ratio: float | None = share_option("without a budget, `stage_ratio` decides.")
@@ -38,14 +35,7 @@ class PyramidDropOptions(OneFormatOptions, PositionOptions, NewlineOptions, Budg
         low=0,
         high=1,
     )
-    layers: list[int] | None = option(
-        None, "Decoder layers (zero-based) after which tokens are dropped; default: 7, 15, 23 of 32, scaled."
-    )
-
-    def __post_init__(self) -> None:
-        if self.visual_tokens is None and self.keep_ratio is None and self.stage_ratio is None:
-            self.stage_ratio = PAPER_RATIO
-        super().__post_init__()
+    layers: list[int] | None = layers_option("7, 15, 23")
 
 
 class PyramidDrop(TokenReducer):
@@ -69,10 +59,8 @@ class PyramidDrop(TokenReducer):
         if self.options.stage_ratio is None:
             return counts.fitted(stage, self)
         share = self.options.stage_ratio ** (1 + self.layers.index(stage.layer))
-        left = torch.floor(counts.available.double() * share + 1e-9).long()
-        return torch.minimum(torch.maximum(left, counts.least()), counts.current)
+        return between(rounded_down(counts.available.double() * share), counts)
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Head-mean attention `[batch, length]` float32 of the last text token, in the layer to come."""
-        place = torch.arange(context.valid.shape[1], device=context.valid.device)
-        return context.next_attention_rows(place == last_text(context).unsqueeze(-1)).mean(1)[:, 0]
+        return context.next_attention_rows(last_text(context)).mean(1)[:, 0]

@@ -6,7 +6,7 @@ import torch
 
 from ..core.decoder_options import BudgetOptions, NewlineOptions, PositionOptions
 from ..core.options import SeedOptions
-from ..core.reducer import Context, Stage, TokenReducer
+from ..core.reducer import Context, InputReducer, Stage
 from ..ops.token_ops import drawn_scores
 
 
@@ -15,14 +15,10 @@ class RandomDropOptions(SeedOptions, PositionOptions, NewlineOptions, BudgetOpti
     """Options of random dropping before a decoder."""
 
 
-class RandomDrop(TokenReducer):
+class RandomDrop(InputReducer):
     """Drop visual tokens at random before the first decoder layer, so that every layer receives the same number."""
 
     Options = RandomDropOptions
-
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage, before the first layer."""
-        return (Stage("features"),)
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Draw a priority for each visual token."""

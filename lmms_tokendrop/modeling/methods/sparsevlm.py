@@ -6,8 +6,8 @@ import torch
 
 from ..core.drop_layers import drop_layers
 from ..core.reducer import Context, Host, Keep, Stage, TokenReducer
-from ..core.selection import keep_by_mask, last_text
-from ..ops.token_ops import padded_indices, take_tokens
+from ..core.selection import between, keep_by_mask, last_text
+from ..ops.token_ops import ordered_indices, padded_indices, rounded_down, take_tokens
 from .sparsevlm_options import SparseVLMOptions
 from .token_recycling import cluster_counts, kept_of_total, recycled, recycled_counts, recycled_states
 
@@ -68,22 +68,20 @@ class SparseVLM(TokenReducer):
         number = recycled_counts(counts.current - kept, self.options.recycled_ratio).masked_fill(clusters == 0, 0)
         target = recycled(context.hidden_states, score, lost, number, clusters, cosine=summed)
         centres = target == torch.arange(target.shape[1], device=target.device)
-        places, valid = padded_indices(centres, "right")
+        places = ordered_indices(centres)
         states = recycled_states(context.hidden_states, target, summed)
-        new = take_tokens(states, places.to(states.device))
-        return Keep.of(stays | centres, added=(places.masked_fill(~valid, -1), new), carry=carry)
+        new = take_tokens(states, places.clamp_min(0).to(states.device))
+        return Keep.of(stays | centres, added=(places, new), carry=carry)
 
     def _shares(self, stage: Stage, context: Context, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens that stay as they are, and clusters of others that come back, `[groups]` each."""
         counts, options = context.counts, self.options
-        total = self.count(stage, counts)
+        kept = total = self.count(stage, counts)
         if total is None:
             kept = self._kept_by_rank(rows, context)
             return kept, self._clusters(counts.current - kept)
-        if not self.adds:
-            return total, torch.zeros_like(total)
-        ratios = options.recycled_ratio, options.cluster_ratio
-        kept = kept_of_total(total, counts.current, counts.least(), *ratios)
+        if self.adds:
+            kept = kept_of_total(total, counts.current, counts.least(), options.recycled_ratio, options.cluster_ratio)
         return kept, total - kept
 
     def _clusters(self, dropped: torch.Tensor) -> torch.Tensor:
@@ -97,19 +95,9 @@ class SparseVLM(TokenReducer):
         current = counts.current
         rank = attention_rank(rows, counts.groups, current, context.carry["rater"].sum(-1))
         if options.rank_scale is None:
-            return between(current - whole(options.rank_ratio * (current - rank)), counts)
-        kept = whole(rank * options.rank_scale + (options.rank_bias or 0.0))
+            return between(current - rounded_down(options.rank_ratio * (current - rank)), counts)
+        kept = rounded_down(rank * options.rank_scale + (options.rank_bias or 0.0))
         return between(torch.minimum(kept, current - 1), counts)
-
-
-def between(kept: torch.Tensor, counts: Any) -> torch.Tensor:
-    """A number of tokens, `[groups]`, not below what must stay nor above what is there."""
-    return torch.minimum(torch.maximum(kept, counts.least()), counts.current)
-
-
-def whole(number: torch.Tensor) -> torch.Tensor:
-    """Rounded down, unless it is a whole number but for its last bit."""
-    return torch.floor(number.double() + 1e-9).long()
 
 
 def raters(context: Context) -> torch.Tensor:
@@ -119,17 +107,16 @@ def raters(context: Context) -> torch.Tensor:
     is the mean over patches of the softmax of V T' over the text.
     """
     tokens, states = context.tokens, context.hidden_states.float()
-    patches = tokens.visual & tokens.present & ~tokens.newline
     images_ahead = tokens.visual.flip(-1).cumsum(-1).flip(-1) > 0
     index, of_text = padded_indices(context.text_rows & ~images_ahead, "left")
-    seen, of_image = padded_indices(patches, "left")
+    seen, of_image = padded_indices(tokens.patches, "left")
     text, image = (take_tokens(states, places.to(states.device)) for places in (index, seen))
     device = states.device
     logits = (image @ text.transpose(1, 2)).masked_fill(~of_text.to(device).unsqueeze(1), torch.finfo(states.dtype).min)
     fit = logits.softmax(-1).masked_fill(~of_image.to(device).unsqueeze(-1), 0.0).sum(1).to(index.device)
     mean = fit.sum(-1) / of_text.sum(-1).clamp_min(1)
     least = torch.minimum(mean, fit.amax(-1))  # a mean of equals may be rounded up
-    return torch.zeros_like(patches).scatter(1, index, of_text & (fit >= least.unsqueeze(-1)))
+    return torch.zeros_like(context.text_rows).scatter(1, index, of_text & (fit >= least.unsqueeze(-1)))
 
 
 def attention_rank(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..core.decoder_options import BudgetOptions, OneFormatOptions, PositionOptions
+from ..core.drop_layers import layers_option
 from ..core.options import option
 
 PRESETS: dict[str, dict] = {
@@ -53,11 +54,7 @@ class SparseVLMOptions(OneFormatOptions, PositionOptions, BudgetOptions):
     rank_bias: float | None = option(
         None, "Tokens that each drop keeps beside those of `rank_scale`; default: 0.", low=0
     )
-    layers: list[int] | None = option(
-        None,
-        "Decoder layers (zero-based) after which tokens are dropped; default: 2, 6, 15, with `rank_scale` also 19, of "
-        "32, scaled.",
-    )
+    layers: list[int] | None = layers_option("2, 6, 15, with `rank_scale` also 19,")
     recycling: str = option(
         "mean",
         "What becomes of dropped tokens: those of a cluster come back as their `mean`, of the nearest to each centre "

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..core.drop_layers import drop_layers
+from ..core.drop_layers import drop_layers, layers_option
 from ..core.feature_selection import FeatureOptions
 from ..core.options import option
 from ..core.reducer import Context, Host, Stage, TokenReducer
@@ -23,9 +23,7 @@ class StarProLikeOptions(FeatureOptions):
     pool: float = option(
         2.0, "Tokens that enter the decoder, for each token of the budget; where an image has fewer, all.", low=1
     )
-    layers: list[int] | None = option(
-        None, "Decoder layers (zero-based) after which tokens are dropped; default: 7, 15, 23 of 32, scaled."
-    )
+    layers: list[int] | None = layers_option("7, 15, 23")
     query: str = option(
         "text",
         "Whose attention scores: the mean of the `text` behind the image, or its `last` token.",
@@ -61,11 +59,7 @@ class StarProLike(TokenReducer):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """Minus the number of the pivot, or head-mean attention."""
-        if stage.place == "features":
-            return self._pivots(stage, context)
-        return text_attention(context, self.options.query)
-
-    def _pivots(self, stage: Stage, context: Context) -> torch.Tensor:
-        groups = TokenGroups.of(context)
-        count = self.count(stage, context.counts).to(groups.valid.device)
-        return groups.spread(-pivoted_qr(groups.features(context, unit=False), groups.valid, count), context)
+        if stage.place == "decoder":
+            return text_attention(context, self.options.query)
+        groups, count = TokenGroups.of(context), self.count(stage, context.counts)
+        return groups.spread(-pivoted_qr(groups.gather(context.hidden_states).float(), groups.valid, count), context)

@@ -3,7 +3,7 @@
 import torch
 
 from ..ops.selecting import fit_counts, tokens_of_groups
-from ..ops.token_ops import group_sizes, merge_groups, ranks
+from ..ops.token_ops import group_sizes, merge_groups, ranks, rounded_down, top
 
 
 def cluster_counts(dropped: torch.Tensor, recycled_ratio: float, cluster_ratio: float) -> torch.Tensor:
@@ -25,16 +25,12 @@ def cluster_counts(dropped: torch.Tensor, recycled_ratio: float, cluster_ratio: 
         The same shape; 0 where nothing leaves.
     """
     recycled = recycled_counts(dropped, recycled_ratio)
-    return torch.minimum(_share(recycled, cluster_ratio) + 1, recycled)
+    return torch.minimum(rounded_down(recycled.double() * cluster_ratio) + 1, recycled)
 
 
 def recycled_counts(dropped: torch.Tensor, recycled_ratio: float) -> torch.Tensor:
     """How many of the dropped tokens are recycled; see :func:`cluster_counts`."""
-    return torch.minimum(_share(dropped, recycled_ratio) + 1, dropped)
-
-
-def _share(counts: torch.Tensor, ratio: float) -> torch.Tensor:
-    return torch.floor(counts.double() * ratio + 1e-9).long()
+    return torch.minimum(rounded_down(dropped.double() * recycled_ratio) + 1, dropped)
 
 
 def kept_of_total(
@@ -94,13 +90,8 @@ def recycled(
     torch.LongTensor
         `[batch, length]`, place of its centre for each recycled token, itself for a centre; -1 for others.
     """
-    row, place = (groups >= 0).nonzero(as_tuple=True)
-    group = groups[row, place]
-    chosen = fit_counts(scores[row, place], group, None, counts)
-    row, place = row[~chosen], place[~chosen]
-    row, place, valid = tokens_of_groups(
-        groups.index_put((row, place), torch.tensor(-1, device=groups.device)), len(counts)
-    )
+    chosen = fit_counts(scores, groups, None, counts)
+    row, place, valid = tokens_of_groups(groups.masked_fill(~chosen, -1), len(counts))
     target = torch.full_like(groups, -1)
     if valid.shape[1]:
         device = states.device
@@ -141,7 +132,7 @@ def nearest_centres(tokens: torch.Tensor, valid: torch.Tensor, clusters: torch.T
     denser = pairs & (rank.unsqueeze(1) < rank.unsqueeze(2))
     largest = distance.masked_fill(~pairs, 0.0).amax((1, 2), keepdim=True)
     apart = torch.where(denser, distance, largest).amin(-1)
-    centres = valid & (ranks((apart * density).masked_fill(~valid, -1.0)) < clusters.unsqueeze(-1))
+    centres = top(apart * density, valid, clusters)
     if cosine:
         unit = torch.nn.functional.normalize(tokens, dim=-1)
         distance = -unit @ unit.transpose(1, 2)

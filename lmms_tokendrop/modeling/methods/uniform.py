@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..core.decoder_options import BudgetOptions, OneFormatOptions, PositionOptions
-from ..core.reducer import Context, Keep, Stage, TokenReducer
+from ..core.reducer import Context, InputReducer, Keep, Stage
 from ..ops.selecting import place_in_group
 from ..ops.token_ops import segment_sum
 
@@ -15,7 +15,7 @@ class UniformOptions(OneFormatOptions, PositionOptions, BudgetOptions):
     """Options of keeping evenly spaced tokens."""
 
 
-class UniformDrop(TokenReducer):
+class UniformDrop(InputReducer):
     """Keep evenly spaced visual tokens before the first decoder layer; newlines leave.
 
     Of the n tokens of a group, in the order in which they enter the decoder, c stay: those at which the running share
@@ -24,17 +24,12 @@ class UniformDrop(TokenReducer):
 
     Options = UniformOptions
 
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage, before the first layer."""
-        return (Stage("features"),)
-
     def keep(self, stage: Stage, context: Context) -> Keep:
         """Mark the places of each group and fit the budget."""
         count = self.count(stage, context.counts)
         patches = context.tokens.visual & ~context.tokens.newline
-        group = context.counts.groups[patches]
-        total = segment_sum(torch.ones_like(group), group, len(count))
-        place = place_in_group(torch.zeros_like(group), group, len(count))
-        scores = torch.zeros(patches.shape, dtype=torch.float64, device=patches.device)
-        scores[patches] = ((place * count[group] + total[group] // 2) % total[group] < count[group]).double()
-        return context.best(scores, count)
+        groups = context.counts.groups.masked_fill(~patches, -1)
+        total = segment_sum(torch.ones_like(groups), groups, len(count)).clamp_min(1)[groups]
+        place = place_in_group(torch.zeros_like(groups), groups, len(count))
+        marked = patches & ((place * count[groups] + total // 2) % total < count[groups])
+        return context.best(marked.double(), count)

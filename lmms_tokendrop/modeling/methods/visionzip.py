@@ -8,7 +8,7 @@ import torch
 from ..core.feature_selection import FeatureOptions, FeatureReducer, cls_row, shown_patches
 from ..core.options import option
 from ..core.reducer import Context, Keep, Stage
-from ..ops.token_ops import evenly_spaced, ordered_indices, ranks
+from ..ops.token_ops import evenly_spaced, ordered_indices, top
 
 
 @dataclass
@@ -47,7 +47,7 @@ class VisionZip(FeatureReducer):
         contextual = torch.round(count.double() * self.options.contextual_ratio).long().masked_fill(whole, 0)
         with_cls = (contextual < count) & ~whole & self.options.cls_slot
         dominant = count - contextual - with_cls.long()
-        rest = patches & (ranks(cls_row(context).masked_fill(~patches, -1.0)) >= dominant.unsqueeze(-1))
+        rest = patches & ~top(cls_row(context), patches, dominant)
         targets = evenly_spaced(rest, contextual)
         free = rest & ~targets & with_cls.unsqueeze(-1)
         slot = free & (free.cumsum(-1) == 1)

@@ -61,8 +61,7 @@ def place_in_group(priority: torch.Tensor, groups: torch.Tensor, count: int) -> 
     """
     groups, shape = torch.where(groups < 0, count, groups).flatten(), groups.shape
     order = rank_in_groups(priority.flatten(), groups)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     total = segment_sum(torch.ones_like(groups), groups, count + 1)
     return (rank - (total.cumsum(0) - total)[groups]).view(shape)
 
@@ -126,23 +125,19 @@ def fit_counts(
     if lines is None:
         return place_in_group(priority, groups, len(counts)) < torch.cat([counts, counts.new_zeros(1)])[groups]
     shape, size = priority.shape, priority.numel()
-    if size == 0:
-        return torch.zeros(shape, dtype=torch.bool, device=priority.device)
     nowhere, counts = len(counts), torch.cat([counts, counts.new_zeros(1)])
     groups = torch.where(groups < 0, nowhere, groups).flatten()
     lines = torch.where(groups == nowhere, -1, lines.flatten())
     order = rank_in_groups(priority.flatten(), groups)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(size, device=order.device)
-    has_line, line_count = lines >= 0, max(int(lines.max()), 0) + 1
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(size, device=order.device))
+    has_line, line_count = lines >= 0, int(torch.nn.functional.pad(lines, (0, 1)).max()) + 1
     leads = has_line & (_best_rank(rank, has_line, lines, line_count, largest=False)[lines] == rank)
-    cost = 1 + leads.long()
+    cost = 1 + leads
 
     running = cost[order].cumsum(0)
     group_total = segment_sum(cost, groups, len(counts))
     before_group = group_total.cumsum(0) - group_total
-    spent = torch.empty_like(running)
-    spent[order] = running - before_group[groups[order]]
+    spent = torch.empty_like(running).scatter_(0, order, running - before_group[groups[order]])
     chosen = spent <= counts[groups]
 
     short = counts.clamp_max(group_total) - segment_sum(cost * chosen, groups, len(counts))

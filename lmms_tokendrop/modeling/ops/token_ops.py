@@ -1,7 +1,5 @@
 """Pure tensor functions on tokens: taking some, pairing similar ones (ToMe, arXiv 2210.09461), merging groups."""
 
-from dataclasses import dataclass
-
 import torch
 
 
@@ -106,6 +104,16 @@ def group_sizes(target: torch.Tensor, sizes: torch.Tensor | None = None) -> torc
     return torch.zeros_like(sizes).scatter_add(1, target.clamp_min(0), sizes.masked_fill(target < 0, 0.0))
 
 
+def rounded_down(numbers: torch.Tensor) -> torch.Tensor:
+    """The next smaller whole numbers; a number that is whole but for its last bits stays."""
+    return torch.floor(numbers.double() + 1e-9).long()
+
+
+def rounded_up(numbers: torch.Tensor) -> torch.Tensor:
+    """The next larger whole numbers; a number that is whole but for its last bits stays."""
+    return torch.ceil(numbers.double() - 1e-9).long()
+
+
 def ranks(scores: torch.Tensor) -> torch.Tensor:
     """Rank of each entry of `scores [batch, entries]` in its row, 0 for the largest, ties by place."""
     order = scores.argsort(dim=-1, descending=True, stable=True)
@@ -113,23 +121,26 @@ def ranks(scores: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(order).scatter(1, order, places)
 
 
-def ordered_indices(among: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
-    """Indices of the marked tokens, by falling score or, without scores, by place.
+def top(scores: torch.Tensor, among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Mark the `counts [batch]` entries of highest score of those `among [batch, entries]`, ties by place."""
+    return among & (ranks(scores.masked_fill(~among, float("-inf"))) < counts.unsqueeze(-1))
+
+
+def ordered_indices(among: torch.Tensor, scores: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """Indices of the marked tokens, by falling score, equal ones by place.
 
     Parameters
     ----------
     among : torch.BoolTensor
         `[batch, length]`.
-    scores : torch.Tensor or None
-        `[batch, length]`.
+    scores : torch.Tensor or float
+        `[batch, length]`, or one of all.
 
     Returns
     -------
     torch.LongTensor
         `[batch, most marked tokens of a row]`, padded with -1 on the right.
     """
-    if scores is None:
-        scores = -torch.arange(among.shape[1], device=among.device, dtype=torch.float64).expand(among.shape)
     count = among.sum(-1, keepdim=True)
     order = torch.where(among, scores, float("-inf")).argsort(dim=-1, descending=True, stable=True)
     order = torch.where(torch.arange(order.shape[1], device=order.device) < count, order, -1)
@@ -157,37 +168,8 @@ def evenly_spaced(among: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return among & (number % step == 0) & (number // step < counts)
 
 
-@dataclass(frozen=True)
-class Left:
-    """What is left of rows of tokens.
-
-    Attributes
-    ----------
-    index : torch.LongTensor
-        `[batch, kept]`, where each token was; 0 for padding.
-    valid : torch.BoolTensor
-        `[batch, kept]`, False for padding.
-    padded : bool
-        Whether any entry is padding.
-    """
-
-    index: torch.Tensor
-    valid: torch.Tensor
-    padded: bool
-
-
-def padded_order(keep: torch.Tensor, side: str, leading: int = 0) -> torch.Tensor:
-    """The order `[batch, tokens]` of :func:`padded_indices`, with all other entries as padding."""
-    if side == "right":
-        return torch.sort((~keep).to(torch.int8), dim=-1, stable=True).indices
-    rank = keep.to(torch.int8)
-    if leading:
-        rank[:, :leading] = -1
-    return torch.sort(rank, dim=-1, stable=True).indices
-
-
 def padded_indices(
-    keep: torch.Tensor, side: str, leading: int = 0, kept: int | None = None, order: torch.Tensor | None = None
+    keep: torch.Tensor, side: str, leading: int = 0, kept: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ascending indices of the True entries of each row, padded to the longest row.
 
@@ -201,8 +183,6 @@ def padded_indices(
         First entries of each row, all True, that come before padding on the left.
     kept : int or None
         True entries of the longest row, where that is known; None: they are counted, for which the host waits.
-    order : torch.LongTensor or None
-        What :func:`padded_order` gave, if it was asked.
 
     Returns
     -------
@@ -210,12 +190,14 @@ def padded_indices(
         `index [batch, kept]` and `valid [batch, kept]`; padding entries have index 0.
     """
     kept = int(keep.sum(-1).max()) if kept is None else kept
-    order = padded_order(keep, side, leading) if order is None else order
+    rank = (~keep if side == "right" else keep).to(torch.int8)
+    if leading:
+        rank[:, :leading] = -1
+    order = torch.sort(rank, dim=-1, stable=True).indices
     if side == "right":
         order = order[:, :kept]
     else:
-        behind = order[:, keep.shape[1] - kept + leading :]
-        order = torch.cat([order[:, :leading], behind], dim=1) if leading else behind
+        order = torch.cat([order[:, :leading], order[:, keep.shape[1] - kept + leading :]], dim=1)
     valid = keep.gather(1, order)
     return order.masked_fill(~valid, 0), valid
 
