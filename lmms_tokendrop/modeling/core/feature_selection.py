@@ -1,4 +1,4 @@
-"""What methods share that decide once, on the features of each tile, before the projector and the decoder."""
+"""What methods share that decide once, before the decoder: on all tokens, or on those of each tile in the tower."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,6 +22,14 @@ class FeatureOptions(OneFormatOptions, PositionOptions, BudgetOptions):
     alternatives: ClassVar[tuple] = (*BudgetOptions.alternatives, frozenset({"preset"}))
 
     preset: str | None = option(None, "A budget of the papers, per image.", allowed=tuple(PAPER_BUDGETS))
+
+
+class InputReducer(TokenReducer):
+    """Decides once, before the first decoder layer, so that every layer receives as much."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One stage, before the first layer."""
+        return (Stage("features"),)
 
 
 class FeatureReducer(TokenReducer):

@@ -292,13 +292,5 @@ class TokenReducer(nn.Module):
         return 0
 
 
-class InputReducer(TokenReducer):
-    """Decides once, before the first decoder layer, so that every layer receives as much."""
-
-    def stages(self) -> tuple[Stage, ...]:
-        """One stage, before the first layer."""
-        return (Stage("features"),)
-
-
 class NoReduction(TokenReducer):
     """The unreduced model, through the same code."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from ..core.feature_selection import FeatureOptions
-from ..core.reducer import Context, InputReducer, Keep, Stage
+from ..core.feature_selection import FeatureOptions, InputReducer
+from ..core.reducer import Context, Keep, Stage
 from ..core.selection import DecoderCounts
 from ..core.tile_counts import divided
 from ..core.visual_tokens import VisualTokens

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..core.feature_selection import PAPER_BUDGETS, FeatureOptions
+from ..core.feature_selection import PAPER_BUDGETS, FeatureOptions, InputReducer
 from ..core.options import option
-from ..core.reducer import Context, InputReducer, Stage
+from ..core.reducer import Context, Stage
 from ..core.token_groups import TokenGroups
 from ..ops.greedy import farthest_first
 

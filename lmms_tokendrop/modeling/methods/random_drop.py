@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from ..core.decoder_options import BudgetOptions, NewlineOptions, PositionOptions
+from ..core.feature_selection import InputReducer
 from ..core.options import SeedOptions
-from ..core.reducer import Context, InputReducer, Stage
+from ..core.reducer import Context, Stage
 from ..ops.token_ops import drawn_scores
 
 

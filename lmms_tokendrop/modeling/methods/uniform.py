@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from ..core.decoder_options import BudgetOptions, OneFormatOptions, PositionOptions
-from ..core.reducer import Context, InputReducer, Keep, Stage
+from ..core.feature_selection import InputReducer
+from ..core.reducer import Context, Keep, Stage
 from ..ops.selecting import place_in_group
 from ..ops.token_ops import segment_sum
 
