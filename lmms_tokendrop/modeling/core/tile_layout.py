@@ -52,34 +52,6 @@ class Tiles:
         return TileCounts(**vars(known), tiles=self)
 
 
-@dataclass(frozen=True)
-class TiledImages:
-    """A batch of images cut into tiles.
-
-    Attributes
-    ----------
-    pixel_values : torch.Tensor
-        `[tiles, 3, height, width]`.
-    layers : list[int]
-        Hidden states of the tower whose features are wanted.
-    tiles_per_image : list[int]
-        Tiles of each image, base view first.
-    layout : list[VisualTokens]
-        See :func:`anyres_layout`.
-    pack : Callable
-        See :func:`anyres_layout`.
-    tiles : Tiles or None
-        What a method may know of them; None where it has no stage in the tower.
-    """
-
-    pixel_values: torch.Tensor
-    layers: list[int]
-    tiles_per_image: list[int]
-    layout: list[VisualTokens]
-    pack: Callable[..., list[torch.Tensor]]
-    tiles: Tiles | None
-
-
 def anyres_layout(pack: Callable, tiles_per_image: list[int], side: int) -> list[VisualTokens]:
     """Let the model pack coordinates in place of features, and read off what went where.
 

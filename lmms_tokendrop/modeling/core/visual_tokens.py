@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -125,6 +126,11 @@ class VisualTokens:
         for scope, (groups, count) in self.numbered.items():
             picked.numbered[scope] = groups.gather(1, index).masked_fill(absent, -1), count
         return picked
+
+    def split(self, lengths: list[int]) -> list["VisualTokens"]:
+        """Cut `[tokens]` into parts of these lengths."""
+        parts = [slice(end - length, end) for length, end in zip(lengths, accumulate(lengths), strict=True)]
+        return [self.map(lambda values, part=part: values[part]) for part in parts]
 
     def append(self, other: "VisualTokens") -> "VisualTokens":
         """Concatenate along the sequence."""
