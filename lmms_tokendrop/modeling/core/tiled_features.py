@@ -204,10 +204,8 @@ class TiledFeatures(StagedVlm):
             order = laid(vision.carry["order"], float("inf")).argsort(dim=-1, stable=True)
             dense = dense.gather(1, order.unsqueeze(-1).expand_as(dense))
             tokens = tokens.map(lambda values: values.view(order.shape).gather(1, order).flatten())
-        place = self._place(tokens, tiles.image)
-        carry = {
-            name: laid(values)[place] * ~tokens.newline for name, values in vision.carry.items() if name != "order"
-        }
+        place, patch = self._place(tokens, tiles.image), ~tokens.newline
+        carry = {name: laid(values)[place] * patch for name, values in vision.carry.items() if name != "order"}
         tokens = replace(tokens, present=present[place] | tokens.newline, carry=carry)
         return dense, tokens.split([len(image) for image in layout])
 
