@@ -186,8 +186,7 @@ class DecoderRun:
         )
         position_ids = sequence.position_ids.expand(rows, -1) if self.compiled else sequence.position_ids
         if self.reducer is not None and setting(self.reducer.options, "position_mode") == "compact":
-            position_ids = entries.valid.cumsum(-1)[:, -sequence.place.shape[1] :] - 1
-            position_ids = position_ids.clamp_min(0)
+            position_ids = (entries.valid.cumsum(-1)[:, -sequence.place.shape[1] :] - 1).clamp_min(0)
         positions = self.decoder.rotary_emb(hidden_states, position_ids=position_ids)
         if self.any_length:
             of_any_length(1, *positions)

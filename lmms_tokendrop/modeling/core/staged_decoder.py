@@ -90,9 +90,8 @@ class StagedDecoderMixin(PreTrainedModel):
 
     @on_host
     def _chunks(self, embeddings, attention_mask, position_ids, cache, reduction) -> list[Chunk]:
-        past = cache.seen
-        chunks = input_chunks(self.config, embeddings, attention_mask, position_ids, past, reduction)
-        reads_cache = past or len(chunks) > 1 or (reduction is not None and reduction.reads_cache)
+        chunks = input_chunks(self.config, embeddings, attention_mask, position_ids, cache.seen, reduction)
+        reads_cache = cache.seen or len(chunks) > 1 or (reduction is not None and reduction.reads_cache)
         if reads_cache and self.training and any(layer.gradient_checkpointing for layer in self.layers):
             raise RuntimeError(
                 "gradient checkpointing fills no cache, and a reduction inside the decoder, a prompt_length or a "

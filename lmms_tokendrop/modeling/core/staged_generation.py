@@ -25,9 +25,8 @@ class StagedGenerationMixin(TokenDropLoading, GenerationMixin):
 
     def __init__(self, config):
         PreTrainedModel.__init__(self, config)
-        text_config = config.text_config
         self.model: Any = self.base_class(config)
-        self.lm_head = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
     def save_pretrained(self, save_directory, *args, **kwargs):

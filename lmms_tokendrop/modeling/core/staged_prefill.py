@@ -42,7 +42,6 @@ class StagedPrefill:
         if self.reducer.stages_at("vision"):
             self.stages.setdefault(BEFORE_FIRST_LAYER, None)
         self.carry: dict[str, torch.Tensor] = {}
-        self.scope = setting(self.reducer.options, "scope")
         self._count(sequence)
         self.full = self.counts
         newlines = sequence.visual & sequence.tokens.newline
@@ -58,7 +57,7 @@ class StagedPrefill:
 
     def _count(self, sequence: DecoderTokens) -> None:
         """Number the groups, and count the visual tokens of each, and of each row; padding is in no group."""
-        groups, count = sequence.tokens.groups(self.scope)
+        groups, count = sequence.tokens.groups(setting(self.reducer.options, "scope"))
         self.groups = groups.masked_fill(~sequence.valid, -1)
         self.counts = segment_sum(sequence.visual.long(), self.groups, count)
         self.row_counts = sequence.visual.sum(-1)
