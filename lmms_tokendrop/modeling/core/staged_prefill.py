@@ -120,8 +120,7 @@ class StagedPrefill:
         slack = 1 if setting(self.reducer.options, "newlines") == "row" else 0  # the newline of a row
         check_counted(self.left, slack)
         decode = [stage for stage in self.reducer.stages_at("decode") if stage.point == "after_prefill"]
-        if decode:
-            compact_cache(self.cache, self.reducer, decode, sequence, self.lengths)
+        compact_cache(self.cache, self.reducer, decode, sequence, self.lengths)
         counts, earlier = [*self.received, self.row_counts], self.cache.received
         self.cache.received = [a + b for a, b in zip(earlier, counts, strict=True)] if earlier else counts
 
