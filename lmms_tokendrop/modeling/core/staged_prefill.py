@@ -68,11 +68,6 @@ class StagedPrefill:
         self.received.append(self.row_counts)
         self.lengths.append(sequence.place.shape[1])
 
-    def acts_at(self, layer: int, point: str) -> bool:
-        """Whether a stage is at a point of a decoder layer."""
-        stage = self.stages.get(layer)
-        return stage is not None and stage.point == point
-
     def leave(self, layer: int, sequence: DecoderTokens, hidden_states: torch.Tensor, **providers):
         """Run the stage after a decoder layer.
 
