@@ -67,6 +67,8 @@ class DecoderRun:
         Whether all layers hold and receive the same, as they do if the method acts in no layer.
     any_length : bool
         Whether the lengths of what compiled layers read depend on values.
+    points : dict[int, str]
+        Layers in which tokens of the prompt leave, and where there.
     sequence : DecoderTokens
         The chunk, where it is.
     keys : list[torch.LongTensor]
@@ -88,6 +90,8 @@ class DecoderRun:
         self.generates = self.prefill is None and bool(cache.received) and self.sequence.place.shape[1] == 1
         stages = () if self.reducer is None else self.reducer.stages_at("decoder", "decode")
         self.dropping = [stage for stage in stages if self.generates and stage.point == "after_token"]
+        leaving = [stage for stage in stages if self.prefill is not None and stage.place == "decoder"]
+        self.points = {stage.layer: stage.point for stage in leaving}
         self.alike = not stages and all(held.entries is self.layers[0].entries for held in self.layers)
         reduced = self.reducer is not None and bool(self.reducer.stages_at("vision", "features"))
         self.any_length = compiled and (reduced or not self.alike)
@@ -107,12 +111,11 @@ class DecoderRun:
         if self.any_length:
             of_any_length(1, hidden_states)
             of_any_length(2, held.keys, held.values)
-        leaves = self.prefill is not None and self.prefill.acts_at(number, "before_ffn")
         return {
             "attention_mask": known.mask,
             "position_embeddings": known.position_embeddings,
             "use_cache": True,
-            "after_attention": HostCall(self.leave, number) if leaves else None,
+            "after_attention": HostCall(self.leave, number) if self.points.get(number) == "before_ffn" else None,
             **cache_argument(held),
         }
 
@@ -123,7 +126,7 @@ class DecoderRun:
             held = self.layers[number]
             attended = self._rows(number).over_cache(self.sequence.valid).mean(1).squeeze(1)
             held.attention = attended if held.attention is None else held.attention + attended
-        if self.prefill is None or not self.prefill.acts_at(number, "after_block"):
+        if self.points.get(number) != "after_block":
             return hidden_states
         providers = {"normed_states": partial(self.decoder.norm, hidden_states)}
         if number + 1 < len(self.layers):
@@ -186,8 +189,7 @@ class DecoderRun:
         )
         position_ids = sequence.position_ids.expand(rows, -1) if self.compiled else sequence.position_ids
         if self.reducer is not None and setting(self.reducer.options, "position_mode") == "compact":
-            position_ids = entries.valid.cumsum(-1)[:, -sequence.place.shape[1] :] - 1
-            position_ids = position_ids.clamp_min(0)
+            position_ids = (entries.valid.cumsum(-1)[:, -sequence.place.shape[1] :] - 1).clamp_min(0)
         positions = self.decoder.rotary_emb(hidden_states, position_ids=position_ids)
         if self.any_length:
             of_any_length(1, *positions)

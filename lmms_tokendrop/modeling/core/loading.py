@@ -161,12 +161,3 @@ def use_public_keys(model) -> None:
     """
     quantizer = getattr(model, "hf_quantizer", None)
     model._weight_conversions = get_model_conversion_mapping(model, hf_quantizer=quantizer, add_legacy=False)
-
-
-class SavesPublicKeys(PreTrainedModel):
-    """Saves with the names of public checkpoints; comes before `PreTrainedModel` in a class's bases."""
-
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """Save as `PreTrainedModel.save_pretrained` does, see :func:`use_public_keys`."""
-        use_public_keys(self)
-        super().save_pretrained(save_directory, *args, **kwargs)

@@ -79,8 +79,7 @@ class DecoderCounts:
         by_tile = setting(self.options, "scope") == "tile"
         part, count = (self.groups, len(self.full)) if by_tile else tokens.groups("image")
         held, staying = (segment_sum(marked.long(), part, count) for marked in (visual, visual & self.protected))
-        group = torch.zeros(count + 1, dtype=torch.long, device=part.device)
-        group.scatter_(0, torch.where(visual, part, count).flatten(), self.groups.flatten())
+        group = part.new_zeros(count + 1).scatter(0, torch.where(visual, part, count).flatten(), self.groups.flatten())
         least = segment_sum(torch.where(held > 0, staying.clamp_min(1), 0), group[:count], len(self.full))
         if newlines == "drop":
             return least
@@ -198,10 +197,7 @@ def _with_text(options, context: Context, stays: torch.Tensor, lines: torch.Tens
 
 def _has_token(lines: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """`[batch, length]`, whether the line of an entry has a marked token; False for entries of no line."""
-    nowhere = lines.numel()
-    occupied = torch.zeros(nowhere + 1, dtype=torch.bool, device=lines.device)
-    occupied.scatter_(0, torch.where(among & (lines >= 0), lines, nowhere).flatten(), True)
-    return occupied[lines] & (lines >= 0)
+    return (segment_sum(among.long(), lines, lines.numel())[lines] > 0) & (lines >= 0)
 
 
 def _leaders(context: Context, priority: torch.Tensor, among: torch.Tensor, held: torch.Tensor) -> torch.Tensor:

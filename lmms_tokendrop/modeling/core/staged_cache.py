@@ -200,22 +200,23 @@ class StagedCache(DynamicCache):
     @property
     def kv_bytes(self) -> int:
         """Bytes of all keys and values."""
-        tensors = [tensor for layer in self.layers if layer.is_initialized for tensor in (layer.keys, layer.values)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
 
     def report(self) -> TokenReport:
         """What the reduction did; a ValueError before the first prefill."""
         return token_report(self)
 
 
-def checked_cache(cache: Any) -> StagedCache:
-    """Return `cache`.
+def staged_cache(cache: Any, config: Any) -> StagedCache:
+    """Return `cache`; for None a new one for a configuration, see :class:`StagedCache`.
 
     Raises
     ------
     ValueError
         If it is not a :class:`StagedCache`.
     """
+    if cache is None:
+        return StagedCache(config)
     if not isinstance(cache, StagedCache):
         raise ValueError(f"{CACHE} must be a StagedCache or None, got {type(cache).__name__}")
     return cache

@@ -17,7 +17,7 @@ from ..ops.eager_parts import compiling, of_any_length, on_host, part_by_part_un
 from .chunk_outputs import joined
 from .decoder_inputs import Chunk, ReductionRequest, input_chunks
 from .decoder_run import DecoderRun
-from .staged_cache import StagedCache, checked_cache
+from .staged_cache import StagedCache, staged_cache
 from .transformers_compat import cache_argument, takes_cache
 
 
@@ -81,7 +81,7 @@ class StagedDecoderMixin(PreTrainedModel):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        cache = StagedCache(self.config) if cache is None else checked_cache(cache)
+        cache = staged_cache(cache, self.config)
         runs, outputs, compiled = [], [], compiling()
         for chunk in self._chunks(inputs_embeds, attention_mask, position_ids, cache, reduction):
             runs.append(DecoderRun(self, chunk, cache, compiled))
@@ -90,9 +90,8 @@ class StagedDecoderMixin(PreTrainedModel):
 
     @on_host
     def _chunks(self, embeddings, attention_mask, position_ids, cache, reduction) -> list[Chunk]:
-        past = cache.seen
-        chunks = input_chunks(self.config, embeddings, attention_mask, position_ids, past, reduction)
-        reads_cache = past or len(chunks) > 1 or (reduction is not None and reduction.reads_cache)
+        chunks = input_chunks(self.config, embeddings, attention_mask, position_ids, cache.seen, reduction)
+        reads_cache = cache.seen or len(chunks) > 1 or (reduction is not None and reduction.reads_cache)
         if reads_cache and self.training and any(layer.gradient_checkpointing for layer in self.layers):
             raise RuntimeError(
                 "gradient checkpointing fills no cache, and a reduction inside the decoder, a prompt_length or a "
@@ -118,15 +117,10 @@ class StagedDecoderMixin(PreTrainedModel):
 
     @on_host
     def _output(self, runs: list[DecoderRun], outputs: list, cache: StagedCache, use_cache) -> BaseModelOutputWithPast:
-        output = joined(outputs, [run.keys for run in runs])
         left = [run.sequence.place for run in runs]
         cache.left = left[0] if len(left) == 1 else torch.cat(left, dim=1)
-        return BaseModelOutputWithPast(
-            last_hidden_state=output.last_hidden_state,
-            **cache_argument(cache if use_cache else None),
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
+        output = joined(outputs, [run.keys for run in runs])
+        return BaseModelOutputWithPast(**output, **cache_argument(cache if use_cache else None))
 
 
 class StagedLayerMixin(GradientCheckpointingLayer):

@@ -7,12 +7,12 @@ from transformers import PreTrainedModel
 from transformers.generation import GenerationMixin, GenerationMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 
-from .loading import SavesPublicKeys, TokenDropLoading
-from .staged_cache import StagedCache, checked_cache
+from .loading import TokenDropLoading, use_public_keys
+from .staged_cache import staged_cache
 from .transformers_compat import CACHE, cache_of
 
 
-class StagedGenerationMixin(TokenDropLoading, SavesPublicKeys, GenerationMixin):
+class StagedGenerationMixin(TokenDropLoading, GenerationMixin):
     """A model with a language modelling head whose decoder is staged; comes before the stock class in a class's bases.
 
     Attributes
@@ -25,10 +25,14 @@ class StagedGenerationMixin(TokenDropLoading, SavesPublicKeys, GenerationMixin):
 
     def __init__(self, config):
         PreTrainedModel.__init__(self, config)
-        text_config = config.text_config
         self.model: Any = self.base_class(config)
-        self.lm_head = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Save as `PreTrainedModel.save_pretrained` does, with the names of public checkpoints."""
+        use_public_keys(self)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def reports(self, output: ModelOutput) -> list:
         """What happened to the tokens of a request, in one report."""
@@ -52,12 +56,10 @@ class StagedGenerationMixin(TokenDropLoading, SavesPublicKeys, GenerationMixin):
                 "may have left; not supported"
             )
         cache = model_kwargs.get(CACHE)
-        if cache is not None:
-            checked_cache(cache)
-        elif generation_config.use_cache is False:
+        if cache is None and generation_config.use_cache is False:
             model_kwargs["prompt_length"] = model_kwargs["position_ids"].shape[-1]
         else:
-            model_kwargs[CACHE] = StagedCache(self.config.get_text_config(decoder=True))
+            model_kwargs[CACHE] = staged_cache(cache, self.config)
 
     def _maybe_prepare_encoder_kwargs_for_generation(
         self, inputs_tensor, model_kwargs, model_input_name, generation_config

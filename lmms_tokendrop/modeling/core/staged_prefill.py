@@ -42,7 +42,6 @@ class StagedPrefill:
         if self.reducer.stages_at("vision"):
             self.stages.setdefault(BEFORE_FIRST_LAYER, None)
         self.carry: dict[str, torch.Tensor] = {}
-        self.scope = setting(self.reducer.options, "scope")
         self._count(sequence)
         self.full = self.counts
         newlines = sequence.visual & sequence.tokens.newline
@@ -58,7 +57,7 @@ class StagedPrefill:
 
     def _count(self, sequence: DecoderTokens) -> None:
         """Number the groups, and count the visual tokens of each, and of each row; padding is in no group."""
-        groups, count = sequence.tokens.groups(self.scope)
+        groups, count = sequence.tokens.groups(setting(self.reducer.options, "scope"))
         self.groups = groups.masked_fill(~sequence.valid, -1)
         self.counts = segment_sum(sequence.visual.long(), self.groups, count)
         self.row_counts = sequence.visual.sum(-1)
@@ -68,11 +67,6 @@ class StagedPrefill:
         self.processed.append(self.counts)
         self.received.append(self.row_counts)
         self.lengths.append(sequence.place.shape[1])
-
-    def acts_at(self, layer: int, point: str) -> bool:
-        """Whether a stage is at a point of a decoder layer."""
-        stage = self.stages.get(layer)
-        return stage is not None and stage.point == point
 
     def leave(self, layer: int, sequence: DecoderTokens, hidden_states: torch.Tensor, **providers):
         """Run the stage after a decoder layer.
@@ -121,8 +115,7 @@ class StagedPrefill:
         slack = 1 if setting(self.reducer.options, "newlines") == "row" else 0  # the newline of a row
         check_counted(self.left, slack)
         decode = [stage for stage in self.reducer.stages_at("decode") if stage.point == "after_prefill"]
-        if decode:
-            compact_cache(self.cache, self.reducer, decode, sequence, self.lengths)
+        compact_cache(self.cache, self.reducer, decode, sequence, self.lengths)
         counts, earlier = [*self.received, self.row_counts], self.cache.received
         self.cache.received = [a + b for a, b in zip(earlier, counts, strict=True)] if earlier else counts
 

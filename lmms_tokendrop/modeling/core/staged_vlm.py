@@ -10,7 +10,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 
 from ..ops.eager_parts import on_host, part_by_part, part_by_part_under
 from .decoder_inputs import ReductionRequest
-from .staged_cache import StagedCache, checked_cache
+from .staged_cache import StagedCache, staged_cache
 from .switching import Switchable
 from .transformers_compat import cache_argument, takes_cache
 from .vision_inputs import check_encoded
@@ -103,7 +103,7 @@ class StagedVlm(Switchable):
         check_encoded(encoded or {})
         if not use_cache and any(stage.point == "after_token" for stage in self.used_reducer.stages_at("decode")):
             raise ValueError("decode_interval: the output-aware policy shrinks a cache; it needs use_cache=True")
-        cache = StagedCache(self.config.get_text_config()) if cache is None else checked_cache(cache)
+        cache = staged_cache(cache, self.config)
         cache.used_with(self.used_reducer.options)
         return cache
 

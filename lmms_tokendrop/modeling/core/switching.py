@@ -45,20 +45,16 @@ class Switchable(PreTrainedModel):
     def other_reducer(self, token_reduction: dict | None) -> TokenReducer:
         """A reducer for the model's weights; raises as :func:`set_token_reduction` does."""
         reducer = self.build_reducer(self.config.reduction_class.from_dict(token_reduction))
-        own, there = (parameter_shapes(part) for part in (reducer, self.token_reducer))
+        reducers = (self.token_reducer, reducer)
+        there, own = ({name: one.shape for name, one in part.state_dict().items()} for part in reducers)
         if own != there:
-            methods = [part.options.method for part in (self.token_reducer, reducer)]
+            methods = [part.options.method for part in reducers]
             raise ValueError(
                 f"token_reduction: the model was loaded with method {methods[0]!r}, and its parameters are not those "
                 f"that method {methods[1]!r} has here (such as {min(own.items() ^ there.items())[0]!r}); load it anew"
             )
         reducer.load_state_dict(self.token_reducer.state_dict(keep_vars=True), assign=True)
         return reducer.train(self.training)
-
-
-def parameter_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each parameter and buffer."""
-    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
 def set_token_reduction(model: nn.Module, token_reduction: dict | None) -> None:

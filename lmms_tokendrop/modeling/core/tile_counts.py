@@ -111,8 +111,7 @@ def shared(totals: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor) ->
     torch.LongTensor
         `[entries]`, none above its weight.
     """
-    sums = segment_sum(weights, groups, len(totals))
-    product = totals[groups] * weights
-    whole, rest = product // sums[groups].clamp_min(1), product % sums[groups].clamp_min(1)
+    sums, product = segment_sum(weights, groups, len(totals)).clamp_min(1)[groups], totals[groups] * weights
+    whole, rest = product // sums, product % sums
     rank = place_in_group(rest, groups, len(totals))
     return whole + (rank < (totals - segment_sum(whole, groups, len(totals)))[groups]).long()

@@ -52,34 +52,6 @@ class Tiles:
         return TileCounts(**vars(known), tiles=self)
 
 
-@dataclass(frozen=True)
-class TiledImages:
-    """A batch of images cut into tiles.
-
-    Attributes
-    ----------
-    pixel_values : torch.Tensor
-        `[tiles, 3, height, width]`.
-    layers : list[int]
-        Hidden states of the tower whose features are wanted.
-    tiles_per_image : list[int]
-        Tiles of each image, base view first.
-    layout : list[VisualTokens]
-        See :func:`anyres_layout`.
-    pack : Callable
-        See :func:`anyres_layout`.
-    tiles : Tiles or None
-        What a method may know of them; None where it has no stage in the tower.
-    """
-
-    pixel_values: torch.Tensor
-    layers: list[int]
-    tiles_per_image: list[int]
-    layout: list[VisualTokens]
-    pack: Callable[..., list[torch.Tensor]]
-    tiles: Tiles | None
-
-
 def anyres_layout(pack: Callable, tiles_per_image: list[int], side: int) -> list[VisualTokens]:
     """Let the model pack coordinates in place of features, and read off what went where.
 
@@ -98,19 +70,13 @@ def anyres_layout(pack: Callable, tiles_per_image: list[int], side: int) -> list
     list[VisualTokens]
         Per image `[tokens]`. Newlines have the tile and the row that they end.
     """
-    coordinates = [
-        torch.stack(torch.meshgrid(torch.arange(count), torch.arange(side**2), indexing="ij"), dim=-1).double()
-        for count in tiles_per_image
-    ]
-    images = []
+    cells, images = torch.arange(side**2), []
+    coordinates = [torch.cartesian_prod(torch.arange(n), cells).view(n, -1, 2).double() for n in tiles_per_image]
     for number, rows in enumerate(pack(coordinates, torch.full((2,), float(NEWLINE), dtype=torch.double))):
         tile, cell = rows.long().unbind(-1)
         newline = cell == NEWLINE
-        line = newline.long().cumsum(0) - newline.long()
-        if not newline.any():
-            line = torch.full_like(tile, -1)
-        elif tiles_per_image[number] > 1:
-            line = line.masked_fill((tile == 0) & ~newline, -1)
+        without_line = ~newline & (((tile == 0) & (tiles_per_image[number] > 1)) | ~newline.any())
+        line = (newline.long().cumsum(0) - newline.long()).masked_fill(without_line, -1)
         last_patch = torch.where(newline, 0, torch.arange(len(tile))).cummax(0).values
         images.append(
             VisualTokens(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +18,7 @@ from .reducer import Host, TokenReducer
 from .staged_clip import StagedCLIPVisionModel, StagedVisionOutput, reads_tower, shown_cells
 from .staged_decoder import staged_decoder
 from .staged_vlm import StagedVlm
-from .tile_layout import TiledImages, Tiles, anyres_layout, pack_flat
+from .tile_layout import Tiles, anyres_layout, pack_flat
 from .vision_inputs import check_features, check_questions, feature_layers, last_read
 from .visual_tokens import VisualTokens, images_of_rows, texts_behind
 
@@ -144,50 +143,52 @@ class TiledFeatures(StagedVlm):
             If arguments are of another shape or number, or name what the model does not have, or the method reads
             questions and there are none.
         """
-        images = self._tiled(
-            pixel_values, image_sizes, vision_feature_layer, vision_feature_select_strategy, images_per_request
-        )
-        check_questions(self.used_reducer, questions, len(images.tiles_per_image))
-        if images.tiles is None:
-            return self._image_output(images, self._plain_features(images), images.layout)
-        providers = {"tiles": lambda: images.tiles, "questions": lambda: questions}
-        vision = self.vision_tower.forward_staged(images.pixel_values, images.layers, self.used_reducer, **providers)
+        tiles_per_image, pack, layout = self._layout(pixel_values, image_sizes)
+        check_features(vision_feature_select_strategy, images_per_request, len(layout))
+        check_questions(self.used_reducer, questions, len(layout))
+        pixel_values, layers = self._tower_inputs(pixel_values, tiles_per_image, vision_feature_layer)
+        tiles = self._tiles(layout, tiles_per_image, images_per_request, pixel_values.device)
+        if tiles is None:
+            return self._image_output(self._plain_features(pixel_values, layers), tiles_per_image, pack, layout)
+        providers = {"tiles": lambda: tiles, "questions": lambda: questions}
+        vision = self.vision_tower.forward_staged(pixel_values, layers, self.used_reducer, **providers)
         patches = vision.features[:, 1:]
         if compiling():
             of_any_length(1, patches)
-        return self._staged_output(images, vision, self.multi_modal_projector(patches))
+        features, layout = self._laid_back(vision, self.multi_modal_projector(patches), tiles, layout)
+        return self._image_output(features, tiles_per_image, pack, layout)
 
     @on_host
-    def _tiled(self, pixel_values, image_sizes, layers, strategy: str | None, images_per_request) -> TiledImages:
-        """Check images and lay them out."""
+    def _layout(self, pixel_values: torch.Tensor, image_sizes: Any) -> tuple[list[int], Callable, list[VisualTokens]]:
+        """What :meth:`tiling` says, and where each packed row comes from."""
         tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
-        check_features(strategy, images_per_request, len(tiles_per_image))
-        layout = anyres_layout(pack, tiles_per_image, self._side)
+        return tiles_per_image, pack, anyres_layout(pack, tiles_per_image, self._side)
+
+    @on_host
+    def _tower_inputs(self, pixel_values, tiles_per_image: list[int], layers) -> tuple[torch.Tensor, list[int]]:
+        """Pixels `[tiles, 3, height, width]`, and hidden states of the tower whose features are wanted."""
         if pixel_values.dim() == 5:
             pixel_values = torch.cat([tiles[:n] for tiles, n in zip(pixel_values, tiles_per_image, strict=True)])
-        tower, projector = self.config.vision_config, self.multi_modal_projector
-        layers = feature_layers(layers, tower.num_hidden_layers, tower.hidden_size, projector.linear_1.in_features)
-        tiles = None
-        if reads_tower(self.used_reducer):
-            tiles = self._tiles(layout, tiles_per_image, images_per_request, pixel_values.device)
-        return TiledImages(pixel_values, layers, tiles_per_image, layout, pack, tiles)
+        tower, projected = self.config.vision_config, self.multi_modal_projector.linear_1.in_features
+        return pixel_values, feature_layers(layers, tower.num_hidden_layers, tower.hidden_size, projected)
 
-    def _plain_features(self, images: TiledImages) -> torch.Tensor:
+    def _plain_features(self, pixel_values: torch.Tensor, layers: list[int]) -> torch.Tensor:
         """Projected patches `[tiles, cells, channels]` of a stock tower."""
-        states = self.vision_tower(images.pixel_values, output_hidden_states=True, return_dict=True).hidden_states
-        return self.multi_modal_projector(torch.cat([states[layer] for layer in images.layers], dim=-1)[:, 1:])
+        states = self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
+        return self.multi_modal_projector(torch.cat([states[layer] for layer in layers], dim=-1)[:, 1:])
 
     @on_host
-    def _image_output(self, images: TiledImages, features: torch.Tensor, tokens: list) -> TokenDropImageOutput:
+    def _image_output(self, features, tiles_per_image, pack: Callable, tokens: list) -> TokenDropImageOutput:
         """Pack features `[tiles, cells, channels]`."""
-        packed = images.pack(torch.split(features, images.tiles_per_image))
         there = [image.map(lambda values: values.to(features.device)) for image in tokens]
-        return TokenDropImageOutput(pooler_output=packed, visual_tokens=there)
+        return TokenDropImageOutput(pooler_output=pack(torch.split(features, tiles_per_image)), visual_tokens=there)
 
     @on_host
-    def _staged_output(self, images: TiledImages, vision: StagedVisionOutput, features) -> TokenDropImageOutput:
+    def _laid_back(
+        self, vision: StagedVisionOutput, features: torch.Tensor, tiles: Tiles, layout: list[VisualTokens]
+    ) -> tuple[torch.Tensor, list[VisualTokens]]:
         """Lay what the tower left back on the tiles' cells, with what is known of it."""
-        alive = images.tiles.alive
+        alive = tiles.alive
         cells = shown_cells(vision, alive)
         tile, entry = (cells >= 0).nonzero(as_tuple=True)
         cell = cells[tile, entry]
@@ -198,25 +199,15 @@ class TiledFeatures(StagedVlm):
             return dense
 
         present, dense = laid(cells >= 0), laid(features)
-        carry = {name: laid(values) for name, values in vision.carry.items() if name != "order"}
-        layout = [image.map(lambda values: values.to(features.device)) for image in images.layout]
-        tokens = [
-            replace(
-                image,
-                present=present[place] | image.newline,
-                carry={name: values[place] * ~image.newline for name, values in carry.items()},
-            )
-            for image, place in zip(layout, self._places(layout, images.tiles_per_image), strict=True)
-        ]
+        tokens = reduce(VisualTokens.append, layout).map(lambda values: values.to(features.device))
         if "order" in vision.carry:
             order = laid(vision.carry["order"], float("inf")).argsort(dim=-1, stable=True)
             dense = dense.gather(1, order.unsqueeze(-1).expand_as(dense))
-            orders = torch.split(order, images.tiles_per_image)
-            tokens = [
-                image.map(lambda values, order=order: values.view(order.shape).gather(1, order).flatten())
-                for image, order in zip(tokens, orders, strict=True)
-            ]
-        return self._image_output(images, dense, tokens)
+            tokens = tokens.map(lambda values: values.view(order.shape).gather(1, order).flatten())
+        place, patch = self._place(tokens, tiles.image), ~tokens.newline
+        carry = {name: laid(values)[place] * patch for name, values in vision.carry.items() if name != "order"}
+        tokens = replace(tokens, present=present[place] | tokens.newline, carry=carry)
+        return dense, tokens.split([len(image) for image in layout])
 
     @on_host
     def of_requests(
@@ -231,9 +222,8 @@ class TiledFeatures(StagedVlm):
         if ids is None or not (reads_images or reads_questions):
             return {}
         placeholders = ids == self.config.image_token_id
-        tiles_per_image, pack = self.tiling(pixel_values, image_sizes)
-        lengths = [len(image) for image in anyres_layout(pack, tiles_per_image, self._side)]
-        images = images_of_rows(lengths, placeholders.sum(-1).tolist())
+        _, _, layout = self._layout(pixel_values, image_sizes)
+        images = images_of_rows([len(image) for image in layout], placeholders.sum(-1).tolist())
         found: dict[str, Any] = {"images_per_request": images} if reads_images else {}
         if reads_questions:
             found["questions"] = texts_behind(ids[:, :prompt], placeholders[:, :prompt], images)
@@ -243,22 +233,23 @@ class TiledFeatures(StagedVlm):
     def _side(self) -> int:
         return self.config.vision_config.image_size // self.config.vision_config.patch_size
 
-    def _places(self, images: list[VisualTokens], tiles_per_image: list[int]) -> list[tuple]:
-        """Per image, the tile among all and the cell of each token; those of a newline are no place."""
-        return [
-            (image.tile + first, (image.row * self._side + image.column).masked_fill(image.newline, 0))
-            for image, first in zip(images, accumulate(tiles_per_image, initial=0), strict=False)
-        ]
+    def _place(self, tokens: VisualTokens, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each token's tile among all, which belong to `image [tiles]`, and its cell; a newline's are no place."""
+        cell = (tokens.row * self._side + tokens.column).masked_fill(tokens.newline, 0)
+        return torch.searchsorted(image, tokens.image) + tokens.tile, cell
 
-    def _tiles(self, layout: list[VisualTokens], tiles_per_image, images_per_request, device) -> Tiles:
-        tokens = reduce(VisualTokens.append, layout)
-        tile, cell = (torch.cat(parts) for parts in zip(*self._places(layout, tiles_per_image), strict=True))
+    @on_host
+    def _tiles(self, layout: list[VisualTokens], tiles_per_image, images_per_request, device) -> Tiles | None:
+        """What a method may know of the tiles; None where it has no stage in the tower."""
+        if not reads_tower(self.used_reducer):
+            return None
+        tokens, image = reduce(VisualTokens.append, layout), torch.repeat_interleave(torch.tensor(tiles_per_image))
+        tile, cell = self._place(tokens, image)
         patch, lines_before = ~tokens.newline, tokens.newline.long().cumsum(0)
         alive = torch.zeros(sum(tiles_per_image), self._side**2, dtype=torch.bool)
         alive[tile[patch], cell[patch]] = True
         line = torch.full(alive.shape, -1)
         line[tile[patch], cell[patch]] = torch.where(tokens.line >= 0, lines_before, -1)[patch]
-        image = torch.repeat_interleave(torch.tensor(tiles_per_image))
         requests = torch.repeat_interleave(torch.tensor(images_per_request or [1] * len(tiles_per_image)))
         return Tiles(
             grid=(self._side, self._side),

@@ -131,13 +131,11 @@ def _stage_counts(picked: VisualTokens, record: StageRecord) -> torch.Tensor:
     return torch.stack([tokens, keys, newlines, tokens - keys - newlines], dim=-1)
 
 
-def _places(picked: VisualTokens) -> list[list[tuple[int, int, int, int]]]:
+def _places(picked: VisualTokens) -> list[list[tuple]]:
     """Per sequence, what `TokenReport.kept` says of the tokens that a stage left."""
-    rows = []
-    for row, chosen in enumerate(picked.visual):
-        columns = [getattr(picked, name)[row][chosen].tolist() for name in ("image", "tile", "row", "column")]
-        rows.append(list(zip(*columns, strict=True)))
-    return rows
+    places = torch.stack([picked.image, picked.tile, picked.row, picked.column], dim=-1)
+    rows = zip(places, picked.visual, strict=True)
+    return [[tuple(place) for place in row[chosen].tolist()] for row, chosen in rows]
 
 
 def _forced_merges(tokens: VisualTokens) -> list[int]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -126,6 +127,11 @@ class VisualTokens:
             picked.numbered[scope] = groups.gather(1, index).masked_fill(absent, -1), count
         return picked
 
+    def split(self, lengths: list[int]) -> list["VisualTokens"]:
+        """Cut `[tokens]` into parts of these lengths."""
+        parts = [slice(end - length, end) for length, end in zip(lengths, accumulate(lengths), strict=True)]
+        return [self.map(lambda values, part=part: values[part]) for part in parts]
+
     def append(self, other: "VisualTokens") -> "VisualTokens":
         """Concatenate along the sequence."""
         return VisualTokens.combined(lambda *values: torch.cat(values, dim=-1), self, other)
@@ -215,10 +221,10 @@ def _number(inside: torch.Tensor, *parts: torch.Tensor) -> tuple[torch.Tensor, i
     keys = torch.arange(len(inside), device=inside.device).unsqueeze(-1).expand_as(inside)
     for part in parts:
         keys = keys * PART_RANGE + part
-    ordered, order = torch.sort(keys.masked_fill(~inside, -1).flatten())
-    numbers = (ordered != torch.nn.functional.pad(ordered, (1, 0), value=-1)[:-1]).cumsum(0) - 1
-    count = int(numbers[-1]) + 1 if len(numbers) else 0
-    return torch.empty_like(order).scatter_(0, order, numbers).view(inside.shape), count
+    # one more entry is not marked, so that such entries have the first number
+    keys = torch.nn.functional.pad(keys.masked_fill(~inside, -1).flatten(), (1, 0), value=-1)
+    distinct, numbers = keys.unique(return_inverse=True)
+    return numbers[1:].view(inside.shape) - 1, len(distinct) - 1
 
 
 @dataclass(frozen=True, eq=False)
