@@ -176,7 +176,8 @@ class DecoderRun:
         sequence, before, known = self.sequence, self.layers[number].entries, self.inputs
         if known is not None and before is known.before and sequence is known.sequence:
             return known
-        entries = sequence if before is None else before.append(sequence)
+        chunk = Entries(sequence.place, sequence.padded)
+        entries = chunk if before is None else before.append(chunk)
         rows = len(entries.place)
         always_masked = self.compiled and rows > 1
         mask = create_causal_mask(

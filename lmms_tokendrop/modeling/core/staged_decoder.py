@@ -82,11 +82,14 @@ class StagedDecoderMixin(PreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         cache = staged_cache(cache, self.config)
-        runs, outputs, compiled = [], [], compiling()
+        outputs, left, keys, compiled = [], [], [], compiling()
         for chunk in self._chunks(inputs_embeds, attention_mask, position_ids, cache, reduction):
-            runs.append(DecoderRun(self, chunk, cache, compiled))
-            outputs.append(self._run(runs[-1], **kwargs))
-        return self._output(runs, outputs, cache, use_cache)
+            run = DecoderRun(self, chunk, cache, compiled)
+            outputs.append(self._run(run, **kwargs))
+            left.append(run.sequence.place)
+            keys.append(run.keys)
+        cache.left = left[0] if len(left) == 1 else torch.cat(left, dim=1)
+        return self._output(outputs, keys, cache if use_cache else None)
 
     @on_host
     def _chunks(self, embeddings, attention_mask, position_ids, cache, reduction) -> list[Chunk]:
@@ -116,11 +119,8 @@ class StagedDecoderMixin(PreTrainedModel):
         return run.finish(self.norm(hidden_states))
 
     @on_host
-    def _output(self, runs: list[DecoderRun], outputs: list, cache: StagedCache, use_cache) -> BaseModelOutputWithPast:
-        left = [run.sequence.place for run in runs]
-        cache.left = left[0] if len(left) == 1 else torch.cat(left, dim=1)
-        output = joined(outputs, [run.keys for run in runs])
-        return BaseModelOutputWithPast(**output, **cache_argument(cache if use_cache else None))
+    def _output(self, outputs: list, keys: list, cache: StagedCache | None) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(**joined(outputs, keys), **cache_argument(cache))
 
 
 class StagedLayerMixin(GradientCheckpointingLayer):

@@ -29,10 +29,13 @@ class StagedVlm(Switchable):
 
     Attributes
     ----------
+    image_inputs : tuple[str, ...]
+        Arguments of the forward pass that `get_image_features` takes beside `pixel_values`.
     output_class : type[ModelOutput]
         The stock output with a field `index`.
     """
 
+    image_inputs: ClassVar[tuple[str, ...]] = ()
     output_class: ClassVar[type[ModelOutput]]
 
     @part_by_part_under(takes_cache, merge_with_config_defaults, can_return_tuple)
@@ -76,8 +79,9 @@ class StagedVlm(Switchable):
         images = (mm_encoder_outputs or {}).get("image")
         if images is None and pixel_values is not None and pixel_values.size(0) > 0:
             prompt = None if prompt_length is None else prompt_length - cache.seen
-            asked = self.of_requests(input_ids, pixel_values, kwargs.get("image_sizes"), prompt)
-            images = self.get_image_features(pixel_values, **kwargs, **asked, return_dict=True)
+            given = {name: kwargs[name] for name in self.image_inputs if name in kwargs}
+            given |= self.of_requests(input_ids, pixel_values, kwargs.get("image_sizes"), prompt)
+            images = self.get_image_features(pixel_values, **given, return_dict=True)
         request = self._request(input_ids, inputs_embeds, images, cache, prompt_length, sample_seeds)
         outputs = self._stock_forward()(
             self,

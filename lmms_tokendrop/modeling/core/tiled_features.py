@@ -44,6 +44,7 @@ class TiledFeatures(StagedVlm):
     An image is one tile of the tower, unless a class says otherwise in :meth:`tiling`.
     """
 
+    image_inputs = ("image_sizes", "vision_feature_layer", "vision_feature_select_strategy")
     projector_class: ClassVar[type]
 
     def __init__(self, config):

@@ -237,12 +237,7 @@ class Entries:
         `[batch, length]`, place of each token in its unreduced sequence; -1 for padding.
     padded : bool
         Whether any entry is padding.
-    leading, merges_text : int, bool
-        As in :class:`.fusion_tokens.FusionTokens`; none, and no.
     """
-
-    leading: ClassVar[int] = 0
-    merges_text: ClassVar[bool] = False
 
     place: torch.Tensor
     padded: bool
@@ -272,7 +267,12 @@ class DecoderTokens(Entries):
         `[batch or 1, length]`, rotary positions in the unreduced sequence.
     tokens : VisualTokens
         `[batch, length]`.
+    leading, merges_text : int, bool
+        As in :class:`.fusion_tokens.FusionTokens`; none, and no.
     """
+
+    leading: ClassVar[int] = 0
+    merges_text: ClassVar[bool] = False
 
     position_ids: torch.Tensor
     tokens: VisualTokens
