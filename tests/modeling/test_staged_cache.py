@@ -11,6 +11,7 @@ from cases import METHODS, PROMPTS, WHOLE_CACHES, greedy, largest_difference, st
 
 from lmms_tokendrop import StagedCache
 from lmms_tokendrop.modeling.core.transformers_compat import cache_argument, cache_of
+from lmms_tokendrop.modeling.core.visual_tokens import Entries
 
 WITH_IMAGES = tuple(name for name in PROMPTS if name != "text_only")
 
@@ -104,6 +105,9 @@ class TestAccounts:
         cache = prompt_cache(method, prompt)
         tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
         assert cache.report().kv_bytes == sum(tensor.nbytes for tensor in tensors)
+
+    def test_layers_know_places_and_nothing_else_of_their_tokens(self, prompt_cache, method, prompt):
+        assert {type(layer.entries) for layer in prompt_cache(method, prompt).layers} == {Entries}
 
 
 def test_lengths_without_compaction_are_the_plan(workshop):

@@ -78,6 +78,14 @@ def test_a_shared_budget_with_too_few_images_gets_the_usual_message(workshop):
         workshop.reduced({"method": "mustdrop", "visual_tokens": 60, "scope": "request"})(**{**inputs, **one})
 
 
+def test_how_images_share_a_budget_follows_from_the_prompt_alone(workshop):
+    model = workshop.reduced({"method": "mustdrop", "visual_tokens": 60, "scope": "request"})
+    inputs = workshop.inputs("two_images")
+    with torch.no_grad():
+        shared, told = model(**inputs).logits, model(**inputs, images_per_request=[1, 1]).logits
+    assert torch.equal(shared, told)
+
+
 def test_a_stock_configuration_is_taken(workshop):
     config = LlavaNextConfig.from_pretrained(workshop.checkpoint("llama"))
     model = LlavaNextTokenDropForConditionalGeneration.from_pretrained(
