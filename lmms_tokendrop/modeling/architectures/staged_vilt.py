@@ -126,9 +126,8 @@ class StagedViltLayer(ViltLayer):
             States, probabilities or None, and what `decide` said of the tokens that stayed or None.
         """
         states, own = self.layernorm_before(hidden_states), self.attention
-        context, probabilities, query, key = attend_to(
-            own.attention, states, states, attention_mask, output_attentions, policy
-        )
+        keys = attention_mask, policy
+        context, probabilities, query, key = attend_to(own.attention, states, states, keys, output_attentions)
         attended = own.output(context, states)
         hidden_states = attended + hidden_states.to(attended.device)
         kept = None
