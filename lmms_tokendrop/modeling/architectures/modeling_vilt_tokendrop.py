@@ -140,11 +140,7 @@ class ViltTokenDropModel(ReducedEncoder, ViltTokenDropPreTrainedModel, ViltModel
 class _ViltHead(FusionHead, ViltTokenDropPreTrainedModel):
     """A head on pooled states of a text and of one image or several."""
 
-    def __init__(self, config: ViltTokenDropConfig):
-        ViltPreTrainedModel.__init__(self, config)
-        self.vilt = ViltTokenDropModel(config)
-        self.build_head(config.hidden_size)
-        self.post_init()
+    encoder_class = ViltTokenDropModel
 
     @can_return_tuple
     def forward(

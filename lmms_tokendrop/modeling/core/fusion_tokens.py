@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch
 
-from ..ops.eager_parts import on_host
 from ..ops.token_ops import group_sizes
 
 
@@ -180,10 +179,3 @@ class FusionReport:
             rows = [grid[place[place >= 0]].tolist() for grid, place in places]
             kept[f"after layer {layer}"] = [[(0, 0, *cell) for cell in row] for row in rows]
         return kept
-
-
-@on_host
-def check_padded_right(attention_mask: torch.Tensor) -> None:
-    """Raise a ValueError unless each text `[batch, length]` starts at its first token."""
-    if not bool(attention_mask[:, 0].all()):
-        raise ValueError("attention_mask: the text must be padded on the right; the head reads its first token")
