@@ -93,14 +93,10 @@ def plan_apart(
 
 def check_smaller(image_size: int, native_size: int, patch_size: int) -> None:
     """Raise a ValueError unless images of `native_size` pixels that shrink to `image_size` have fewer patches."""
-
-    def side(size: int) -> int:
-        return grid_side(native_size, patch_size, size / native_size)
-
     whole = grid_side(native_size, patch_size)
-    if side(image_size) >= whole:
-        largest = max((size for size in range(1, native_size) if side(size) < whole), default=None)
-        allowed = "none, the image has one patch" if largest is None else f"1 to {largest}"
+    smaller = [size for size in range(1, native_size) if grid_side(native_size, patch_size, size / native_size) < whole]
+    if image_size not in smaller:
+        allowed = f"1 to {smaller[-1]}" if smaller else "none, the image has one patch"
         raise ValueError(
             f"image_size={image_size}: an image of the encoder's own size, {native_size}, would still have {whole} "
             f"patches of {patch_size} pixels a side, so nothing would happen; allowed: {allowed}"

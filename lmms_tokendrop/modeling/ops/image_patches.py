@@ -28,20 +28,16 @@ def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) ->
         `[batch, patches]` raster indices, padded with 0 on the right, and which are not padding.
     """
     _check_top_left(mask)
-    inside = mask.flatten(1)
-    if limit is not None:
-        counts = inside.sum(-1).tolist()
-        if max(counts) > limit:
+    inside = mask.flatten(1).clone()
+    for row, count in enumerate(inside.sum(-1).tolist()):
+        if limit is not None and count > limit:
             logger.warning_once(
                 f"an image has more patches than max_image_length={limit}; only so many of them are read"
             )
-        for row, count in enumerate(counts):
-            if count > limit:
-                chosen = torch.randperm(count)[:limit] if random_subset else torch.arange(limit) * count // limit
-                places = inside[row].nonzero()[:, 0][chosen.to(inside.device)]
-                inside = inside.clone()
-                inside[row] = False
-                inside[row, places] = True
+            chosen = torch.randperm(count)[:limit] if random_subset else torch.arange(limit) * count // limit
+            places = inside[row].nonzero()[:, 0][chosen.to(inside.device)]
+            inside[row] = False
+            inside[row, places] = True
     index = ordered_indices(inside)
     return index.clamp_min(0), index >= 0
 
