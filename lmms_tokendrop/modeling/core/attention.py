@@ -214,7 +214,7 @@ def fusion_attention_rows(
     return softmax_rows(logits, bias, valid, policy, itself)
 
 
-def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Head-mean attention of the CLS query of a CLIP block.
 
     Parameters
@@ -223,7 +223,7 @@ def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | No
         A CLIP encoder layer.
     block_input : torch.Tensor
         `[tiles, 1 + tokens, channels]`, CLS first.
-    mask : torch.BoolTensor or None
+    mask : torch.BoolTensor
         `[tiles, 1 + tokens]`, False for padding.
 
     Returns
@@ -235,6 +235,5 @@ def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | No
     states = block.layer_norm1(block_input)
     (query,) = heads_of(states[:, :1], attention.num_heads, attention.q_proj)
     (keys,) = heads_of(states, attention.num_heads, attention.k_proj)
-    bias = None if mask is None else key_bias(mask, torch.float32)
     logits = (query @ keys.transpose(2, 3)).float() * attention.scale
-    return (logits if bias is None else logits + bias).softmax(-1).mean(1)[:, 0, 1:]
+    return softmax_rows(logits, key_bias(mask, torch.float32), mask[:, :1]).mean(1)[:, 0, 1:]

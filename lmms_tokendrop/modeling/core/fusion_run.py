@@ -42,10 +42,16 @@ class FusionRun:
         key: where training keeps all tokens, which of them are there.
     report : FusionReport
         What happened to the tokens.
+    mask : torch.Tensor or None
+        What is added to the logits of keys, or what stock blocks read.
+    masked : FusionTokens or None
+        The tokens that it was made for.
     """
 
     place = "fusion"
     side = "right"
+    mask: torch.Tensor | None = None
+    masked: FusionTokens | None = None
 
     @on_host
     def __init__(self, reducer: TokenReducer, tokens: FusionTokens, sample_seeds, training: bool, **providers):
@@ -140,9 +146,6 @@ def providers_of(projections: Any, bias: torch.Tensor | None, weight: torch.Tens
 
 class SequenceRun(FusionRun):
     """One pass through blocks that read text and image as one sequence."""
-
-    mask: torch.Tensor | None = None
-    masked: FusionTokens | None = None
 
     @on_host
     def before_block(self, number: int, hidden_states: torch.Tensor):
