@@ -99,16 +99,15 @@ def shrink_images(
     tuple[torch.Tensor, torch.Tensor]
         Smaller `pixel_values` and `pixel_mask`.
     """
-    batch, channels, height, width = pixel_values.shape
     if pixel_mask is None:
-        pixel_mask = torch.ones(batch, height, width, dtype=torch.long, device=pixel_values.device)
+        pixel_mask = torch.ones_like(pixel_values[:, 0], dtype=torch.long)
     mask = pixel_mask.bool()
     _check_top_left(mask)
     sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
     smaller = [tuple(grid_side(side, patch_size, scale) * patch_size for side in size) for size in sizes]
     canvas = (max(rows for rows, _ in smaller), max(columns for _, columns in smaller))
-    values = pixel_values.new_zeros(batch, channels, *canvas)
-    inside = pixel_mask.new_zeros(batch, *canvas)
+    values = pixel_values.new_zeros(*pixel_values.shape[:2], *canvas)
+    inside = pixel_mask.new_zeros(len(pixel_mask), *canvas)
     for number, ((rows, columns), (new_rows, new_columns)) in enumerate(zip(sizes, smaller, strict=True)):
         image = pixel_values[number : number + 1, :, :rows, :columns]
         values[number, :, :new_rows, :new_columns] = torch.nn.functional.interpolate(
