@@ -74,14 +74,13 @@ class Rectangles:
         number, _ = tokens.groups("tile")
         tile = number.masked_fill(tokens.newline, -1)
         inside = tile >= 0
-        edges = [
+        top, left, bottom, right = (
             torch.zeros(int(number.max()) + 1, dtype=torch.long, device=tile.device).scatter_reduce(
                 0, tile[inside], values[inside] + behind, how, include_self=False
             )
             for how, behind in (("amin", 0), ("amax", 1))
             for values in (tokens.row, tokens.column)
-        ]
-        top, left, bottom, right = edges
+        )
         return cls(tile, top, left, bottom - top, right - left)
 
     def owner(self, groups: torch.Tensor) -> torch.Tensor:

@@ -66,8 +66,7 @@ class PruMerge(FeatureReducer):
         if self.options.iqr_factor is None:
             chosen, gathers = self._budgeted(self.count(stage, context.counts)[1] - 1, patches, attention)
         else:
-            chosen = self._outlying(context, patches, attention)
-            gathers = torch.ones_like(chosen[:, 0])
+            chosen, gathers = self._outlying(context, patches, attention)
         rest = patches & ~chosen & gathers.unsqueeze(-1)
         slot = rest & (rest.cumsum(-1) == rest.sum(-1, keepdim=True))
         stays = chosen | slot
@@ -87,8 +86,8 @@ class PruMerge(FeatureReducer):
         chosen = top(attention, patches, (alone + SPACED) // (1 + SPACED))
         return chosen | evenly_spaced(patches & ~chosen, alone - chosen.sum(-1)), gathers
 
-    def _outlying(self, context: Context, patches: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        """`[tiles, length]`, of each tile as large a share as there are outliers among the patches of its group."""
+    def _outlying(self, context: Context, patches: torch.Tensor, attention: torch.Tensor):
+        """The same, of each tile as large a share as there are outliers among the patches of its group."""
         tiles = context.provided("tiles")
         every = torch.arange(len(patches), device=patches.device)
         group = {"tile": every, "image": tiles.image, "request": tiles.request}[self.options.scope]
@@ -99,10 +98,10 @@ class PruMerge(FeatureReducer):
         total, found = (segment_sum(marks.long(), owner, groups) for marks in (torch.ones_like(outliers), outliers))
         found, total = found[group[:, 0]], total[group[:, 0]].clamp_min(1)
         chosen = top(attention, patches, patches.sum(-1) * found // total)
-        if not self.options.plus:
-            return chosen
-        step = (total // found.clamp_min(1) // SPACED).clamp_min(1).unsqueeze(-1)
-        return chosen | (patches & ((patches.cumsum(-1) - 1) % step == 0) & (found > 0).unsqueeze(-1))
+        if self.options.plus:
+            step = (total // found.clamp_min(1) // SPACED).clamp_min(1).unsqueeze(-1)
+            chosen = chosen | (patches & ((patches.cumsum(-1) - 1) % step == 0) & (found > 0).unsqueeze(-1))
+        return chosen, torch.ones_like(chosen[:, 0])
 
     def _near(self, key: torch.Tensor, patches: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
         """`[tiles, length, length]`, 1 for each patch itself, and attention of those with the nearest keys."""
