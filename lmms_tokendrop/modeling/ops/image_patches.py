@@ -77,7 +77,7 @@ def grid_side(length: float, patch_size: int, scale: float = 1.0) -> int:
 
 @on_host
 def shrink_images(
-    pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, scale: float, patch_size: int
+    pixel_values: torch.Tensor, pixel_mask: torch.Tensor, scale: float, patch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale each image of a batch down, to sides that are whole patches. Padding does not bleed into images.
 
@@ -87,7 +87,7 @@ def shrink_images(
     ----------
     pixel_values : torch.Tensor
         `[batch, 3, height, width]`.
-    pixel_mask : torch.Tensor or None
+    pixel_mask : torch.Tensor
         `[batch, height, width]`, 0 where an image is padded on the right or below.
     scale : float
         Factor on each side, at most 1.
@@ -99,8 +99,6 @@ def shrink_images(
     tuple[torch.Tensor, torch.Tensor]
         Smaller `pixel_values` and `pixel_mask`.
     """
-    if pixel_mask is None:
-        pixel_mask = torch.ones_like(pixel_values[:, 0], dtype=torch.long)
     mask = pixel_mask.bool()
     _check_top_left(mask)
     sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
