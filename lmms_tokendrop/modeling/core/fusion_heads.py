@@ -130,8 +130,7 @@ class SeveralImagesHead(FusionHead):
         for number in range(self.config.num_images):
             image = {name: values[:, number] for name, values in images.items() if values is not None}
             encoded.append(self.base_model(**inputs, **image, image_token_type_idx=number + 1, return_dict=True))
-        collected = {name: [getattr(entry, name) for entry in encoded] for name in COLLECTED}
-        collected = {name: None if entries[0] is None else entries for name, entries in collected.items()}
+        collected = {name: [entry[name] for entry in encoded] for name in COLLECTED if name in encoded[0]}
         return self.output(torch.cat([entry.pooler_output for entry in encoded], dim=-1), labels, **collected)
 
 

@@ -139,8 +139,7 @@ class TowerRun(FusionRun):
             providers = self._attention_of(number, hidden_states)
             kept, hidden_states = self.leave(stage, self.tokens, self.carry, hidden_states, **providers)
             self.tokens, self.carry = kept
-        wanted = (CLS_ROW, *self.wanted)
-        self.collected = {layer: states for layer, states in self.collected.items() if layer in wanted}
+        self.collected = {layer: states for layer, states in self.collected.items() if layer in (CLS_ROW, *self.wanted)}
         self.collected[number + 1] = hidden_states
         return hidden_states
 
