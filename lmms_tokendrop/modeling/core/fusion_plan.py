@@ -75,8 +75,7 @@ def plan_apart(
     reducer: TokenReducer, text: int, image: int, num_layers: int, place: str = "fusion"
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """The same as pairs of text and image tokens; in a vision tower with `place="vision"`."""
-    first = (torch.tensor([text]), torch.tensor([image]))
-    now = first
+    now = first = (torch.tensor([text]), torch.tensor([image]))
     stages = {(stage.layer, stage.point): stage for stage in reducer.stages_at(place)}
     attention: list[tuple[int, int]] = []
     ffn: list[tuple[int, int]] = []

@@ -118,9 +118,7 @@ class FusionRun:
         """Do what the reducer says: tokens and carry after a stage, and states, of which the last are the layer's."""
         counts = self.counts(tokens)
         providers = {"best": partial(keep_best_of_image, tokens), **self.providers, **providers}
-        context = Context(
-            tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers=providers
-        )
+        context = Context(tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers)
         after, left, carry = apply(tokens, [*states], self.reducer.keep(stage, context), self.reducer, self.side)
         self._check_counts(stage, counts, after)
         return (after, carry), *left

@@ -49,11 +49,9 @@ class FusionTokens:
 
     def with_padding(self) -> "FusionTokens":
         """The same, of a sequence of which nothing left yet, with padding as tokens of text and image."""
-        place, owner = (
-            torch.where(values >= 0, values, torch.arange(values.shape[1], device=values.device))
-            for values in (self.place, self.owner)
-        )
-        return replace(self, place=place, owner=owner)
+        every = torch.arange(self.owner.shape[1], device=self.owner.device)
+        place = torch.where(self.valid, self.place, every[: self.place.shape[1]])
+        return replace(self, place=place, owner=torch.where(self.owner >= 0, self.owner, every))
 
     def behind_text(self, text_valid: torch.Tensor) -> "FusionTokens":
         """These tokens of an image alone, behind those of a text of which `[batch, text]` are not padding."""
