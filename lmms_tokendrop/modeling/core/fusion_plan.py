@@ -77,17 +77,16 @@ def plan_apart(
     """The same as pairs of text and image tokens; in a vision tower with `place="vision"`."""
     now = first = (torch.tensor([text]), torch.tensor([image]))
     stages = {(stage.layer, stage.point): stage for stage in reducer.stages_at(place)}
-    attention: list[tuple[int, int]] = []
-    ffn: list[tuple[int, int]] = []
+    lengths: dict[str, list[tuple[int, int]]] = {"before_block": [], "before_ffn": []}
     for layer in range(num_layers):
-        for point, lengths in (("before_block", attention), ("before_ffn", ffn)):
+        for point in lengths:
             stage = stages.get((layer, point))
             if stage is not None:
                 now = reducer.count(stage, FusionCounts(*now, *first))
                 if now is None:
                     raise CountDependsOnData(f"{type(reducer).__name__}: what {stage} leaves depends on the data")
-            lengths.append((int(now[0]), int(now[1])))
-    return attention, ffn
+            lengths[point].append((int(now[0]), int(now[1])))
+    return lengths["before_block"], lengths["before_ffn"]
 
 
 def check_smaller(image_size: int, native_size: int, patch_size: int) -> None:

@@ -27,7 +27,6 @@ def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) ->
     tuple[torch.LongTensor, torch.BoolTensor]
         `[batch, patches]` raster indices, padded with 0 on the right, and which are not padding.
     """
-    _check_top_left(mask)
     inside = mask.flatten(1).clone()
     for row, count in enumerate(inside.sum(-1).tolist()):
         if limit is not None and count > limit:
@@ -63,7 +62,7 @@ def position_grid(embeddings: torch.Tensor, mask: torch.Tensor, side: int) -> to
     _, height, width = mask.shape
     learned = embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))
     grids: dict[tuple[int, int], torch.Tensor] = {}
-    sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
+    sizes = _sizes(mask)
     for rows, columns in dict.fromkeys(sizes):
         grid = torch.nn.functional.interpolate(learned, size=(rows, columns), mode="bilinear", align_corners=True)
         grids[rows, columns] = torch.nn.functional.pad(grid, (0, width - columns, 0, height - rows))
@@ -99,9 +98,7 @@ def shrink_images(
     tuple[torch.Tensor, torch.Tensor]
         Smaller `pixel_values` and `pixel_mask`.
     """
-    mask = pixel_mask.bool()
-    _check_top_left(mask)
-    sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
+    sizes = _sizes(pixel_mask.bool())
     smaller = [tuple(grid_side(side, patch_size, scale) * patch_size for side in size) for size in sizes]
     canvas = (max(rows for rows, _ in smaller), max(columns for _, columns in smaller))
     values = pixel_values.new_zeros(*pixel_values.shape[:2], *canvas)
@@ -115,7 +112,8 @@ def shrink_images(
     return values, inside
 
 
-def _check_top_left(mask: torch.Tensor) -> None:
-    """Raise a ValueError unless each image `[batch, height, width]` starts at its first row and column."""
+def _sizes(mask: torch.Tensor) -> list[tuple[int, int]]:
+    """Rows and columns of each image `[batch, height, width]`; a ValueError unless it starts at the first of both."""
     if not bool(mask[:, 0, 0].all()):
         raise ValueError("pixel_mask: images must be padded on the right and below, and none may be empty")
+    return list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
