@@ -10,7 +10,7 @@ from ..core.feature_selection import FeatureOptions, FeatureReducer, shown_patch
 from ..core.options import option
 from ..core.reducer import Context, Host, Keep, Stage
 from ..ops.selecting import group_quantiles
-from ..ops.token_ops import evenly_spaced, ordered_indices, segment_sum, top
+from ..ops.token_ops import evenly_spaced, ordered_indices, segment_sum, take_tokens, top
 
 SPACED = 3
 """Evenly spaced patches for each that attention chose, in the "+" form."""
@@ -74,8 +74,7 @@ class PruMerge(FeatureReducer):
         whole = (chosen == patches).all(-1, keepdim=True)
         places = torch.cat([ordered_indices(chosen & ~whole), ordered_indices(slot)], dim=1)
         taken = torch.where(slot.unsqueeze(-1), (attention * rest).unsqueeze(1), self._near(key, patches, attention))
-        index = places.clamp_min(0).unsqueeze(-1).expand(-1, -1, patches.shape[1])
-        return Keep.of(stays, mixed=(places, taken.gather(1, index)))
+        return Keep.of(stays, mixed=(places, take_tokens(taken, places.clamp_min(0))))
 
     def _budgeted(self, count: torch.Tensor, patches: torch.Tensor, attention: torch.Tensor):
         """`[tiles, length]`, the patches that stay for themselves, and whether the others become a token, `[tiles]`."""
