@@ -4,7 +4,7 @@ import torch
 from transformers.utils import logging
 
 from .eager_parts import on_host
-from .token_ops import ordered_indices
+from .token_ops import padded_indices
 
 logger = logging.get_logger(__name__)
 
@@ -37,8 +37,7 @@ def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) ->
             places = inside[row].nonzero()[:, 0][chosen.to(inside.device)]
             inside[row] = False
             inside[row, places] = True
-    index = ordered_indices(inside)
-    return index.clamp_min(0), index >= 0
+    return padded_indices(inside, "right")
 
 
 @on_host
