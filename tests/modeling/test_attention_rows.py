@@ -77,13 +77,18 @@ def test_rows_after_a_past_see_the_past_and_themselves(workshop):
     assert largest_difference(actual, weights[:, :, [21, 23]]) <= 1e-5
 
 
+def every(states: torch.Tensor) -> torch.Tensor:
+    """A mask without padding."""
+    return torch.ones(states.shape[:2], dtype=torch.bool)
+
+
 @torch.no_grad()
 def test_cls_attention_equals_eager_clip_attentions(workshop):
     pixels = torch.randn(3, 3, 42, 42)
     eager = workshop.stock(attention="eager").model.vision_tower
     expected = eager(pixels, output_attentions=True).attentions[-1].mean(1)[:, 0, 1:]
     states = workshop.stock().model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
-    actual = cls_attention(workshop.stock().model.vision_tower.encoder.layers[-1], states, None)
+    actual = cls_attention(workshop.stock().model.vision_tower.encoder.layers[-1], states, every(states))
     assert largest_difference(actual, expected) <= 1e-5
 
 
@@ -95,7 +100,7 @@ def test_cls_attention_with_padding_equals_the_shorter_sequence(workshop):
     mask = torch.ones(1, 21, dtype=torch.bool)
     mask[:, 1:6] = False
     padded = cls_attention(block, states, mask)
-    assert largest_difference(padded[:, 5:], cls_attention(block, shorter, None)) <= 1e-6
+    assert largest_difference(padded[:, 5:], cls_attention(block, shorter, every(shorter))) <= 1e-6
     assert not bool(padded[:, :5].any())
 
 

@@ -139,8 +139,8 @@ def test_what_left_is_a_key_for_itself_alone(name, model):
         "meter": lambda: model.meter.cross_modal_text_layers[0].attention.self,
     }[name]().eval()
     states, policy = torch.randn(1, 4, model.config.hidden_size), torch.tensor([[1.0, 0.0, 1.0, 0.0]])
-    _, own, _, _ = attend_to(module, states, states, policy=policy)
-    _, cross, _, _ = attend_to(module, states, states.clone(), policy=policy)
+    _, own, _, _ = attend_to(module, states, states, (None, policy))
+    _, cross, _, _ = attend_to(module, states, states.clone(), (None, policy))
     seen = torch.tensor([[1, 0, 1, 0], [1, 1, 1, 0], [1, 0, 1, 0], [1, 0, 1, 1]])
     assert torch.equal(own[0].mean(0) > 1e-3, seen.bool())
     assert torch.equal(cross[0].mean(0) > 1e-3, seen[:1].bool().expand(4, 4))

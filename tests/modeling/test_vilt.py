@@ -231,7 +231,7 @@ def test_images_shrink_on_their_own_to_whole_patches():
     smaller, inside = shrink_images(pixels, mask, 0.5, 4)
     assert smaller.shape == (2, 3, 16, 24)
     assert inside.sum((1, 2)).tolist() == [16 * 24, 12 * 8]  # 10 columns round to two patches
-    alone, whole = shrink_images(pixels[1:, :, :24, :20], None, 0.5, 4)
+    alone, whole = shrink_images(pixels[1:, :, :24, :20], mask[1:, :24, :20], 0.5, 4)
     assert whole.all()
     assert torch.equal(alone[0], smaller[1, :, :12, :8])
     assert not smaller[1, :, 12:].any()

@@ -50,12 +50,9 @@ class MeterCrossLayer(GradientCheckpointingLayer):
             and what `decide` said of the tokens that stayed or None.
         """
         own, cross, kept = self.attention, self.crossattention, None
-        (bias, policy), (other_bias, other_policy) = keys, other_keys
-        context, to_own, _, own_key = attend_to(own.self, states, states, bias, attentions, policy)
+        context, to_own, _, own_key = attend_to(own.self, states, states, keys, attentions)
         states = own.output(context, states)
-        context, to_other, query, other_key = attend_to(
-            cross.self, states, other, other_bias, attentions, other_policy, itself
-        )
+        context, to_other, query, other_key = attend_to(cross.self, states, other, other_keys, attentions, itself)
         states = cross.output(context, states)
         if decide is not None:
             kept, states, other = decide(states, other, query, other_key, own_key)

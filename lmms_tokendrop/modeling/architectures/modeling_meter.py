@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -17,13 +16,8 @@ from .meter_model import MeterConfig, MeterModel, MeterPreTrainedModel
 class _MeterHead(FusionHead, MeterPreTrainedModel):
     """A head on the pooled states of a text and of one image or several."""
 
-    encoder_class: ClassVar[type[MeterModel]] = MeterModel
-
-    def __init__(self, config: MeterConfig):
-        super().__init__(config)
-        self.meter = self.encoder_class(config)
-        self.build_head(2 * config.hidden_size)
-        self.post_init()
+    encoder_class = MeterModel
+    pooled_tokens = 2
 
     @can_return_tuple
     def forward(

@@ -103,7 +103,7 @@ class MeterTokenDropModel(ReducedEncoder, MeterTokenDropPreTrainedModel, MeterMo
         size, scale = self.config.patch_size, self.used_reducer.image_scale
         full = self.full_image_tokens(pixel_values)
         if scale != 1:
-            pixel_values, _ = shrink_images(pixel_values, None, scale, size)
+            pixel_values, _ = shrink_images(pixel_values, torch.ones_like(pixel_values[:, 0]), scale, size)
         grid = torch.cartesian_prod(*(torch.arange(side // size) for side in pixel_values.shape[-2:]))
         patches = grid.to(pixel_values.device).expand(len(pixel_values), -1, -1)
         states, tokens, lengths = self.vision_model.forward_staged(pixel_values, self.used_reducer)

@@ -76,7 +76,7 @@ class ViltTokenDropModel(ReducedEncoder, ViltTokenDropPreTrainedModel, ViltModel
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        pixel_mask: torch.LongTensor | None = None,
+        pixel_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         image_embeds: torch.Tensor | None = None,
         image_token_type_idx: int | None = None,
@@ -104,10 +104,12 @@ class ViltTokenDropModel(ReducedEncoder, ViltTokenDropPreTrainedModel, ViltModel
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds}
         attention_mask = check_inputs(self.config, texts, images, attention_mask, image_token_type_idx)
         check_text_length(attention_mask.shape[1], self.config.max_position_embeddings)
-        if pixel_mask is not None and image_embeds is None:
-            check_tensor("pixel_mask", pixel_mask, (len(pixel_values), *pixel_values.shape[-2:]))
-        elif pixel_mask is not None:
-            check_tensor("pixel_mask", pixel_mask.flatten(1), image_embeds.shape[:2])
+        masked = pixel_values[:, 0] if image_embeds is None else image_embeds[..., 0]
+        if pixel_mask is None:
+            pixel_mask = torch.ones_like(masked, dtype=torch.long)
+        elif image_embeds is not None:
+            pixel_mask = pixel_mask.flatten(1)
+        check_tensor("pixel_mask", pixel_mask, masked.shape)
         if token_type_ids is not None:
             check_tensor("token_type_ids", token_type_ids, attention_mask.shape)
         if image_embeds is not None and self.used_reducer.image_scale != 1:
@@ -121,17 +123,17 @@ class ViltTokenDropModel(ReducedEncoder, ViltTokenDropPreTrainedModel, ViltModel
         keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         outputs = self.encoder(embeddings, tokens, self.used_reducer, sample_seeds, keep_attentions, keep_states)
         outputs.report.patches = patches
-        outputs.report.full_visual_tokens = self.full_image_tokens(tokens, pixel_values, pixel_mask)
+        outputs.report.full_visual_tokens = self.full_image_tokens(tokens, pixel_mask)
         states = self.layernorm(outputs.last_hidden_state)
         pooled = None if self.pooler is None else self.pooler(states)
         return replace(outputs, last_hidden_state=states, pooler_output=pooled)
 
     @on_host
-    def full_image_tokens(self, tokens: FusionTokens, pixel_values, pixel_mask) -> list[int]:
+    def full_image_tokens(self, tokens: FusionTokens, pixel_mask: torch.Tensor) -> list[int]:
         """Tokens of each image before it was scaled down, given those that went in; padding as the method counts it."""
         counts = tokens.counts()[1]
-        if pixel_values is not None and self.used_reducer.image_scale != 1:
-            counts = self.embeddings.image_token_counts(pixel_values, pixel_mask)
+        if self.used_reducer.image_scale != 1:
+            counts = self.embeddings.image_token_counts(pixel_mask)
         if self.used_reducer.counts_padding:
             counts = counts.max().expand_as(counts)
         return counts.tolist()
@@ -140,11 +142,7 @@ class ViltTokenDropModel(ReducedEncoder, ViltTokenDropPreTrainedModel, ViltModel
 class _ViltHead(FusionHead, ViltTokenDropPreTrainedModel):
     """A head on pooled states of a text and of one image or several."""
 
-    def __init__(self, config: ViltTokenDropConfig):
-        ViltPreTrainedModel.__init__(self, config)
-        self.vilt = ViltTokenDropModel(config)
-        self.build_head(config.hidden_size)
-        self.post_init()
+    encoder_class = ViltTokenDropModel
 
     @can_return_tuple
     def forward(

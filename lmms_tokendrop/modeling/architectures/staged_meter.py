@@ -105,15 +105,12 @@ class CoAttention(FusionRun):
 
     def decide(self, stage, streams: Streams, carry, bias, text, image, query, key, text_key):  # type: ignore[override]
         """What is left: streams and carry, the text's states and the image's; see :class:`MeterCrossLayer`."""
-        (tokens, carry), states = self.leave(
-            stage,
-            streams.tokens,
-            carry,
-            streams.join(text, image),
-            keys=cache(lambda: streams.join(text_key.mean(1), key.mean(1))),
-            queries=cache(lambda: streams.join(query.mean(1), torch.zeros_like(key[:, 0]))),
-            attention_rows=partial(streams.attention_rows, query, key, bias),
-        )
+        providers = {
+            "keys": cache(lambda: streams.join(text_key.mean(1), key.mean(1))),
+            "queries": cache(lambda: streams.join(query.mean(1), torch.zeros_like(key[:, 0]))),
+            "attention_rows": partial(streams.attention_rows, query, key, bias),
+        }
+        (tokens, carry), states = self.leave(stage, streams.tokens, carry, streams.join(text, image), **providers)
         left = Streams(tokens)
         return (left, carry), *left.split(states)
 

@@ -30,7 +30,7 @@ class StagedViltEmbeddings(ViltEmbeddings):
         text_valid : torch.BoolTensor
             `[batch, length]`, False for padding.
         pixel_values, pixel_mask, image_embeds, image_token_type_idx
-            As the stock class takes them; `image_embeds` has the image's CLS first.
+            As the stock class takes them; `image_embeds` has the image's CLS first, and then a mask `[batch, image]`.
         image_scale : float
             Factor by which the sides of images are reduced first.
 
@@ -40,27 +40,26 @@ class StagedViltEmbeddings(ViltEmbeddings):
             Embeddings `[batch, text + image, channels]`, what they are, and the `[batch, image - 1, 2]` row and column
             of each patch (-1 for padding; None for `image_embeds`).
         """
-        text_states, patches = self.text_embeddings(**text), None
+        text_states = self.text_embeddings(**text)
         if image_embeds is None:
             if image_scale != 1:
                 pixel_values, pixel_mask = shrink_images(pixel_values, pixel_mask, image_scale, self.config.patch_size)
             image, valid, patches = self.image_tokens(pixel_values, pixel_mask)
         else:
-            image = image_embeds
-            valid = image.new_ones(image.shape[:2]) if pixel_mask is None else pixel_mask.flatten(1)
+            image, valid, patches = image_embeds, pixel_mask, None
         kind = 1 if image_token_type_idx is None else image_token_type_idx
         types = self.token_type_embeddings.weight
         embeddings = torch.cat([text_states + types[0], image + types[kind]], dim=1)
         return embeddings, FusionTokens.start(text_valid, valid.bool()), patches
 
-    def image_tokens(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None):
+    def image_tokens(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor):
         """Embed the patches of a batch of images.
 
         Parameters
         ----------
         pixel_values : torch.Tensor
             `[batch, 3, height, width]`.
-        pixel_mask : torch.Tensor or None
+        pixel_mask : torch.Tensor
             `[batch, height, width]`, 0 where an image is padded on the right or below.
 
         Returns
@@ -68,7 +67,7 @@ class StagedViltEmbeddings(ViltEmbeddings):
         tuple[torch.Tensor, torch.BoolTensor, torch.LongTensor]
             Tokens `[batch, 1 + patches, channels]`, CLS first, `[batch, 1 + patches]` and `[batch, patches, 2]`.
         """
-        states, mask = self.patch_embeddings(pixel_values), self.patch_mask(pixel_values, pixel_mask)
+        states, mask = self.patch_embeddings(pixel_values), self.patch_mask(pixel_mask)
         batch, _, width = mask.shape
         index, valid = place_patches(mask, self.patch_limit, self.training)
         positions = position_grid(self.position_embeddings, mask, self.config.image_size // self.config.patch_size)
@@ -84,16 +83,14 @@ class StagedViltEmbeddings(ViltEmbeddings):
         limit = self.config.max_image_length
         return limit if isinstance(limit, int) and limit >= 0 else None
 
-    def patch_mask(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
-        """Which patches `[batch, height, width]` lie inside each image, for the inputs of `image_tokens`."""
-        height, width = (side // self.config.patch_size for side in pixel_values.shape[-2:])
-        if pixel_mask is None:
-            return torch.ones(len(pixel_values), height, width, dtype=torch.bool, device=pixel_values.device)
-        return nn.functional.interpolate(pixel_mask[:, None].float(), size=(height, width))[:, 0].bool()
+    def patch_mask(self, pixel_mask: torch.Tensor) -> torch.Tensor:
+        """Which patches `[batch, height, width]` lie inside each image, given which pixels do."""
+        size = tuple(side // self.config.patch_size for side in pixel_mask.shape[-2:])
+        return nn.functional.interpolate(pixel_mask[:, None].float(), size=size)[:, 0].bool()
 
-    def image_token_counts(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+    def image_token_counts(self, pixel_mask: torch.Tensor) -> torch.Tensor:
         """Tokens that `image_tokens` makes of each image, `[batch]`, the CLS included and padding excluded."""
-        patches = self.patch_mask(pixel_values, pixel_mask).flatten(1).sum(-1)
+        patches = self.patch_mask(pixel_mask).flatten(1).sum(-1)
         return 1 + (patches if self.patch_limit is None else patches.clamp_max(self.patch_limit))
 
 
@@ -126,12 +123,9 @@ class StagedViltLayer(ViltLayer):
             States, probabilities or None, and what `decide` said of the tokens that stayed or None.
         """
         states, own = self.layernorm_before(hidden_states), self.attention
-        context, probabilities, query, key = attend_to(
-            own.attention, states, states, attention_mask, output_attentions, policy
-        )
-        attended = own.output(context, states)
-        hidden_states = attended + hidden_states.to(attended.device)
-        kept = None
+        keys = attention_mask, policy
+        context, probabilities, query, key = attend_to(own.attention, states, states, keys, output_attentions)
+        hidden_states, kept = own.output(context, states) + hidden_states, None
         if decide is not None:
             kept, hidden_states = decide(hidden_states, query, key)
         hidden_states = self.output(self.intermediate(self.layernorm_after(hidden_states)), hidden_states)

@@ -60,11 +60,10 @@ def attend_to(
     attention: Any,
     hidden_states: torch.Tensor,
     other: torch.Tensor,
-    bias: torch.Tensor | None = None,
+    keys: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
     output_attentions: bool = False,
-    policy: torch.Tensor | None = None,
     itself: torch.Tensor | None = None,
-):
+) -> tuple:
     """Attend to the own sequence or to another one, with the weights of a stock module.
 
     Parameters
@@ -75,12 +74,12 @@ def attend_to(
         `[batch, queries, channels]`.
     other : torch.Tensor
         `[batch, keys, channels]`, what is attended to.
-    bias : torch.Tensor or None
-        Added to logits, `[batch, 1, 1, keys]`.
+    keys : tuple[torch.Tensor or None, torch.Tensor or None]
+        What is added to the logits of keys, `[batch, 1, 1, keys]`, and the policy, how much each key counts.
     output_attentions : bool
         Whether to return probabilities.
-    policy, itself : torch.Tensor or None
-        How much each key counts; see :func:`policy_softmax`.
+    itself : torch.Tensor or None
+        With a policy, keys that count in full; see :func:`policy_softmax`. In the own sequence, a query's own.
 
     Returns
     -------
@@ -88,6 +87,7 @@ def attend_to(
         Context `[batch, queries, channels]`, probabilities `[batch, heads, queries, keys]` or None, queries
         `[batch, heads, queries, head_dim]` and keys `[batch, heads, keys, head_dim]`.
     """
+    bias, policy = keys
     if policy is not None and other is hidden_states:
         itself = torch.eye(other.shape[1], dtype=torch.bool, device=other.device)[None]
     heads = attention.num_attention_heads
@@ -214,7 +214,7 @@ def fusion_attention_rows(
     return softmax_rows(logits, bias, valid, policy, itself)
 
 
-def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Head-mean attention of the CLS query of a CLIP block.
 
     Parameters
@@ -223,7 +223,7 @@ def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | No
         A CLIP encoder layer.
     block_input : torch.Tensor
         `[tiles, 1 + tokens, channels]`, CLS first.
-    mask : torch.BoolTensor or None
+    mask : torch.BoolTensor
         `[tiles, 1 + tokens]`, False for padding.
 
     Returns
@@ -235,6 +235,5 @@ def cls_attention(block: Any, block_input: torch.Tensor, mask: torch.Tensor | No
     states = block.layer_norm1(block_input)
     (query,) = heads_of(states[:, :1], attention.num_heads, attention.q_proj)
     (keys,) = heads_of(states, attention.num_heads, attention.k_proj)
-    bias = None if mask is None else key_bias(mask, torch.float32)
     logits = (query @ keys.transpose(2, 3)).float() * attention.scale
-    return (logits if bias is None else logits + bias).softmax(-1).mean(1)[:, 0, 1:]
+    return softmax_rows(logits, key_bias(mask, torch.float32), mask[:, :1]).mean(1)[:, 0, 1:]

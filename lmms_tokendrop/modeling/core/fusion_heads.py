@@ -1,14 +1,14 @@
 """What encoders of text and image share at both ends: checks of what they are given, and heads."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .fusion_tokens import check_padded_right
+from ..ops.eager_parts import on_host
 
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 TRUTH_LABELS = ("False", "True")
@@ -36,7 +36,24 @@ class FusionHeadOutput(SequenceClassifierOutput):
 
 
 class FusionHead(PreTrainedModel):
-    """A classifier on pooled states, for classes of models to inherit from."""
+    """A classifier on pooled states, for classes of models to inherit from.
+
+    Attributes
+    ----------
+    encoder_class : type[PreTrainedModel]
+        The encoder's class.
+    pooled_tokens : int
+        Tokens whose pooled states, side by side, the encoder gives.
+    """
+
+    encoder_class: ClassVar[type[PreTrainedModel]]
+    pooled_tokens: ClassVar[int] = 1
+
+    def __init__(self, config):
+        PreTrainedModel.__init__(self, config)  # not that of a stock head, which follows in the bases
+        setattr(self, self.base_model_prefix, self.encoder_class(config))
+        self.build_head(self.pooled_tokens * config.hidden_size)
+        self.post_init()
 
     def build_head(self, channels: int) -> None:
         """Make the classifier of pooled states `[batch, channels]`, in the form that all of ViLT and METER have."""
@@ -113,8 +130,7 @@ class SeveralImagesHead(FusionHead):
         for number in range(self.config.num_images):
             image = {name: values[:, number] for name, values in images.items() if values is not None}
             encoded.append(self.base_model(**inputs, **image, image_token_type_idx=number + 1, return_dict=True))
-        collected = {name: [getattr(entry, name) for entry in encoded] for name in COLLECTED}
-        collected = {name: None if entries[0] is None else entries for name, entries in collected.items()}
+        collected = {name: [entry[name] for entry in encoded] for name in COLLECTED if name in encoded[0]}
         return self.output(torch.cat([entry.pooler_output for entry in encoded], dim=-1), labels, **collected)
 
 
@@ -193,6 +209,7 @@ def check_tensor(name: str, value: Any, shape: tuple[int, ...], floating: bool |
         raise ValueError(f"{name} of {value.dtype}; allowed: {'floating point' if floating else 'whole'} numbers")
 
 
+@on_host
 def check_inputs(
     config: Any, texts: dict, images: dict, attention_mask: torch.Tensor | None, image_token_type_idx: int | None
 ) -> torch.Tensor:
@@ -220,7 +237,8 @@ def check_inputs(
     if attention_mask is None:
         return torch.ones(text.shape[:2], dtype=torch.long, device=text.device)
     check_tensor("attention_mask", attention_mask, text.shape[:2])
-    check_padded_right(attention_mask)
+    if not bool(attention_mask[:, 0].all()):
+        raise ValueError("attention_mask: the text must be padded on the right; the head reads its first token")
     return attention_mask
 
 

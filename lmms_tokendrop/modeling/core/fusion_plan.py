@@ -75,32 +75,26 @@ def plan_apart(
     reducer: TokenReducer, text: int, image: int, num_layers: int, place: str = "fusion"
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """The same as pairs of text and image tokens; in a vision tower with `place="vision"`."""
-    first = (torch.tensor([text]), torch.tensor([image]))
-    now = first
+    now = first = (torch.tensor([text]), torch.tensor([image]))
     stages = {(stage.layer, stage.point): stage for stage in reducer.stages_at(place)}
-    attention: list[tuple[int, int]] = []
-    ffn: list[tuple[int, int]] = []
+    lengths: dict[str, list[tuple[int, int]]] = {"before_block": [], "before_ffn": []}
     for layer in range(num_layers):
-        for point, lengths in (("before_block", attention), ("before_ffn", ffn)):
+        for point in lengths:
             stage = stages.get((layer, point))
             if stage is not None:
                 now = reducer.count(stage, FusionCounts(*now, *first))
                 if now is None:
                     raise CountDependsOnData(f"{type(reducer).__name__}: what {stage} leaves depends on the data")
-            lengths.append((int(now[0]), int(now[1])))
-    return attention, ffn
+            lengths[point].append((int(now[0]), int(now[1])))
+    return lengths["before_block"], lengths["before_ffn"]
 
 
 def check_smaller(image_size: int, native_size: int, patch_size: int) -> None:
     """Raise a ValueError unless images of `native_size` pixels that shrink to `image_size` have fewer patches."""
-
-    def side(size: int) -> int:
-        return grid_side(native_size, patch_size, size / native_size)
-
     whole = grid_side(native_size, patch_size)
-    if side(image_size) >= whole:
-        largest = max((size for size in range(1, native_size) if side(size) < whole), default=None)
-        allowed = "none, the image has one patch" if largest is None else f"1 to {largest}"
+    smaller = [size for size in range(1, native_size) if grid_side(native_size, patch_size, size / native_size) < whole]
+    if image_size not in smaller:
+        allowed = f"1 to {smaller[-1]}" if smaller else "none, the image has one patch"
         raise ValueError(
             f"image_size={image_size}: an image of the encoder's own size, {native_size}, would still have {whole} "
             f"patches of {patch_size} pixels a side, so nothing would happen; allowed: {allowed}"

@@ -42,10 +42,16 @@ class FusionRun:
         key: where training keeps all tokens, which of them are there.
     report : FusionReport
         What happened to the tokens.
+    mask : torch.Tensor or None
+        What is added to the logits of keys, or what stock blocks read.
+    masked : FusionTokens or None
+        The tokens that it was made for.
     """
 
     place = "fusion"
     side = "right"
+    mask: torch.Tensor | None = None
+    masked: FusionTokens | None = None
 
     @on_host
     def __init__(self, reducer: TokenReducer, tokens: FusionTokens, sample_seeds, training: bool, **providers):
@@ -112,9 +118,7 @@ class FusionRun:
         """Do what the reducer says: tokens and carry after a stage, and states, of which the last are the layer's."""
         counts = self.counts(tokens)
         providers = {"best": partial(keep_best_of_image, tokens), **self.providers, **providers}
-        context = Context(
-            tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers=providers
-        )
+        context = Context(tokens, tokens.valid, states[-1], counts, tokens.text, self.sample_seeds, carry, providers)
         after, left, carry = apply(tokens, [*states], self.reducer.keep(stage, context), self.reducer, self.side)
         self._check_counts(stage, counts, after)
         return (after, carry), *left
@@ -140,9 +144,6 @@ def providers_of(projections: Any, bias: torch.Tensor | None, weight: torch.Tens
 
 class SequenceRun(FusionRun):
     """One pass through blocks that read text and image as one sequence."""
-
-    mask: torch.Tensor | None = None
-    masked: FusionTokens | None = None
 
     @on_host
     def before_block(self, number: int, hidden_states: torch.Tensor):

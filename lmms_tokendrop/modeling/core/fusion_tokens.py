@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch
 
-from ..ops.eager_parts import on_host
 from ..ops.token_ops import group_sizes
 
 
@@ -50,11 +49,9 @@ class FusionTokens:
 
     def with_padding(self) -> "FusionTokens":
         """The same, of a sequence of which nothing left yet, with padding as tokens of text and image."""
-        place, owner = (
-            torch.where(values >= 0, values, torch.arange(values.shape[1], device=values.device))
-            for values in (self.place, self.owner)
-        )
-        return replace(self, place=place, owner=owner)
+        every = torch.arange(self.owner.shape[1], device=self.owner.device)
+        place = torch.where(self.valid, self.place, every[: self.place.shape[1]])
+        return replace(self, place=place, owner=torch.where(self.owner >= 0, self.owner, every))
 
     def behind_text(self, text_valid: torch.Tensor) -> "FusionTokens":
         """These tokens of an image alone, behind those of a text of which `[batch, text]` are not padding."""
@@ -180,10 +177,3 @@ class FusionReport:
             rows = [grid[place[place >= 0]].tolist() for grid, place in places]
             kept[f"after layer {layer}"] = [[(0, 0, *cell) for cell in row] for row in rows]
         return kept
-
-
-@on_host
-def check_padded_right(attention_mask: torch.Tensor) -> None:
-    """Raise a ValueError unless each text `[batch, length]` starts at its first token."""
-    if not bool(attention_mask[:, 0].all()):
-        raise ValueError("attention_mask: the text must be padded on the right; the head reads its first token")

@@ -67,9 +67,8 @@ class StagedCLIPVisionModel(CLIPVisionModel):
             States of what is left. Earlier states go through the same decisions.
         """
         hidden_states = self.pre_layrnorm(self.embeddings(pixel_values))
-        blocks = self.encoder.layers
-        wanted = [layer % (len(blocks) + 1) for layer in feature_layers]
-        return self._output(run_blocks(self, blocks, hidden_states, wanted, reducer, **providers))
+        wanted = [layer % (len(self.encoder.layers) + 1) for layer in feature_layers]
+        return self._output(run_blocks(self, self.encoder.layers, hidden_states, wanted, reducer, **providers))
 
     @on_host
     def _output(self, run: TowerRun) -> StagedVisionOutput:

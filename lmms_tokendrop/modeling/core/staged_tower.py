@@ -83,6 +83,8 @@ class TowerRun(FusionRun):
         `[batch, 1 + patches, channels]`, what goes into the first block.
     wanted : list[int]
         Hidden states to collect, 0 being `states`.
+    compiled : bool
+        Whether blocks are compiled.
     reducer : TokenReducer
         The method.
     **providers : Callable
@@ -94,23 +96,19 @@ class TowerRun(FusionRun):
         `[batch, what is left, channels]` of each wanted layer, and as `CLS_ROW`, if the method needs it, `[batch, what
         is left, 1]` float32, head-mean attention of the CLS query in the last block, 0 for CLS itself. All go through
         every later decision.
-    mask : torch.Tensor or None
-        What stock blocks read, or what is added to the logits of keys in the others.
     """
 
     place = "vision"
     side = "left"
 
     @on_host
-    def __init__(self, tower, blocks, states, wanted: list[int], reducer: TokenReducer, **providers):
+    def __init__(self, tower, blocks, states, wanted: list[int], compiled: bool, reducer: TokenReducer, **providers):
         seeds = torch.zeros(len(states), dtype=torch.long)
         super().__init__(reducer, FusionTokens.of_image(states), seeds, tower.training, **providers)
-        self.config, self.blocks, self.wanted = tower.config, blocks, wanted
+        self.config, self.blocks, self.wanted, self.compiled = tower.config, blocks, wanted, compiled
         self.own_blocks = any(point == "before_ffn" for _, point in self.stages)
-        self.compiled = False
         self.collected = {0: states}
-        self.mask: torch.Tensor | None = None
-        self.attended: FusionTokens | None = self.tokens
+        self.masked = self.tokens
 
     def counts(self, tokens: FusionTokens) -> FusionCounts:
         """With the tiles where the model has some, a budget's too."""
@@ -121,7 +119,7 @@ class TowerRun(FusionRun):
     def before_block(self, number: int, hidden_states: torch.Tensor) -> dict[str, Any]:
         """Arguments of a block beside its states."""
         self.report.received.append(self.tokens)
-        if self.tokens is not self.attended:
+        if self.tokens is not self.masked:
             self._mask(hidden_states)
         if "cls_attention" in self.reducer.needs and number == len(self.blocks) - 1:
             found = cls_attention(self.blocks[number], hidden_states, self.tokens.valid)
@@ -141,8 +139,7 @@ class TowerRun(FusionRun):
             providers = self._attention_of(number, hidden_states)
             kept, hidden_states = self.leave(stage, self.tokens, self.carry, hidden_states, **providers)
             self.tokens, self.carry = kept
-        wanted = (CLS_ROW, *self.wanted)
-        self.collected = {layer: states for layer, states in self.collected.items() if layer in wanted}
+        self.collected = {layer: states for layer, states in self.collected.items() if layer in (CLS_ROW, *self.wanted)}
         self.collected[number + 1] = hidden_states
         return hidden_states
 
@@ -163,15 +160,15 @@ class TowerRun(FusionRun):
         """Tokens and carry after a stage, and the states; what was collected goes through it too."""
         earlier = {number: states for number, states in self.collected.items() if number <= stage.layer}
         kept, *left = super().leave(stage, tokens, carry, *earlier.values(), *states, **providers)
-        self.collected, self.attended = dict(zip(earlier, left, strict=False)), None
+        self.collected, self.masked = dict(zip(earlier, left, strict=False)), None
         return kept, left[-1]
 
     def _mask(self, hidden_states: torch.Tensor) -> None:
         """What is not attended: always a tensor for compiled stock blocks, of any length."""
-        valid, self.attended = self.tokens.valid, self.tokens
+        valid, self.masked = self.tokens.valid, self.tokens
         if self.own_blocks:
             self.mask = self.bias(self.tokens, hidden_states.dtype)
-        elif self.compiled or not bool(valid.all()):
+        else:
             self.mask = create_bidirectional_mask(
                 self.config, hidden_states, valid, allow_is_bidirectional_skip=not self.compiled
             )
@@ -184,11 +181,10 @@ class TowerRun(FusionRun):
 @part_by_part
 def run_blocks(tower, blocks, states: torch.Tensor, wanted: list[int], reducer: TokenReducer, **providers) -> TowerRun:
     """Run the blocks, without the last one if nothing that is wanted needs it; arguments are those of the run."""
-    run, depth = TowerRun(tower, blocks, states, wanted, reducer, **providers), len(blocks)
-    run.compiled = compiling()
+    run = TowerRun(tower, blocks, states, wanted, compiling(), reducer, **providers)
     for number, block in enumerate(blocks):
         arguments = run.before_block(number, states)
-        if number == depth - 1 and depth not in wanted:
+        if number == len(blocks) - 1 and len(blocks) not in wanted:
             break
         states = run.after_block(number, block(states, **arguments))
     return run

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from ..core.feature_selection import FeatureOptions, InputReducer
 from ..core.reducer import Context, Keep, Stage
@@ -34,13 +35,9 @@ class AreaPooling(InputReducer):
         """Keep the slots of cells, and mix patches into them."""
         tiles, grids = self._grids(stage, context.counts)
         row, slot, weights = tiles.cells(context.tokens, *grids)
-        length = context.valid.shape[1]
-        sizes = segment_sum(torch.ones_like(row), row, len(context.valid))
-        column = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
-        places = torch.full((len(context.valid), int(sizes.max())), -1, device=row.device)
-        places[row, column] = slot
-        mixed = torch.zeros(*places.shape, length, device=row.device, dtype=torch.float32)
-        mixed[row, column] = weights.float()
+        sizes = row.bincount(minlength=len(context.valid)).tolist()
+        places = pad_sequence(slot.split(sizes), batch_first=True, padding_value=-1)
+        mixed = pad_sequence(weights.float().split(sizes), batch_first=True)
         stays = context.valid & ~context.tokens.visual
         stays[row, slot] = True
         return Keep.of(stays, mixed=(places, mixed))
@@ -77,14 +74,13 @@ class Rectangles:
         number, _ = tokens.groups("tile")
         tile = number.masked_fill(tokens.newline, -1)
         inside = tile >= 0
-        edges = [
+        top, left, bottom, right = (
             torch.zeros(int(number.max()) + 1, dtype=torch.long, device=tile.device).scatter_reduce(
                 0, tile[inside], values[inside] + behind, how, include_self=False
             )
             for how, behind in (("amin", 0), ("amax", 1))
             for values in (tokens.row, tokens.column)
-        ]
-        top, left, bottom, right = edges
+        )
         return cls(tile, top, left, bottom - top, right - left)
 
     def owner(self, groups: torch.Tensor) -> torch.Tensor:

@@ -99,11 +99,9 @@ class DynamicViT(LayeredReducer):
     def module_macs(self, text: int, image: int) -> int:
         """Of the predictors, each on the patches that it judges."""
         received, _ = plan_apart(self, text, image, self.host.num_layers)
-        before, total = [image, *(images for _, images in received)], 0
-        for layer, predictor in zip(self.layers, self.predictors, strict=True):
-            weights = sum(module.weight.numel() for module in predictor.modules() if isinstance(module, nn.Linear))
-            total += (before[layer] - 1) * weights
-        return total
+        before = [image, *(images for _, images in received)]
+        weights = sum(layer.weight.numel() for layer in self.predictors[0].modules() if isinstance(layer, nn.Linear))
+        return sum(before[layer] - 1 for layer in self.layers) * weights
 
     def soft_policy(self, stage: Stage, hidden_states: torch.Tensor, tokens: FusionTokens, policy: torch.Tensor):
         """Draw which of the patches still there stay; gradients flow through the sample."""

@@ -10,7 +10,7 @@ from ..core.feature_selection import FeatureOptions, FeatureReducer, shown_patch
 from ..core.options import option
 from ..core.reducer import Context, Host, Keep, Stage
 from ..ops.selecting import group_quantiles
-from ..ops.token_ops import evenly_spaced, ordered_indices, segment_sum, top
+from ..ops.token_ops import evenly_spaced, ordered_indices, segment_sum, take_tokens, top
 
 SPACED = 3
 """Evenly spaced patches for each that attention chose, in the "+" form."""
@@ -66,8 +66,7 @@ class PruMerge(FeatureReducer):
         if self.options.iqr_factor is None:
             chosen, gathers = self._budgeted(self.count(stage, context.counts)[1] - 1, patches, attention)
         else:
-            chosen = self._outlying(context, patches, attention)
-            gathers = torch.ones_like(chosen[:, 0])
+            chosen, gathers = self._outlying(context, patches, attention)
         rest = patches & ~chosen & gathers.unsqueeze(-1)
         slot = rest & (rest.cumsum(-1) == rest.sum(-1, keepdim=True))
         stays = chosen | slot
@@ -75,8 +74,7 @@ class PruMerge(FeatureReducer):
         whole = (chosen == patches).all(-1, keepdim=True)
         places = torch.cat([ordered_indices(chosen & ~whole), ordered_indices(slot)], dim=1)
         taken = torch.where(slot.unsqueeze(-1), (attention * rest).unsqueeze(1), self._near(key, patches, attention))
-        index = places.clamp_min(0).unsqueeze(-1).expand(-1, -1, patches.shape[1])
-        return Keep.of(stays, mixed=(places, taken.gather(1, index)))
+        return Keep.of(stays, mixed=(places, take_tokens(taken, places.clamp_min(0))))
 
     def _budgeted(self, count: torch.Tensor, patches: torch.Tensor, attention: torch.Tensor):
         """`[tiles, length]`, the patches that stay for themselves, and whether the others become a token, `[tiles]`."""
@@ -87,8 +85,8 @@ class PruMerge(FeatureReducer):
         chosen = top(attention, patches, (alone + SPACED) // (1 + SPACED))
         return chosen | evenly_spaced(patches & ~chosen, alone - chosen.sum(-1)), gathers
 
-    def _outlying(self, context: Context, patches: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-        """`[tiles, length]`, of each tile as large a share as there are outliers among the patches of its group."""
+    def _outlying(self, context: Context, patches: torch.Tensor, attention: torch.Tensor):
+        """The same, of each tile as large a share as there are outliers among the patches of its group."""
         tiles = context.provided("tiles")
         every = torch.arange(len(patches), device=patches.device)
         group = {"tile": every, "image": tiles.image, "request": tiles.request}[self.options.scope]
@@ -99,10 +97,10 @@ class PruMerge(FeatureReducer):
         total, found = (segment_sum(marks.long(), owner, groups) for marks in (torch.ones_like(outliers), outliers))
         found, total = found[group[:, 0]], total[group[:, 0]].clamp_min(1)
         chosen = top(attention, patches, patches.sum(-1) * found // total)
-        if not self.options.plus:
-            return chosen
-        step = (total // found.clamp_min(1) // SPACED).clamp_min(1).unsqueeze(-1)
-        return chosen | (patches & ((patches.cumsum(-1) - 1) % step == 0) & (found > 0).unsqueeze(-1))
+        if self.options.plus:
+            step = (total // found.clamp_min(1) // SPACED).clamp_min(1).unsqueeze(-1)
+            chosen = chosen | (patches & ((patches.cumsum(-1) - 1) % step == 0) & (found > 0).unsqueeze(-1))
+        return chosen, torch.ones_like(chosen[:, 0])
 
     def _near(self, key: torch.Tensor, patches: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
         """`[tiles, length, length]`, 1 for each patch itself, and attention of those with the nearest keys."""

@@ -89,7 +89,6 @@ class PairPuMer(PuMer):
     def release_carry(self, context: Context, target, image_order, text_order) -> dict[str, torch.Tensor]:
         """Also the order of the image, and the token that its head reads."""
         carry = super().release_carry(context, target, image_order, text_order)
-        image = context.tokens.image
-        carry["image_priority"] = halves_apart(image_order, image)
+        carry["image_priority"] = halves_apart(image_order, context.tokens.image)
         carry["image_head"] = torch.zeros_like(carry["image_priority"]).scatter(1, image_order[:, :1], 1.0)
         return carry

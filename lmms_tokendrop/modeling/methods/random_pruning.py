@@ -22,6 +22,5 @@ class RandomPruning(ScoredPruning):
 
     def score(self, stage: Stage, context: Context) -> torch.Tensor:
         """The drawn priority of each patch, by its place in the image."""
-        tokens = context.tokens
-        number = (tokens.place - tokens.text_length).masked_fill(~tokens.image, -1)
+        number = context.tokens.place - context.tokens.text_length
         return drawn_scores(self.options.seed, context.sample_seeds, number, context.counts.first_image.tolist())

@@ -83,7 +83,7 @@ class TokenMerging(TokenReducer):
         among = tokens.valid if self.joint else tokens.image
         merged = most_merged(among.sum(-1), self.merged[stage.layer])
         target = bipartite_targets(context.keys(), ordered_indices(among), merged)
-        return Keep.merged(torch.where(among, target, Keep.of(tokens.valid).target), weights=tokens.size)
+        return Keep.merged(target.masked_fill(~tokens.valid, -1), weights=tokens.size)
 
 
 class ToMe(TokenMerging):

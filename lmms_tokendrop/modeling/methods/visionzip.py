@@ -57,19 +57,14 @@ class VisionZip(FeatureReducer):
 
     def _mixed(self, keys: torch.Tensor, rest: torch.Tensor, targets: torch.Tensor, slot: torch.Tensor):
         """Places of contextual tokens and of CLS, and the weights of the tokens that they are sums of."""
-        places = ordered_indices(targets)
-        there = (places >= 0).unsqueeze(-1)
-        members = (there & (nearest_target(keys, rest, targets).unsqueeze(1) == places.unsqueeze(-1))).float()
-        if self.options.contextual == "sum":
-            own = there.float() * torch.nn.functional.one_hot(places.clamp_min(0), keys.shape[1])
-            others = members - own
-            weights = own + others / others.sum(-1, keepdim=True).clamp_min(1)
-        else:
-            weights = members / members.sum(-1, keepdim=True).clamp_min(1)
-        cls_weights = weights.new_zeros(len(keys), 1, keys.shape[1])
-        cls_weights[:, :, 0] = 1.0
         cls_place = torch.where(slot.any(-1), slot.long().argmax(-1), -1)
-        return torch.cat([places, cls_place.unsqueeze(-1)], dim=1), torch.cat([weights, cls_weights], dim=1)
+        places = torch.cat([ordered_indices(targets), cls_place.unsqueeze(-1)], dim=1).unsqueeze(-1)
+        goal = nearest_target(keys, rest, targets)
+        goal[:, 0] = cls_place
+        members = ((places >= 0) & (goal.unsqueeze(1) == places)).float()
+        whole = members * (targets.unsqueeze(1) & (self.options.contextual == "sum"))
+        others = members - whole
+        return places[..., 0], whole + others / others.sum(-1, keepdim=True).clamp_min(1)
 
 
 def nearest_target(keys: torch.Tensor, among: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import torch
 from transformers.utils import logging
 
 from .eager_parts import on_host
-from .token_ops import ordered_indices
+from .token_ops import padded_indices
 
 logger = logging.get_logger(__name__)
 
@@ -27,23 +27,17 @@ def place_patches(mask: torch.Tensor, limit: int | None, random_subset: bool) ->
     tuple[torch.LongTensor, torch.BoolTensor]
         `[batch, patches]` raster indices, padded with 0 on the right, and which are not padding.
     """
-    _check_top_left(mask)
-    inside = mask.flatten(1)
-    if limit is not None:
-        counts = inside.sum(-1).tolist()
-        if max(counts) > limit:
+    inside = mask.flatten(1).clone()
+    for row, count in enumerate(inside.sum(-1).tolist()):
+        if limit is not None and count > limit:
             logger.warning_once(
                 f"an image has more patches than max_image_length={limit}; only so many of them are read"
             )
-        for row, count in enumerate(counts):
-            if count > limit:
-                chosen = torch.randperm(count)[:limit] if random_subset else torch.arange(limit) * count // limit
-                places = inside[row].nonzero()[:, 0][chosen.to(inside.device)]
-                inside = inside.clone()
-                inside[row] = False
-                inside[row, places] = True
-    index = ordered_indices(inside)
-    return index.clamp_min(0), index >= 0
+            chosen = torch.randperm(count)[:limit] if random_subset else torch.arange(limit) * count // limit
+            places = inside[row].nonzero()[:, 0][chosen.to(inside.device)]
+            inside[row] = False
+            inside[row, places] = True
+    return padded_indices(inside, "right")
 
 
 @on_host
@@ -67,7 +61,7 @@ def position_grid(embeddings: torch.Tensor, mask: torch.Tensor, side: int) -> to
     _, height, width = mask.shape
     learned = embeddings[:, 1:].transpose(1, 2).unflatten(2, (side, side))
     grids: dict[tuple[int, int], torch.Tensor] = {}
-    sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
+    sizes = _sizes(mask)
     for rows, columns in dict.fromkeys(sizes):
         grid = torch.nn.functional.interpolate(learned, size=(rows, columns), mode="bilinear", align_corners=True)
         grids[rows, columns] = torch.nn.functional.pad(grid, (0, width - columns, 0, height - rows))
@@ -81,7 +75,7 @@ def grid_side(length: float, patch_size: int, scale: float = 1.0) -> int:
 
 @on_host
 def shrink_images(
-    pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, scale: float, patch_size: int
+    pixel_values: torch.Tensor, pixel_mask: torch.Tensor, scale: float, patch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale each image of a batch down, to sides that are whole patches. Padding does not bleed into images.
 
@@ -91,7 +85,7 @@ def shrink_images(
     ----------
     pixel_values : torch.Tensor
         `[batch, 3, height, width]`.
-    pixel_mask : torch.Tensor or None
+    pixel_mask : torch.Tensor
         `[batch, height, width]`, 0 where an image is padded on the right or below.
     scale : float
         Factor on each side, at most 1.
@@ -103,16 +97,11 @@ def shrink_images(
     tuple[torch.Tensor, torch.Tensor]
         Smaller `pixel_values` and `pixel_mask`.
     """
-    batch, channels, height, width = pixel_values.shape
-    if pixel_mask is None:
-        pixel_mask = torch.ones(batch, height, width, dtype=torch.long, device=pixel_values.device)
-    mask = pixel_mask.bool()
-    _check_top_left(mask)
-    sizes = list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))
+    sizes = _sizes(pixel_mask.bool())
     smaller = [tuple(grid_side(side, patch_size, scale) * patch_size for side in size) for size in sizes]
     canvas = (max(rows for rows, _ in smaller), max(columns for _, columns in smaller))
-    values = pixel_values.new_zeros(batch, channels, *canvas)
-    inside = pixel_mask.new_zeros(batch, *canvas)
+    values = pixel_values.new_zeros(*pixel_values.shape[:2], *canvas)
+    inside = pixel_mask.new_zeros(len(pixel_mask), *canvas)
     for number, ((rows, columns), (new_rows, new_columns)) in enumerate(zip(sizes, smaller, strict=True)):
         image = pixel_values[number : number + 1, :, :rows, :columns]
         values[number, :, :new_rows, :new_columns] = torch.nn.functional.interpolate(
@@ -122,7 +111,8 @@ def shrink_images(
     return values, inside
 
 
-def _check_top_left(mask: torch.Tensor) -> None:
-    """Raise a ValueError unless each image `[batch, height, width]` starts at its first row and column."""
+def _sizes(mask: torch.Tensor) -> list[tuple[int, int]]:
+    """Rows and columns of each image `[batch, height, width]`; a ValueError unless it starts at the first of both."""
     if not bool(mask[:, 0, 0].all()):
         raise ValueError("pixel_mask: images must be padded on the right and below, and none may be empty")
+    return list(zip(mask[:, :, 0].sum(1).tolist(), mask[:, 0].sum(1).tolist(), strict=True))

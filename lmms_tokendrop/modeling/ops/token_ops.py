@@ -239,7 +239,7 @@ def drawn_scores(seed: int, sample_seeds: torch.Tensor, visual: torch.Tensor, to
     sample_seeds : torch.LongTensor
         `[batch]`.
     visual : torch.LongTensor
-        `[batch, length]`, number of each visual token among those of its unreduced row; -1 for others.
+        `[batch, length]`, number of each visual token among those of its unreduced row; negative for others.
     totals : list[int]
         Visual tokens of each unreduced row.
 

@@ -18,12 +18,9 @@ def window_cells(height: int, width: int, size: int = 3) -> torch.Tensor:
     torch.LongTensor
         `[windows, size * size]`, raster indices into the flattened grid; the centre is member `size * size // 2`.
     """
-    cells = torch.arange(height * width).view(height, width)
-    rows, columns = height // size * size, width // size * size
-    if rows == 0 or columns == 0:
-        return cells.new_empty(0, size * size)
-    windows = cells[:rows, :columns].unfold(0, size, size).unfold(1, size, size)
-    return windows.reshape(-1, size * size)
+    rows, columns = height // size, width // size
+    cells = torch.arange(height * width).view(height, width)[: rows * size, : columns * size]
+    return cells.reshape(rows, size, columns, size).transpose(1, 2).reshape(rows * columns, size * size)
 
 
 def window_similarity(tokens: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
@@ -87,11 +84,9 @@ def window_slots(windows: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
     torch.LongTensor
         `[batch, windows]`, cell indices.
     """
-    member_alive = alive[:, windows]
-    centre = windows.shape[1] // 2
-    first = member_alive.int().argmax(-1)
-    member = torch.where(member_alive[..., centre], torch.full_like(first, centre), first)
-    return windows.expand(alive.shape[0], -1, -1).gather(2, member.unsqueeze(-1)).squeeze(-1)
+    member_alive, centre = alive[:, windows], windows.shape[1] // 2
+    member = torch.where(member_alive[..., centre], centre, member_alive.int().argmax(-1))
+    return windows[torch.arange(len(windows), device=windows.device), member]
 
 
 def window_order(slots: torch.Tensor, merged: torch.Tensor, similarity: torch.Tensor, target: torch.Tensor):
