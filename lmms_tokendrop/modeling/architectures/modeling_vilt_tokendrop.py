@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
+from torch import nn
 from transformers import (
     ViltConfig,
     ViltForImageAndTextRetrieval,
@@ -15,6 +16,7 @@ from transformers import (
     ViltModel,
     ViltPreTrainedModel,
 )
+from transformers.models.vilt.modeling_vilt import ViltPooler
 from transformers.utils.generic import can_return_tuple
 
 from ..core.fusion_heads import (
@@ -63,9 +65,11 @@ class ViltTokenDropModel(ReducedEncoder, ViltTokenDropPreTrainedModel, ViltModel
     """ViLT without head, with a token reducer."""
 
     def __init__(self, config: ViltTokenDropConfig, add_pooling_layer: bool = True):
-        super().__init__(config, add_pooling_layer)
+        ViltPreTrainedModel.__init__(self, config)
         self.embeddings = StagedViltEmbeddings(config)
         self.encoder = StagedViltEncoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pooler = ViltPooler(config) if add_pooling_layer else None
         self.token_reducer = self.build_reducer(ViltTokenDropConfig.reduction_of(config))
         self.post_init()
 

@@ -129,7 +129,7 @@ class CoAttention(FusionRun):
         """Bias of the text's and of the image's keys, each with how much they count."""
         streams, dtype = self.streams, self.text.dtype
         sizes = streams.split(streams.tokens.size) if self.proportional else (None, None)
-        weights = streams.split(self.carry["key_weight"]) if "key_weight" in self.carry else (None, None)
+        weights = (None, None) if self.key_weight is None else streams.split(self.key_weight)
         biases = (key_bias(valid, dtype, size) for valid, size in zip(streams.valid, sizes, strict=True))
         return tuple(zip(biases, weights, strict=True))
 

@@ -155,7 +155,9 @@ class StagedViltEncoder(ViltEncoder):
     """ViLT's stack of blocks with the stages of a reducer."""
 
     def __init__(self, config):
-        super().__init__(config)
+        nn.Module.__init__(self)
+        self.config = config
+        self.gradient_checkpointing = False
         self.layer = nn.ModuleList([StagedViltLayer(config) for _ in range(config.num_hidden_layers)])
 
     @part_by_part

@@ -38,8 +38,9 @@ class FusionRun:
     tokens : FusionTokens
         What goes into the next layer.
     carry : dict[str, torch.Tensor]
-        `[batch, length]` each, what the last stage handed on. An entry `key_weight` is how much each token counts as a
-        key: where training keeps all tokens, which of them are there.
+        `[batch, length]` each, what the last stage handed on.
+    policy : torch.Tensor or None
+        `[batch, length]`, which tokens are there, where training keeps them all.
     report : FusionReport
         What happened to the tokens.
     mask : torch.Tensor or None
@@ -59,8 +60,9 @@ class FusionRun:
         self.stages = {(stage.layer, stage.point): stage for stage in reducer.stages_at(self.place)}
         self.soft = training and bool(self.stages) and reducer.soft_training
         self.proportional = self.place in reducer.proportional_attention
+        self.policy = tokens.valid.float() if self.soft else None
         pads = reducer.counts_padding and self.place == "fusion"
-        self.carry: Carry = {"key_weight": tokens.valid.float()} if pads or self.soft else {}
+        self.carry: Carry = {"key_weight": tokens.valid.float()} if pads else {}
         self.tokens = tokens.with_padding() if pads else tokens
         self.first, self.sample_seeds, self.providers = self.tokens.counts(), sample_seeds, providers
 
@@ -72,13 +74,17 @@ class FusionRun:
         """What is added to the logits of tokens as keys; see :func:`key_bias`."""
         return key_bias(tokens.valid, dtype, tokens.size if self.proportional else None)
 
+    @property
+    def key_weight(self) -> torch.Tensor | None:
+        """`[batch, length]`, how much each token counts as a key; None: all the same."""
+        return self.carry.get("key_weight", self.policy)
+
     def stage_before_block(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
         """States after the stage before a block if there is one; in soft training it weighs tokens instead."""
         stage = self.stages.get((number, "before_block"))
         if stage is not None and self.soft:
-            policy = self.reducer.soft_policy(stage, hidden_states, self.tokens, self.carry["key_weight"])
-            self.carry = {"key_weight": policy}
-            self.report.policies.append(policy)
+            self.policy = self.reducer.soft_policy(stage, hidden_states, self.tokens, self.policy)
+            self.report.policies.append(self.policy)
         elif stage is not None:
             (self.tokens, self.carry), hidden_states = self.leave(stage, self.tokens, self.carry, hidden_states)
         return hidden_states
@@ -152,7 +158,7 @@ class SequenceRun(FusionRun):
         if self.tokens is not self.masked:
             self.mask, self.masked = self.bias(self.tokens, hidden_states.dtype), self.tokens
         self.report.received.append(self.tokens)
-        return hidden_states, self.mask, self.decision(number, self.tokens, self.mask), self.carry.get("key_weight")
+        return hidden_states, self.mask, self.decision(number, self.tokens, self.mask), self.key_weight
 
     @on_host
     def after_block(self, kept: tuple[FusionTokens, Carry] | None) -> None:

@@ -64,12 +64,15 @@ class FusionTokens:
         """`[batch, length]`, False for padding."""
         return self.place >= 0
 
-    @property
+    @cached_property
     def image(self) -> torch.Tensor:
         """`[batch, length]`, True for the tokens of the image, its CLS included."""
         return self.place >= self.text_length
 
-    visual = image  # the name that tokens of decoders have for it
+    @property
+    def visual(self) -> torch.Tensor:
+        """The same, by the name that tokens of decoders have for it."""
+        return self.image
 
     @property
     def image_cls(self) -> torch.Tensor:
@@ -86,7 +89,7 @@ class FusionTokens:
         """`[batch, length]`, True for the tokens of the image but its CLS."""
         return self.place > self.text_length
 
-    @property
+    @cached_property
     def text(self) -> torch.Tensor:
         """`[batch, length]`, True for the tokens of the text."""
         return self.valid & ~self.image

@@ -121,9 +121,12 @@ class PuMer(LayeredReducer):
             stays = tokens.text | (tokens.image & (ranks(scores) < kept.unsqueeze(-1)))
         image_order = ordered_indices(tokens.image & stays, scores)
         text_order = ordered_indices(tokens.text, context.carry.get("text_priority", 0.0))
-        image_target = bipartite_targets(context.keys(), image_order, image_merged)
-        text_target = bipartite_targets(context.keys(), text_order, text_merged)
-        target = torch.where(tokens.text, text_target, image_target).masked_fill(~stays, -1)
+        target = Keep.of(stays).target
+        if self.options.image_merge_ratio:
+            matched = bipartite_targets(context.keys(), image_order, image_merged)
+            target = torch.where(tokens.image & stays, matched, target)
+        if self.options.text_merge_ratio:
+            target = torch.where(tokens.text, bipartite_targets(context.keys(), text_order, text_merged), target)
         carry = self.release_carry(context, target, image_order, text_order) if self.counts_padding else {}
         return Keep.merged(target, carry=carry)
 
