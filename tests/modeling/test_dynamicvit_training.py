@@ -13,13 +13,13 @@ from lmms_tokendrop.modeling.core.attention import attend_to, key_bias, policy_s
 LAYERS = {"vilt": [1, 2, 3], "meter": [2, 4, 6]}
 
 
-def trained(name, checkpoint):
+def trained(name, checkpoint, layers=None):
     torch.manual_seed(0)
     return (
         ARCHITECTURES[name]
         .question_answering.from_pretrained(
             checkpoint(name),
-            token_reduction={"method": "dynamicvit", "layers": LAYERS[name], "keep_ratio": 0.5},
+            token_reduction={"method": "dynamicvit", "layers": layers or LAYERS[name], "keep_ratio": 0.5},
             new_parameters=(f"{name}.token_reducer.",),
         )
         .train()
@@ -158,3 +158,15 @@ def test_a_training_step_lowers_the_loss(name, model):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+@torch.no_grad()
+def test_the_report_names_cells_where_patches_leave_before_the_first_layer(name, fusion_checkpoint):
+    inputs = ARCHITECTURES[name].inputs("whole")
+    unreduced = ARCHITECTURES[name].question_answering.from_pretrained(fusion_checkpoint(name))
+    every = unreduced(**inputs).report.kept["after layer 0"]
+    report = trained(name, fusion_checkpoint, [0, 2]).eval()(**inputs).report
+    for number, (row, whole) in enumerate(zip(report.kept["after layer 0"], every, strict=True)):
+        assert set(row) < set(whole)
+        assert len(set(row)) == len(row) == report.visual_tokens_per_layer[0][number] - 1
+        assert any(cell not in row for cell in whole[: len(row)])
