@@ -162,7 +162,7 @@ def test_a_training_step_lowers_the_loss(name, model):
 
 @torch.no_grad()
 def test_the_report_names_cells_where_patches_leave_before_the_first_layer(name, fusion_checkpoint):
-    inputs = ARCHITECTURES[name].inputs("whole")
+    inputs = ARCHITECTURES[name].inputs("ragged")
     unreduced = ARCHITECTURES[name].question_answering.from_pretrained(fusion_checkpoint(name))
     every = unreduced(**inputs).report.kept["after layer 0"]
     report = trained(name, fusion_checkpoint, [0, 2]).eval()(**inputs).report
