@@ -142,6 +142,14 @@ def test_a_budget_is_an_average_per_image(folders, inputs, method, prompt):
     assert report.average_visual_tokens == pytest.approx([15] * len(PROMPTS[prompt]), abs=0.5)
 
 
+def test_padded_rows_train_where_nothing_leaves(folders, inputs):
+    model = reduced(folders["llama"], {"method": "random", "keep_ratio": 1.0}).train()
+    batch = inputs("beside_long_text")
+    assert not batch["attention_mask"].all()
+    model(**batch).logits.square().mean().backward()
+    assert model.get_input_embeddings().weight.grad.abs().sum() > 0
+
+
 def test_placeholders_without_images_are_refused(folders, inputs):
     batch = inputs("one_image")
     batch.pop("pixel_values")
