@@ -90,6 +90,7 @@ class DecoderRun:
         self.generates = self.prefill is None and bool(cache.received) and self.sequence.place.shape[1] == 1
         stages = () if self.reducer is None else self.reducer.stages_at("decoder", "decode")
         self.dropping = [stage for stage in stages if self.generates and stage.point == "after_token"]
+        self.watched = {stage.layer for stage in self.dropping}
         leaving = [stage for stage in stages if self.prefill is not None and stage.place == "decoder"]
         self.points = {stage.layer: stage.point for stage in leaving}
         self.alike = not stages and all(held.entries is self.layers[0].entries for held in self.layers)
@@ -122,7 +123,7 @@ class DecoderRun:
     @on_host
     def after_layer(self, number: int, hidden_states: torch.Tensor) -> torch.Tensor:
         """Run the stage behind a layer, if there is one; returns the states of what stays."""
-        if any(stage.layer == number for stage in self.dropping):
+        if number in self.watched:
             held = self.layers[number]
             attended = self._rows(number).over_cache(self.sequence.valid).mean(1).squeeze(1)
             held.attention = attended if held.attention is None else held.attention + attended
